@@ -1,0 +1,29 @@
+// BatchHandle: a core Batch in JavaScript's hands. Made from typed arrays, which it keeps alive and reads in place, or
+// handed out by the batcher.
+#pragma once
+
+#include <memory>
+
+#include <napi.h>
+
+#include "batch/batch.h"
+
+namespace persia::bindings {
+
+class BatchHandle : public Napi::ObjectWrap<BatchHandle> {
+ public:
+  static void Register(Napi::Env env, Napi::Object exports);
+  static Napi::Object Create(Napi::Env env, std::shared_ptr<const Batch> batch);
+  static std::shared_ptr<const Batch> Get(const Napi::Value& value);
+
+  // new BatchHandle({ rows, ids: [{ ids: BigUint64Array, offsets?: Uint32Array }], denseCount, dense, labelCount, labels })
+  // dense and labels: Float32Array (rows, count), or an array of Float32Array (rows), one a column
+  explicit BatchHandle(const Napi::CallbackInfo& info);
+
+ private:
+  Napi::Value Rows(const Napi::CallbackInfo& info);
+
+  std::shared_ptr<const Batch> batch_;
+};
+
+}  // namespace persia::bindings

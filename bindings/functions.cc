@@ -1,0 +1,82 @@
+// Small functions of the addon: hashing, checksums, formatting of predictions.
+#include "functions.h"
+
+#include <charconv>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/cpu.h"
+#include "base/hash.h"
+#include "convert.h"
+#include "js_thread.h"
+#include "snapshot_files.h"
+
+namespace persia::bindings {
+namespace {
+
+// hashId(text: string): bigint
+Napi::Value HashIdOf(const Napi::CallbackInfo& info) {
+  if (!info[0].IsString()) throw Napi::TypeError::New(info.Env(), "hashId: a string is expected");
+  return Napi::BigInt::New(info.Env(), HashId(info[0].As<Napi::String>().Utf8Value()));
+}
+
+// checksum(bytes: Uint8Array): bigint — XXH64, seed 0
+Napi::Value Checksum(const Napi::CallbackInfo& info) {
+  const auto bytes = TypedArray<const uint8_t>(info[0], "bytes");
+  return Napi::BigInt::New(info.Env(), Xxh64(bytes.data(), bytes.size()));
+}
+
+// verifySnapshot(directory: string, files: { name, bytes, checksum }[]): Promise<void>
+Napi::Value VerifySnapshot(const Napi::CallbackInfo& info) {
+  return RunInPool(info.Env(), [directory = info[0].As<Napi::String>().Utf8Value(), files = FilesFromJs(info[1].As<Napi::Array>())] {
+    for (const SnapshotFile& file : files) PERSIA_RETURN_IF_ERROR(SnapshotReader::Verify(directory, file));
+    return Status::Ok();
+  });
+}
+
+// formatOutputs(outputs: Float32Array, labels: string[] (as JSON text), style: 'csv' | 'json', firstRow: number): Buffer
+// One line a sample with the shortest decimals that read back as the same float32:
+// `0.25,0.5` or `{"event":"prediction","row":17,"outputs":{"income":0.25}}`; rows count from firstRow.
+Napi::Value FormatOutputs(const Napi::CallbackInfo& info) {
+  const auto outputs = TypedArray<const float>(info[0], "outputs");
+  const auto labels = info[1].As<Napi::Array>();
+  const bool json = info[2].As<Napi::String>().Utf8Value() == "json";
+  uint64_t row = static_cast<uint64_t>(info[3].As<Napi::Number>().Int64Value());
+  std::vector<std::string> before(labels.Length());  // what stands in front of each value
+  for (uint32_t t = 0; t < labels.Length(); ++t) {
+    if (t > 0) before[t].push_back(',');
+    if (json) before[t].append(labels.Get(t).As<Napi::String>().Utf8Value()).push_back(':');
+  }
+  std::string text;
+  char number[32];
+  for (size_t i = 0; i < outputs.size(); i += before.size(), ++row) {
+    if (json) text.append("{\"event\":\"prediction\",\"row\":").append(std::to_string(row)).append(",\"outputs\":{");
+    for (size_t t = 0; t < before.size(); ++t) {
+      text += before[t];
+      text.append(number, std::to_chars(number, number + sizeof(number), outputs[i + t]).ptr);
+    }
+    text += json ? "}}\n" : "\n";
+  }
+  return Napi::Buffer<char>::Copy(info.Env(), text.data(), text.size());
+}
+
+// machine(): { cores, avx2 }
+Napi::Value Machine(const Napi::CallbackInfo& info) {
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("cores", static_cast<double>(std::thread::hardware_concurrency()));
+  result.Set("avx2", HasAvx2());
+  return result;
+}
+
+}  // namespace
+
+void RegisterFunctions(Napi::Env env, Napi::Object exports) {
+  exports.Set("hashId", Napi::Function::New(env, HashIdOf, "hashId"));
+  exports.Set("checksum", Napi::Function::New(env, Checksum, "checksum"));
+  exports.Set("verifySnapshot", Napi::Function::New(env, VerifySnapshot, "verifySnapshot"));
+  exports.Set("formatOutputs", Napi::Function::New(env, FormatOutputs, "formatOutputs"));
+  exports.Set("machine", Napi::Function::New(env, Machine, "machine"));
+}
+
+}  // namespace persia::bindings

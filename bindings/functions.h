@@ -1,0 +1,10 @@
+// Registers the addon's plain functions and the Evaluator.
+#pragma once
+
+#include <napi.h>
+
+namespace persia::bindings {
+
+void RegisterFunctions(Napi::Env env, Napi::Object exports);
+
+}  // namespace persia::bindings

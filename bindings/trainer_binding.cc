@@ -1,0 +1,245 @@
+#include "trainer_binding.h"
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "batch_handle.h"
+#include "convert.h"
+#include "dense/metrics.h"
+#include "js_thread.h"
+#include "snapshot_files.h"
+#include "trainer_config.h"
+
+namespace persia::bindings {
+namespace {
+
+Napi::Object CountersToJs(Napi::Env env, const TableCounters& counters) {
+  Napi::Object result = Napi::Object::New(env);
+  auto set = [&](const char* name, uint64_t value) { result.Set(name, static_cast<double>(value)); };
+  set("rows", counters.rows);
+  set("bytes", counters.bytes);
+  set("hits", counters.hits);
+  set("misses", counters.misses);
+  set("inserts", counters.inserts);
+  set("evictions", counters.evictions);
+  set("refused", counters.refused);
+  set("missedUpdates", counters.missed_updates);
+  set("nonFiniteSkipped", counters.non_finite_skipped);
+  return result;
+}
+
+class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Trainer",
+                       {InstanceMethod<&TrainerBinding::Push>("push"), InstanceMethod<&TrainerBinding::Drain>("drain"),
+                        InstanceMethod<&TrainerBinding::Pause>("pause"), InstanceMethod<&TrainerBinding::Resume>("resume"),
+                        InstanceMethod<&TrainerBinding::Save>("save"), InstanceMethod<&TrainerBinding::Restore>("restore"),
+                        InstanceMethod<&TrainerBinding::Predict>("predict"),
+                        InstanceMethod<&TrainerBinding::Progress>("progress"),
+                        InstanceMethod<&TrainerBinding::Counters>("counters"),
+                        InstanceMethod<&TrainerBinding::Close>("close")});
+  }
+
+  explicit TrainerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerBinding>(info) {
+    Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(ReadTrainerConfig(info[0].As<Napi::Object>()));
+    ThrowIfError(info.Env(), trainer.status());
+    trainer_ = std::move(*trainer);
+  }
+
+  std::shared_ptr<Trainer> trainer(Napi::Env env) const {
+    if (!trainer_) throw ToError(env, Status(ErrorCode::kClosed, "the trainer was closed"));
+    return trainer_;
+  }
+
+ private:
+  // push(batch: BatchHandle): Promise<void>
+  Napi::Value Push(const Napi::CallbackInfo& info) {
+    const auto target = trainer(info.Env());
+    std::shared_ptr<const Batch> batch = BatchHandle::Get(info[0]);
+    Settler settle(info.Env());
+    target->Push(std::move(batch), settle);
+    return settle.promise();
+  }
+
+  // drain(): Promise<void>
+  Napi::Value Drain(const Napi::CallbackInfo& info) {
+    const auto target = trainer(info.Env());
+    Settler settle(info.Env());
+    target->Drain(settle);
+    return settle.promise();
+  }
+
+  // pause(afterStep?: number): Promise<void>
+  Napi::Value Pause(const Napi::CallbackInfo& info) {
+    const auto target = trainer(info.Env());
+    std::optional<uint64_t> at;
+    if (info[0].IsNumber()) at = static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value());
+    Settler settle(info.Env());
+    target->Pause(at, settle);
+    return settle.promise();
+  }
+
+  void Resume(const Napi::CallbackInfo& info) { trainer(info.Env())->Resume(); }
+
+  // save(directory: string): Promise<{ name, bytes, checksum }[]>
+  Napi::Value Save(const Napi::CallbackInfo& info) {
+    auto files = std::make_shared<std::vector<SnapshotFile>>();
+    auto work = [target = trainer(info.Env()), directory = info[0].As<Napi::String>().Utf8Value(), files] {
+      Result<std::vector<SnapshotFile>> saved = target->Save(directory);
+      if (saved.ok()) *files = std::move(*saved);
+      return saved.status();
+    };
+    return RunInPool(info.Env(), work, [files](Napi::Env env) { return FilesToJs(env, *files); });
+  }
+
+  // restore(directory: string, files: { name, bytes, checksum }[]): Promise<void>
+  Napi::Value Restore(const Napi::CallbackInfo& info) {
+    return RunInPool(info.Env(), [target = trainer(info.Env()), directory = info[0].As<Napi::String>().Utf8Value(),
+                                  files = FilesFromJs(info[1].As<Napi::Array>())] { return target->Restore(directory, files); });
+  }
+
+  // predict(batch: BatchHandle): Promise<Float32Array> — (rows, tasks)
+  Napi::Value Predict(const Napi::CallbackInfo& info) {
+    auto outputs = std::make_shared<std::vector<float>>();
+    auto work = [target = trainer(info.Env()), batch = BatchHandle::Get(info[0]), outputs] {
+      return target->Predict(*batch, outputs.get());
+    };
+    return RunInPool(info.Env(), work, [outputs](Napi::Env env) -> Napi::Value {
+      Napi::Float32Array array = Napi::Float32Array::New(env, outputs->size());
+      std::copy(outputs->begin(), outputs->end(), array.Data());
+      return array;
+    });
+  }
+
+  Napi::Value Progress(const Napi::CallbackInfo& info) {
+    const TrainerProgress progress = trainer(info.Env())->progress();
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("steps", static_cast<double>(progress.steps));
+    result.Set("samples", static_cast<double>(progress.samples));
+    result.Set("lossSum", progress.loss_sum);
+    result.Set("lossSteps", static_cast<double>(progress.loss_steps));
+    result.Set("staleness", static_cast<double>(progress.staleness));
+    result.Set("mostStaleness", static_cast<double>(progress.most_staleness));
+    return result;
+  }
+
+  // counters(): one object a row class
+  Napi::Value Counters(const Napi::CallbackInfo& info) {
+    ParameterStore& store = trainer(info.Env())->store();
+    Napi::Array result = Napi::Array::New(info.Env(), store.row_class_count());
+    for (uint32_t c = 0; c < store.row_class_count(); ++c) result.Set(c, CountersToJs(info.Env(), store.counters(c)));
+    return result;
+  }
+
+  // close(): Promise<void>; may be called again. The threads are joined on the pool: a step under way can take a while.
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    return RunInPool(info.Env(), [target = std::exchange(trainer_, nullptr)]() mutable {
+      target.reset();
+      return Status::Ok();
+    });
+  }
+
+  std::shared_ptr<Trainer> trainer_;
+};
+
+// Collects the metrics of a labelled split.
+class EvaluatorBinding : public Napi::ObjectWrap<EvaluatorBinding> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Evaluator",
+                       {InstanceMethod<&EvaluatorBinding::Add>("add"), InstanceMethod<&EvaluatorBinding::Results>("results")});
+  }
+
+  // new Evaluator(trainer: Trainer)
+  explicit EvaluatorBinding(const Napi::CallbackInfo& info)
+      : Napi::ObjectWrap<EvaluatorBinding>(info), state_(std::make_shared<State>()) {
+    state_->trainer = TrainerBinding::Unwrap(info[0].As<Napi::Object>())->trainer(info.Env());
+    const size_t tasks = state_->trainer->config().dense.tasks.size();
+    state_->binary.resize(tasks);
+    state_->regression.resize(tasks);
+  }
+
+ private:
+  struct State {
+    std::shared_ptr<Trainer> trainer;
+    std::vector<BinaryMetrics> binary;  // by task; the one of the task's loss is used
+    std::vector<RegressionMetrics> regression;
+    std::vector<float> outputs;
+  };
+
+  // add(batch: BatchHandle): Promise<void>; one at a time
+  Napi::Value Add(const Napi::CallbackInfo& info) {
+    return RunInPool(info.Env(), [state = state_, batch = BatchHandle::Get(info[0])] { return AddBatch(*state, *batch); });
+  }
+
+  static Status AddBatch(State& state, const Batch& batch) {
+    const auto& tasks = state.trainer->config().dense.tasks;
+    if (batch.label_count != tasks.size()) return Status(ErrorCode::kBatchInvalid, "evaluation needs labelled batches");
+    PERSIA_RETURN_IF_ERROR(state.trainer->Predict(batch, &state.outputs));
+    for (size_t t = 0; t < tasks.size(); ++t) {
+      const float* outputs = state.outputs.data() + t;
+      const float* labels = batch.labels.data() + t;
+      if (tasks[t].loss == Loss::kBce) {
+        state.binary[t].Add(batch.rows, outputs, tasks.size(), labels, tasks.size());
+      } else {
+        state.regression[t].Add(batch.rows, outputs, tasks.size(), labels, tasks.size());
+      }
+    }
+    return Status::Ok();
+  }
+
+  struct TaskResult {
+    std::string label;
+    Loss loss;
+    uint64_t samples;
+    double auc, logloss, mse;
+  };
+
+  // results(): Promise<{ label, samples, auc?, logloss?, mse? }[]>
+  Napi::Value Results(const Napi::CallbackInfo& info) {
+    auto results = std::make_shared<std::vector<TaskResult>>();
+    auto work = [state = state_, results] {
+      const auto& tasks = state->trainer->config().dense.tasks;
+      for (size_t t = 0; t < tasks.size(); ++t) {
+        const BinaryMetrics& binary = state->binary[t];
+        const RegressionMetrics& regression = state->regression[t];
+        results->push_back({tasks[t].label, tasks[t].loss, binary.count() + regression.count(), binary.Auc(),
+                            binary.LogLoss(), regression.MeanSquaredError()});
+      }
+      return Status::Ok();
+    };
+    return RunInPool(info.Env(), work, [results](Napi::Env env) { return ResultsToJs(env, *results); });
+  }
+
+  static Napi::Value ResultsToJs(Napi::Env env, const std::vector<TaskResult>& results) {
+    Napi::Array array = Napi::Array::New(env, results.size());
+    for (uint32_t i = 0; i < results.size(); ++i) {
+      Napi::Object task = Napi::Object::New(env);
+      task.Set("label", results[i].label);
+      task.Set("samples", static_cast<double>(results[i].samples));
+      if (results[i].loss == Loss::kBce) {
+        task.Set("auc", results[i].auc);
+        task.Set("logloss", results[i].logloss);
+      } else {
+        task.Set("mse", results[i].mse);
+      }
+      array.Set(i, task);
+    }
+    return array;
+  }
+
+  std::shared_ptr<State> state_;
+};
+
+}  // namespace
+
+void RegisterTrainer(Napi::Env env, Napi::Object exports) {
+  exports.Set("Trainer", TrainerBinding::Define(env));
+  exports.Set("Evaluator", EvaluatorBinding::Define(env));
+}
+
+}  // namespace persia::bindings

@@ -1,0 +1,78 @@
+// A growable array of trivial values on 64-byte boundaries, from huge pages where it is large.
+//
+// Unlike std::vector it never initialises and Reserve never keeps old contents: it is scratch and storage for kernels.
+// Thread-safety: externally synchronised.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+#include <span>
+#include <type_traits>
+#include <utility>
+
+#include <sys/mman.h>
+
+#include "base/status.h"
+
+namespace persia {
+
+template <typename T>
+class AlignedBuffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  AlignedBuffer() = default;
+  explicit AlignedBuffer(size_t count) { Resize(count); }
+  ~AlignedBuffer() { std::free(data_); }
+  AlignedBuffer(AlignedBuffer&& other) noexcept { Swap(other); }
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    Swap(other);
+    return *this;
+  }
+
+  // Makes room for `count` values; contents are undefined when it has to grow. Ends the process when memory is out:
+  // callers that take sizes from outside check them first.
+  void Resize(size_t count) {
+    if (count > capacity_) Allocate(count);
+    size_ = count;
+  }
+
+  void Fill(T value) {
+    for (size_t i = 0; i < size_; ++i) data_[i] = value;
+  }
+
+  T* data() { return data_; }
+  const T* data() const { return data_; }
+  size_t size() const { return size_; }
+  T& operator[](size_t i) { return data_[i]; }
+  const T& operator[](size_t i) const { return data_[i]; }
+  std::span<T> span() { return {data_, size_}; }
+  std::span<const T> span() const { return {data_, size_}; }
+
+ private:
+  static constexpr size_t kLine = 64;
+  static constexpr size_t kHugePage = size_t{2} << 20;
+
+  void Allocate(size_t count) {
+    std::free(data_);
+    const size_t alignment = count * sizeof(T) >= kHugePage ? kHugePage : kLine;
+    const size_t bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
+    data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
+    PERSIA_CHECK(data_ != nullptr);
+    if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+    capacity_ = bytes / sizeof(T);
+  }
+
+  void Swap(AlignedBuffer& other) {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    std::swap(capacity_, other.capacity_);
+  }
+
+  T* data_ = nullptr;
+  size_t size_ = 0;
+  size_t capacity_ = 0;
+};
+
+}  // namespace persia

@@ -1,0 +1,24 @@
+#include "base/hash.h"
+
+#include <xxhash.h>
+
+#include "base/status.h"
+
+namespace persia {
+
+uint64_t Xxh64(const void* data, size_t bytes, uint64_t seed) { return XXH64(data, bytes, seed); }
+
+Xxh64Stream::Xxh64Stream() : state_(XXH64_createState()) {
+  PERSIA_CHECK(state_ != nullptr);
+  XXH64_reset(static_cast<XXH64_state_t*>(state_), 0);
+}
+
+Xxh64Stream::~Xxh64Stream() { XXH64_freeState(static_cast<XXH64_state_t*>(state_)); }
+
+void Xxh64Stream::Update(const void* data, size_t bytes) {
+  XXH64_update(static_cast<XXH64_state_t*>(state_), data, bytes);
+}
+
+uint64_t Xxh64Stream::Digest() const { return XXH64_digest(static_cast<XXH64_state_t*>(state_)); }
+
+}  // namespace persia

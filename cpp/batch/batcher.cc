@@ -1,0 +1,132 @@
+#include "batch/batcher.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/status.h"
+
+namespace persia {
+
+// The buffers of one batch.
+struct Batcher::Storage {
+  Storage(const DecoderOptions& columns, uint32_t batch_size) : ids(columns.ids.size()) {
+    for (ChunkDecoder::Ids& column : ids) {
+      column.ids.reserve(batch_size);
+      column.offsets.reserve(batch_size + 1);
+      column.offsets.push_back(0);
+    }
+    dense.reserve(batch_size * columns.dense.size());
+    labels.reserve(batch_size * columns.labels.size());
+  }
+
+  uint32_t rows = 0;
+  std::vector<ChunkDecoder::Ids> ids;
+  std::vector<float> dense;
+  std::vector<float> labels;
+};
+
+namespace {
+
+// Copies rows [first, last) of a row-major matrix with `width` columns to the end of another.
+void AppendRows(const std::vector<float>& from, size_t width, uint32_t first, uint32_t last, std::vector<float>* to) {
+  to->insert(to->end(), from.begin() + static_cast<ptrdiff_t>(first * width),
+             from.begin() + static_cast<ptrdiff_t>(last * width));
+}
+
+void AppendIds(const ChunkDecoder::Ids& from, uint32_t first, uint32_t last, ChunkDecoder::Ids* to) {
+  const uint32_t begin = from.offsets[first];
+  const uint32_t shift = static_cast<uint32_t>(to->ids.size()) - begin;  // modulo 2^32, so it may point backwards
+  to->ids.insert(to->ids.end(), from.ids.begin() + begin, from.ids.begin() + from.offsets[last]);
+  PERSIA_CHECK(to->ids.size() <= UINT32_MAX);
+  for (uint32_t row = first; row < last; ++row) to->offsets.push_back(from.offsets[row + 1] + shift);
+}
+
+bool OneIdEach(const std::vector<uint32_t>& offsets) {
+  for (uint32_t row = 0; row < offsets.size(); ++row) {
+    if (offsets[row] != row) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Batcher::Batcher(BatcherOptions options)
+    : options_(std::move(options)),
+      decoder_(options_.columns),
+      rows_to_skip_(options_.skip_rows),
+      moments_(options_.columns.dense.size()) {
+  PERSIA_CHECK(options_.batch_size > 0 && options_.most_reports > 0);
+}
+
+Batcher::Output Batcher::Push(const ChunkView& chunk) {
+  PERSIA_CHECK(!stopped_);
+  decoder_.Decode(chunk);
+  Output output;
+  output.bad_count = decoder_.bad_count();
+  if (output.bad_count > 0) output.bad = decoder_.DescribeBadRows(options_.most_reports);
+  stopped_ = options_.stop_at_bad_row && output.bad_count > 0;
+
+  const uint32_t end = stopped_ ? output.bad.front().row : chunk.rows;
+  const auto& is_bad = decoder_.is_bad();
+  for (uint32_t first = 0; first < end;) {
+    uint32_t last = first;
+    while (last < end && !is_bad[last]) ++last;
+    Take(first, last, &output.batches);
+    first = last + 1;
+  }
+  return output;
+}
+
+// Takes the good rows [first, last): leaves out those still to skip, fills batches with the others.
+void Batcher::Take(uint32_t first, uint32_t last, std::vector<std::shared_ptr<const Batch>>* full) {
+  if (options_.collect_moments) AddMoments(first, last);
+  const uint64_t skipped = std::min<uint64_t>(rows_to_skip_, last - first);
+  rows_to_skip_ -= skipped;
+  first += static_cast<uint32_t>(skipped);
+  while (first < last) {
+    if (!open_) open_ = std::make_shared<Storage>(options_.columns, options_.batch_size);
+    const uint32_t taken = std::min(last - first, options_.batch_size - open_->rows);
+    Append(first, first + taken);
+    first += taken;
+    if (open_->rows == options_.batch_size) full->push_back(Emit());
+  }
+}
+
+void Batcher::Append(uint32_t first, uint32_t last) {
+  for (size_t i = 0; i < open_->ids.size(); ++i) AppendIds(decoder_.ids()[i], first, last, &open_->ids[i]);
+  AppendRows(decoder_.dense(), options_.columns.dense.size(), first, last, &open_->dense);
+  AppendRows(decoder_.labels(), options_.columns.labels.size(), first, last, &open_->labels);
+  open_->rows += last - first;
+}
+
+void Batcher::AddMoments(uint32_t first, uint32_t last) {
+  const size_t width = moments_.size();
+  for (uint32_t row = first; row < last; ++row) {
+    for (size_t i = 0; i < width; ++i) {
+      const double x = decoder_.dense_raw()[row * width + i];
+      if (!std::isnan(x)) moments_[i].Add(x);
+    }
+  }
+}
+
+std::shared_ptr<const Batch> Batcher::Finish() { return open_ ? Emit() : nullptr; }
+
+std::shared_ptr<const Batch> Batcher::Emit() {
+  const std::shared_ptr<Storage> storage = std::exchange(open_, nullptr);
+  auto batch = std::make_shared<Batch>();
+  batch->rows = storage->rows;
+  batch->dense_count = static_cast<uint32_t>(options_.columns.dense.size());
+  batch->label_count = static_cast<uint32_t>(options_.columns.labels.size());
+  for (const ChunkDecoder::Ids& column : storage->ids) {
+    IdColumn view{{}, column.ids};
+    if (!OneIdEach(column.offsets)) view.offsets = column.offsets;
+    batch->id_columns.push_back(view);
+  }
+  batch->dense = storage->dense;
+  batch->labels = storage->labels;
+  batch->owner = storage;
+  return batch;
+}
+
+}  // namespace persia

@@ -1,0 +1,108 @@
+// DenseModel: the dense network of one NN worker behind one interface; the CPU backend here, the CUDA twin later.
+//
+// Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The network is
+// input -> hidden layers with ReLU -> one linear output a task. Loss of a batch: sum over tasks of weight · mean over
+// samples. A step is ForwardBackward, then (with several NN workers) an all-reduce of Gradients(), then ApplyGradients.
+//
+// Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are deterministic for a
+// given number of threads.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+
+namespace persia {
+
+enum class Loss { kBce, kMse };  // kBce: sigmoid + binary cross-entropy on the logit; kMse: squared error of the output
+
+struct TaskSpec {
+  std::string label;
+  Loss loss = Loss::kBce;
+  float weight = 1.0f;
+};
+
+enum class DenseOptimizerType { kSgd, kAdam, kAdamW };
+
+// Formulas and meaning of each field are those of torch.optim.SGD / Adam / AdamW.
+struct DenseOptimizerConfig {
+  DenseOptimizerType type = DenseOptimizerType::kAdam;
+  double lr = 1e-3;
+  double momentum = 0.0;  // sgd
+  double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+  double weight_decay = 0.0;  // sgd, adam: L2; adamw: decoupled
+  double clip_norm = 0.0;     // global L2 norm of all gradients (torch clip_grad_norm_); 0: off
+};
+
+enum class ScheduleType { kConstant, kStep, kCosine, kLinear };
+
+// lr(step) = lr · min(1, step / warmup_steps) · decay, step counts from 1.
+// step: gamma^((step - 1) / every_steps), whole periods. cosine and linear: from 1 at the end of warm-up down to
+// final_factor at total_steps, constant afterwards.
+struct ScheduleConfig {
+  ScheduleType type = ScheduleType::kConstant;
+  uint64_t warmup_steps = 0;
+  uint64_t every_steps = 1;
+  double gamma = 0.1;
+  uint64_t total_steps = 0;
+  double final_factor = 0.0;
+};
+
+// The factor on lr at `step` (>= 1).
+double ScheduleFactor(const ScheduleConfig& config, uint64_t step);
+
+struct DenseModelConfig {
+  uint32_t embedding_width = 0;
+  uint32_t dense_count = 0;
+  std::vector<uint32_t> hidden;  // may be empty: logistic regression
+  std::vector<TaskSpec> tasks;
+  DenseOptimizerConfig optimizer;
+  ScheduleConfig schedule;
+  uint64_t seed = 0;
+  uint32_t threads = 0;  // 0: one per core
+
+  uint32_t input_width() const { return embedding_width + dense_count; }
+};
+
+// A named view on one tensor of the model or its optimizer, row-major f32.
+struct NamedTensor {
+  std::string name;            // "layer.0.weight", "layer.0.weight.exp_avg", …
+  std::vector<uint64_t> shape;
+  std::span<float> values;
+};
+
+class DenseModel {
+ public:
+  virtual ~DenseModel() = default;
+
+  virtual const DenseModelConfig& config() const = 0;
+
+  // Forward, loss and backward over `rows` samples. `input` is (rows, input_width), `labels` (rows, tasks). Writes the
+  // gradient of the loss with respect to the pooled embeddings to `embedding_gradient` (rows, embedding_width) and the mean
+  // loss to `loss`. Gradients stay inside until ApplyGradients. kNonFiniteLoss: no gradient was computed, nothing changed.
+  virtual Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
+                                 double* loss) = 0;
+
+  // All weight gradients, for an all-reduce. Valid between ForwardBackward and ApplyGradients.
+  virtual std::vector<std::span<float>> Gradients() = 0;
+
+  // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate and Adam's bias correction.
+  virtual Status ApplyGradients(uint64_t step) = 0;
+
+  // Writes the tasks' outputs (rows, tasks): probabilities for kBce, values for kMse.
+  virtual Status Predict(uint32_t rows, const float* input, float* outputs) = 0;
+
+  // Weights and optimizer state; writing through the spans restores a checkpoint.
+  virtual std::vector<NamedTensor> Tensors() = 0;
+};
+
+// The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
+// Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
+// kConfigInvalid: no tasks, a width of 0.
+Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
+
+}  // namespace persia

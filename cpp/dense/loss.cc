@@ -1,0 +1,41 @@
+#include "dense/loss.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace persia {
+namespace {
+
+struct Sample {
+  double loss;
+  double gradient;
+};
+
+// Cross-entropy on the logit x: log(1 + e^x) - x·y, rearranged so that no exponential overflows.
+Sample BinaryCrossEntropy(double x, double y) {
+  return {std::max(x, 0.0) - x * y + std::log1p(std::exp(-std::abs(x))), Sigmoid(x) - y};
+}
+
+Sample SquaredError(double x, double y) { return {(x - y) * (x - y), 2.0 * (x - y)}; }
+
+}  // namespace
+
+double Sigmoid(double x) {
+  const double decay = std::exp(-std::abs(x));
+  return (x >= 0 ? 1.0 : decay) / (1.0 + decay);
+}
+
+double LossAndGradient(const TaskSpec& task, uint32_t rows, size_t stride, const float* outputs, const float* labels,
+                       float* gradient) {
+  const double scale = static_cast<double>(task.weight) / rows;
+  double sum = 0.0;
+  for (size_t i = 0; i < rows * stride; i += stride) {
+    const Sample sample = task.loss == Loss::kBce ? BinaryCrossEntropy(outputs[i], labels[i])
+                                                  : SquaredError(outputs[i], labels[i]);
+    sum += sample.loss;
+    gradient[i] = static_cast<float>(scale * sample.gradient);
+  }
+  return scale * sum;
+}
+
+}  // namespace persia

@@ -1,0 +1,142 @@
+#include "store/local_store.h"
+
+#include <string>
+
+#include "base/rng.h"
+
+namespace persia {
+namespace {
+
+// `buffer` is where the embeddings go or the gradients come from.
+Status CheckBlock(uint32_t row_class, size_t classes, size_t signs, const void* buffer) {
+  if (row_class >= classes) {
+    return Status(ErrorCode::kInternal, "A request names row class " + std::to_string(row_class) + " of " +
+                                            std::to_string(classes) + ".");
+  }
+  if (signs > 0 && buffer == nullptr) {
+    return Status(ErrorCode::kInternal, "A request with " + std::to_string(signs) + " signs of row class " +
+                                            std::to_string(row_class) + " comes without a buffer.");
+  }
+  return Status::Ok();
+}
+
+Status OutOfOrder(RequestId id, uint64_t last_applied) {
+  return Status(ErrorCode::kInternal, "Worker " + std::to_string(id.worker) + " sent request " +
+                                          std::to_string(id.sequence) + ", but the last one applied is " +
+                                          std::to_string(last_applied) + "; requests are numbered 1, 2, 3, … in order.")
+      .With("worker", std::to_string(id.worker))
+      .With("sequence", std::to_string(id.sequence))
+      .With("lastApplied", std::to_string(last_applied));
+}
+
+}  // namespace
+
+LocalStore::LocalStore(const std::vector<TableOptions>& tables) {
+  for (const TableOptions& options : tables) tables_.push_back(std::make_unique<Table>(options));
+}
+
+Status LocalStore::Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) {
+  for (const LookupBlock& block : blocks) {
+    PERSIA_RETURN_IF_ERROR(CheckBlock(block.row_class, tables_.size(), block.signs.size(), block.out));
+  }
+  // Two workers with the same sequence draw independently.
+  const uint64_t request = RandomKey(id.worker, id.sequence);
+  for (const LookupBlock& block : blocks) tables_[block.row_class]->Gather(block.signs, mode, request, block.out);
+  return Status::Ok();
+}
+
+Status LocalStore::Apply(RequestId id, std::span<const GradientBlock> blocks) {
+  for (const GradientBlock& block : blocks) {
+    PERSIA_RETURN_IF_ERROR(CheckBlock(block.row_class, tables_.size(), block.signs.size(), block.gradients));
+  }
+  Worker& worker = WorkerOf(id.worker);
+  std::lock_guard lock(worker.mutex);
+  if (id.sequence == 0 || id.sequence > worker.last_applied + 1) return OutOfOrder(id, worker.last_applied);
+  if (id.sequence <= worker.last_applied) return Status::Ok();  // a retry of what was applied already
+  for (const GradientBlock& block : blocks) tables_[block.row_class]->Apply(block.signs, block.gradients);
+  worker.last_applied = id.sequence;
+  return Status::Ok();
+}
+
+LocalStore::Worker& LocalStore::WorkerOf(uint64_t worker) {
+  std::lock_guard lock(mutex_);
+  std::unique_ptr<Worker>& entry = workers_[worker];
+  if (entry == nullptr) entry = std::make_unique<Worker>();
+  return *entry;
+}
+
+uint32_t LocalStore::row_class_count() const { return static_cast<uint32_t>(tables_.size()); }
+
+uint32_t LocalStore::row_width(uint32_t row_class) const {
+  PERSIA_CHECK(row_class < tables_.size());
+  return tables_[row_class]->row_width();
+}
+
+Status LocalStore::CheckClass(uint32_t row_class) const {
+  if (row_class < tables_.size()) return Status::Ok();
+  return Status(ErrorCode::kUsage, "There are " + std::to_string(tables_.size()) + " row classes, got number " +
+                                       std::to_string(row_class) + ".");
+}
+
+Status LocalStore::CheckRow(uint32_t row_class, size_t width) const {
+  PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
+  if (width == tables_[row_class]->row_width()) return Status::Ok();
+  return Status(ErrorCode::kUsage, "A row of class " + std::to_string(row_class) + " with its state is " +
+                                       std::to_string(tables_[row_class]->row_width()) + " floats, got " +
+                                       std::to_string(width) + ".");
+}
+
+Status LocalStore::Scan(uint32_t row_class, const RowVisitor& visit) const {
+  PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
+  const Table& table = *tables_[row_class];
+  table.Scan([&](uint64_t sign, const float* row) { visit(sign, {row, table.row_width()}); });
+  return Status::Ok();
+}
+
+Status LocalStore::Write(uint32_t row_class, uint64_t sign, std::span<const float> row) {
+  PERSIA_RETURN_IF_ERROR(CheckRow(row_class, row.size()));
+  tables_[row_class]->Write(sign, row.data());
+  return Status::Ok();
+}
+
+Result<bool> LocalStore::Read(uint32_t row_class, uint64_t sign, std::span<float> row) const {
+  PERSIA_RETURN_IF_ERROR(CheckRow(row_class, row.size()));
+  return tables_[row_class]->Read(sign, row.data());
+}
+
+Status LocalStore::Clear() {
+  for (const auto& table : tables_) table->Clear();
+  return Status::Ok();
+}
+
+TableCounters LocalStore::counters(uint32_t row_class) const {
+  PERSIA_CHECK(row_class < tables_.size());
+  return tables_[row_class]->counters();
+}
+
+std::vector<RequestId> LocalStore::AppliedRequests() const {
+  std::vector<RequestId> requests;
+  std::lock_guard lock(mutex_);
+  for (const auto& [id, worker] : workers_) {
+    std::lock_guard worker_lock(worker->mutex);
+    if (worker->last_applied > 0) requests.push_back({id, worker->last_applied});
+  }
+  return requests;
+}
+
+void LocalStore::RestoreAppliedRequests(std::span<const RequestId> requests) {
+  {
+    std::lock_guard lock(mutex_);
+    for (const auto& [id, worker] : workers_) {
+      std::lock_guard worker_lock(worker->mutex);
+      worker->last_applied = 0;
+    }
+  }
+  for (const RequestId& request : requests) {
+    Worker& worker = WorkerOf(request.worker);
+    std::lock_guard lock(worker.mutex);
+    worker.last_applied = request.sequence;
+  }
+}
+
+}  // namespace persia

@@ -1,0 +1,50 @@
+// LocalStore: the parameter store inside this process, one Table for each row class.
+//
+// Thread-safety: internally synchronised (tables by shard, request numbers by a mutex a worker).
+#pragma once
+
+#include <map>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "store/parameter_store.h"
+
+namespace persia {
+
+class LocalStore : public ParameterStore {
+ public:
+  // One table for each entry of `tables`, in the order of the row classes.
+  explicit LocalStore(const std::vector<TableOptions>& tables);
+
+  // kInternal, with nothing changed: a row class that does not exist, a missing buffer, or (Apply) a sequence that is 0 or
+  // leaves a gap behind the last one of the worker.
+  Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) override;
+  Status Apply(RequestId id, std::span<const GradientBlock> blocks) override;
+  uint32_t row_class_count() const override;
+  uint32_t row_width(uint32_t row_class) const override;
+  // kUsage: a row class that does not exist, or a row of the wrong width.
+  Status Scan(uint32_t row_class, const RowVisitor& visit) const override;
+  Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row) override;
+  Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const override;
+  Status Clear() override;  // removes the rows; the workers' sequences go on
+  TableCounters counters(uint32_t row_class) const override;
+  std::vector<RequestId> AppliedRequests() const override;
+  void RestoreAppliedRequests(std::span<const RequestId> requests) override;
+
+ private:
+  struct Worker {
+    std::mutex mutex;           // held while a request is applied, so that a retry beside it waits for the outcome
+    uint64_t last_applied = 0;  // guarded by mutex
+  };
+
+  Worker& WorkerOf(uint64_t worker);
+  Status CheckClass(uint32_t row_class) const;
+  Status CheckRow(uint32_t row_class, size_t width) const;
+
+  std::vector<std::unique_ptr<Table>> tables_;
+  mutable std::mutex mutex_;                             // guards the map, not what it points to
+  std::map<uint64_t, std::unique_ptr<Worker>> workers_;  // by worker id; entries are never removed
+};
+
+}  // namespace persia

@@ -1,0 +1,101 @@
+// StalenessGate: the one place that decides when a step may be looked up, trained and applied.
+//
+// Steps are numbered 1, 2, 3, … and pass three stages in order: lookup, train, apply. The *staleness* of a batch is the
+// number of earlier batches whose gradients its lookup did not see.
+//
+// Rules (S = bound, A = steps applied, L = lookups done, N = last step before a drain):
+//  - lookup(t) starts when A >= t - 1 - S: no batch is ever more than S behind.
+//  - ordered (deterministic): apply(a) also waits for lookup(min(a + S, N)), so every lookup sees exactly the gradients
+//    up to t - 1 - S and a run is the same on every machine. Without it apply never waits.
+//  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *paused* when A = k, no
+//    lookup is under way and, if ordered, L = min(k + S, N). That is a state which an undisturbed run passes through, so
+//    saving it changes nothing.
+//
+// GateState holds the rules as pure functions of the counters (tested over all small schedules); StalenessGate adds the
+// mutex and the waiting. All counters are guarded by the mutex; no atomics.
+//
+// Thread-safety: GateState none, StalenessGate internally synchronised.
+#pragma once
+
+#include <algorithm>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <optional>
+
+namespace persia {
+
+struct GateState {
+  uint64_t staleness = 0;  // S
+  bool ordered = false;
+
+  uint64_t lookups_started = 0, lookups_done = 0;  // each stage handles steps in order, one at a time
+  uint64_t trains_started = 0;
+  uint64_t applied = 0;
+  uint64_t drained_to = 0;                // N: no step after this one was handed in when a drain was asked for
+  std::optional<uint64_t> pause_at;       // k
+
+  bool MayLookup(uint64_t step) const {
+    return applied + staleness + 1 >= step && (!pause_at || step <= *pause_at + staleness);
+  }
+  bool MayTrain(uint64_t step) const { return !pause_at || step <= *pause_at; }
+  bool MayApply(uint64_t step) const { return !ordered || lookups_done >= Horizon(step); }
+  bool Paused() const {
+    return pause_at && applied == *pause_at && trains_started == applied && lookups_started == lookups_done &&
+           (!ordered || lookups_done >= Horizon(*pause_at));
+  }
+
+  // The earliest step at which training can stop: nothing that is looked up too far ahead is thrown away.
+  uint64_t EarliestPause() const {
+    return std::max(trains_started, lookups_started > staleness ? lookups_started - staleness : 0);
+  }
+
+  // Batches behind the newest lookup right now: never above S.
+  uint64_t Staleness() const { return lookups_started > applied ? lookups_started - applied - 1 : 0; }
+
+ private:
+  // The last lookup that belongs before apply(step) in the ordered schedule.
+  uint64_t Horizon(uint64_t step) const {
+    return step <= drained_to ? std::min(step + staleness, drained_to) : step + staleness;
+  }
+};
+
+class StalenessGate {
+ public:
+  StalenessGate(uint64_t staleness, bool ordered);
+
+  // Stage calls. Begin waits until the rules allow the step; false means that the gate was stopped: leave it.
+  // BeginApply goes on after Stop, so that every trained step is applied.
+  bool BeginLookup(uint64_t step);
+  void EndLookup(uint64_t step);
+  bool BeginTrain(uint64_t step);
+  void BeginApply(uint64_t step);
+  void EndApply(uint64_t step);
+
+  // Nothing follows `last_step` for now: ordered applies stop waiting for lookups beyond it.
+  void Drain(uint64_t last_step);
+
+  // Asks for a pause after step `at`, or as soon as possible; returns the step, or nothing when `at` is behind already.
+  std::optional<uint64_t> RequestPause(std::optional<uint64_t> at);
+  void Resume();
+
+  void Stop();
+
+  // Starts counting at `step`: all earlier steps count as done (a restored checkpoint). Only before the first stage call.
+  void StartAfter(uint64_t step);
+
+  GateState state() const;
+  uint64_t most_staleness() const;  // highest staleness that any lookup started with
+
+ private:
+  template <typename Change>
+  void Update(Change change);
+
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  GateState state_;
+  uint64_t most_staleness_ = 0;
+  bool stopped_ = false;
+};
+
+}  // namespace persia

@@ -1,0 +1,209 @@
+// How a trainer becomes files and comes back: one file for the pipeline, one for the network, one for each row class.
+//
+//   pipeline.bin     step u64 | samples u64 | applied requests: count u32, (worker u64, sequence u64)… |
+//                    in flight: count u32, (step u64, rows u32, embedding width u32, pooled f32…)…
+//   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
+//   embedding-C.bin  row class u32 | dim u32 | row width u32 | rows u64 | (sign u64, row f32…)… least recent first
+#include <algorithm>
+#include <string>
+
+#include "trainer/trainer.h"
+
+namespace persia {
+namespace {
+
+constexpr char kPipelineName[] = "pipeline.bin";
+constexpr char kDenseName[] = "dense.bin";
+constexpr uint32_t kMostNameBytes = 256;
+
+std::string EmbeddingName(uint32_t row_class) { return "embedding-" + std::to_string(row_class) + ".bin"; }
+
+Status Mismatch(const std::string& path, const std::string& what) {
+  return Status(ErrorCode::kCheckpointMismatch, path + ": " + what).With("file", path);
+}
+
+Result<SnapshotFile> SaveDense(const std::string& directory, DenseModel& model) {
+  SnapshotWriter writer(directory, kDenseName, SnapshotKind::kDense);
+  const std::vector<NamedTensor> tensors = model.Tensors();
+  writer.Value(static_cast<uint32_t>(tensors.size()));
+  for (const NamedTensor& tensor : tensors) {
+    writer.Text(tensor.name);
+    writer.Value(static_cast<uint32_t>(tensor.shape.size()));
+    for (uint64_t size : tensor.shape) writer.Value(size);
+    writer.Floats(tensor.values);
+  }
+  return writer.Finish();
+}
+
+Status RestoreTensor(SnapshotReader& reader, const std::string& path, const NamedTensor& tensor) {
+  std::string name;
+  uint32_t dimensions;
+  PERSIA_RETURN_IF_ERROR(reader.Text(&name, kMostNameBytes));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&dimensions));
+  if (name != tensor.name || dimensions != tensor.shape.size()) {
+    return Mismatch(path, "expected tensor " + tensor.name + ", found " + name);
+  }
+  for (uint64_t expected : tensor.shape) {
+    uint64_t size;
+    PERSIA_RETURN_IF_ERROR(reader.Value(&size));
+    if (size != expected) {
+      return Mismatch(path, "tensor " + name + " has a side of " + std::to_string(size) + ", the model " +
+                                std::to_string(expected));
+    }
+  }
+  return reader.Floats(tensor.values);
+}
+
+Status RestoreDense(const std::string& directory, DenseModel& model) {
+  const std::string path = directory + "/" + kDenseName;
+  auto reader = SnapshotReader::Open(path, SnapshotKind::kDense);
+  if (!reader.ok()) return reader.status();
+  const std::vector<NamedTensor> tensors = model.Tensors();
+  uint32_t count;
+  PERSIA_RETURN_IF_ERROR(reader->Value(&count));
+  if (count != tensors.size()) {
+    return Mismatch(path, std::to_string(count) + " tensors, the model has " + std::to_string(tensors.size()));
+  }
+  for (const NamedTensor& tensor : tensors) PERSIA_RETURN_IF_ERROR(RestoreTensor(*reader, path, tensor));
+  return reader->ExpectEnd();
+}
+
+Result<SnapshotFile> SaveClass(const std::string& directory, const ParameterStore& store, uint32_t row_class, uint32_t dim) {
+  SnapshotWriter writer(directory, EmbeddingName(row_class), SnapshotKind::kEmbedding);
+  writer.Value(row_class);
+  writer.Value(dim);
+  writer.Value(store.row_width(row_class));
+  writer.Value(store.counters(row_class).rows);
+  PERSIA_RETURN_IF_ERROR(store.Scan(row_class, [&](uint64_t sign, std::span<const float> row) {
+    writer.Value(sign);
+    writer.Floats(row);
+  }));
+  return writer.Finish();
+}
+
+Status RestoreClass(const std::string& directory, ParameterStore& store, uint32_t row_class, uint32_t dim) {
+  const std::string path = directory + "/" + EmbeddingName(row_class);
+  auto reader = SnapshotReader::Open(path, SnapshotKind::kEmbedding);
+  if (!reader.ok()) return reader.status();
+  uint32_t stored_class, stored_dim, width;
+  uint64_t rows;
+  PERSIA_RETURN_IF_ERROR(reader->Value(&stored_class));
+  PERSIA_RETURN_IF_ERROR(reader->Value(&stored_dim));
+  PERSIA_RETURN_IF_ERROR(reader->Value(&width));
+  PERSIA_RETURN_IF_ERROR(reader->Value(&rows));
+  if (stored_class != row_class || stored_dim != dim || width != store.row_width(row_class)) {
+    return Mismatch(path, "rows of dim " + std::to_string(stored_dim) + " and width " + std::to_string(width) +
+                              ", the model has dim " + std::to_string(dim) + " and width " +
+                              std::to_string(store.row_width(row_class)));
+  }
+  std::vector<float> row(width);
+  for (uint64_t i = 0; i < rows; ++i) {
+    uint64_t sign;
+    PERSIA_RETURN_IF_ERROR(reader->Value(&sign));
+    PERSIA_RETURN_IF_ERROR(reader->Floats(row));
+    PERSIA_RETURN_IF_ERROR(store.Write(row_class, sign, row));
+  }
+  return reader->ExpectEnd();
+}
+
+}  // namespace
+
+Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
+  SnapshotWriter writer(directory, kPipelineName, SnapshotKind::kPipeline);
+  const size_t width = config_.schema.embedding_width;
+  const size_t stride = config_.dense.input_width();
+  std::lock_guard lock(mutex_);
+  writer.Value(totals_.steps);
+  writer.Value(totals_.samples);
+  const std::vector<RequestId> applied = store_->AppliedRequests();
+  writer.Value(static_cast<uint32_t>(applied.size()));
+  for (const RequestId& request : applied) {
+    writer.Value(request.worker);
+    writer.Value(request.sequence);
+  }
+  writer.Value(static_cast<uint32_t>(looked_up_.size()));
+  for (const auto& [step, slot] : looked_up_) {
+    writer.Value(step);
+    writer.Value(slot->rows);
+    writer.Value(static_cast<uint32_t>(width));
+    for (size_t row = 0; row < slot->rows; ++row) writer.Floats({slot->input.data() + row * stride, width});
+  }
+  return writer.Finish();
+}
+
+Status Trainer::RestorePipeline(const std::string& directory) {
+  auto reader = SnapshotReader::Open(directory + "/" + kPipelineName, SnapshotKind::kPipeline);
+  if (!reader.ok()) return reader.status();
+  uint64_t step, samples;
+  uint32_t applied_count;
+  PERSIA_RETURN_IF_ERROR(reader->Value(&step));
+  PERSIA_RETURN_IF_ERROR(reader->Value(&samples));
+  PERSIA_RETURN_IF_ERROR(reader->Value(&applied_count));
+  std::vector<RequestId> applied;
+  for (uint32_t i = 0; i < applied_count; ++i) {
+    RequestId request;
+    PERSIA_RETURN_IF_ERROR(reader->Value(&request.worker));
+    PERSIA_RETURN_IF_ERROR(reader->Value(&request.sequence));
+    applied.push_back(request);
+  }
+  PERSIA_RETURN_IF_ERROR(RestoreInFlight(*reader));
+  store_->RestoreAppliedRequests(applied);
+  prepared_ = step;
+  gate_.StartAfter(step);
+  std::lock_guard lock(mutex_);
+  totals_.steps = step;
+  totals_.samples = samples;
+  return Status::Ok();
+}
+
+Status Trainer::RestoreInFlight(SnapshotReader& reader) {
+  uint32_t count;
+  PERSIA_RETURN_IF_ERROR(reader.Value(&count));
+  for (uint32_t i = 0; i < count; ++i) {
+    uint64_t step;
+    uint32_t rows, width;
+    PERSIA_RETURN_IF_ERROR(reader.Value(&step));
+    PERSIA_RETURN_IF_ERROR(reader.Value(&rows));
+    PERSIA_RETURN_IF_ERROR(reader.Value(&width));
+    if (width != config_.schema.embedding_width) {
+      return Mismatch(kPipelineName, "embeddings of width " + std::to_string(width) + ", the model has " +
+                                         std::to_string(config_.schema.embedding_width));
+    }
+    if (uint64_t{rows} * width > reader.file_bytes() / sizeof(float)) {
+      return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has an impossible number of samples");
+    }
+    AlignedBuffer<float> pooled(size_t{rows} * width);
+    PERSIA_RETURN_IF_ERROR(reader.Floats(pooled.span()));
+    restored_lookups_[step] = std::move(pooled);
+  }
+  return reader.ExpectEnd();
+}
+
+Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
+  if (Status status = failure(); !status.ok()) return status;
+  if (!gate_.state().Paused()) return Status(ErrorCode::kUsage, "a trainer can be saved only while it is paused");
+  std::vector<SnapshotFile> files;
+  auto add = [&](Result<SnapshotFile> file) {
+    if (file.ok()) files.push_back(*file);
+    return file.status();
+  };
+  PERSIA_RETURN_IF_ERROR(add(SavePipeline(directory)));
+  PERSIA_RETURN_IF_ERROR(add(SaveDense(directory, *model_)));
+  for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
+    PERSIA_RETURN_IF_ERROR(add(SaveClass(directory, *store_, c, config_.schema.row_class_dims[c])));
+  }
+  return files;
+}
+
+Status Trainer::Restore(const std::string& directory, const std::vector<SnapshotFile>& files) {
+  for (const SnapshotFile& file : files) PERSIA_RETURN_IF_ERROR(SnapshotReader::Verify(directory, file));
+  std::lock_guard lock(model_mutex_);
+  PERSIA_RETURN_IF_ERROR(store_->Clear());
+  PERSIA_RETURN_IF_ERROR(RestoreDense(directory, *model_));
+  for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
+    PERSIA_RETURN_IF_ERROR(RestoreClass(directory, *store_, c, config_.schema.row_class_dims[c]));
+  }
+  return RestorePipeline(directory);
+}
+
+}  // namespace persia

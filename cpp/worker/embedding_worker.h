@@ -1,0 +1,61 @@
+// The embedding worker: turns the ids of a batch into pooled embeddings and the gradients of those back into one gradient a
+// row. Forward: ids -> signs -> distinct signs per row class -> lookup -> pooling. Backward: the same map the other way.
+//
+// Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root.
+//
+// Thread-safety: an EmbeddingWorker is immutable and may be used from several threads at once; an EmbeddingPlan belongs to
+// one batch and is handed from stage to stage. Plans are reused: nothing allocates in steady state.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "batch/batch.h"
+#include "batch/dedup.h"
+#include "batch/feature_schema.h"
+#include "store/parameter_store.h"
+
+namespace persia {
+
+// What the embedding worker remembers of a batch between lookup and update.
+struct EmbeddingPlan {
+  struct Class {
+    AlignedBuffer<uint64_t> signs;      // (distinct) in order of first occurrence; room for one per id
+    AlignedBuffer<float> rows;          // (distinct, dim): embeddings, later gradients
+    uint32_t distinct = 0;
+  };
+  struct Feature {
+    AlignedBuffer<uint32_t> offsets;    // (rows + 1)
+    AlignedBuffer<uint32_t> positions;  // (offsets[rows]): index into the class's distinct signs
+  };
+  uint32_t rows = 0;                    // samples
+  std::vector<Class> classes;           // by row class
+  std::vector<Feature> features;        // by feature
+  std::vector<Deduplicator> dedup;      // by row class, scratch
+  std::vector<LookupBlock> lookups;     // what the store is called with, scratch
+  std::vector<GradientBlock> updates;
+};
+
+class EmbeddingWorker {
+ public:
+  // Both outlive the worker.
+  EmbeddingWorker(const FeatureSchema& schema, ParameterStore& store);
+
+  // Fills the plan from the batch's ids; the batch is not needed afterwards. The batch was validated.
+  void Prepare(const Batch& batch, EmbeddingPlan& plan) const;
+
+  // Looks the plan's rows up and writes the pooled embeddings of sample i to pooled + i·stride, (embedding_width) f32.
+  // A sample without ids in a feature gets zeros there.
+  Status Lookup(RequestId id, LookupMode mode, EmbeddingPlan& plan, float* pooled, size_t stride) const;
+
+  // Sums the gradients of the pooled embeddings ((rows, embedding_width) at `stride` floats) per distinct sign, feature by
+  // feature in sample order, and applies them to the store once. Overwrites the plan's rows.
+  Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
+
+ private:
+  const FeatureSchema& schema_;
+  ParameterStore& store_;
+};
+
+}  // namespace persia

@@ -1,0 +1,60 @@
+// Reads golden files: tensors that a committed script made with PyTorch, as text.
+//
+// One tensor a line, `name d0 d1 ... : v0 v1 ...`, values with nine digits (a float survives exactly) in row-major order;
+// no dimension before the colon is a single number. A line that starts with '#' is a comment.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cstdint>
+#include <fstream>
+#include <map>
+#include <sstream>
+#include <string>
+#include <vector>
+
+namespace persia {
+
+struct GoldenTensor {
+  std::vector<uint64_t> shape;
+  std::vector<float> values;
+};
+
+class GoldenFile {
+ public:
+  // `file` is a name within test/golden. A missing or malformed file fails the test.
+  explicit GoldenFile(const std::string& file) : path_(std::string(PERSIA_GOLDEN_DIR) + "/" + file) {
+    std::ifstream in(path_);
+    REQUIRE_MESSAGE(in.good(), "cannot read ", path_);
+    for (std::string line; std::getline(in, line);) {
+      if (!line.empty() && line[0] != '#') ReadLine(line);
+    }
+  }
+
+  const GoldenTensor& operator[](const std::string& name) const {
+    const auto found = tensors_.find(name);
+    REQUIRE_MESSAGE(found != tensors_.end(), path_, " has no tensor ", name);
+    return found->second;
+  }
+
+ private:
+  void ReadLine(const std::string& line) {
+    std::istringstream in(line);
+    std::string name, word;
+    in >> name;
+    GoldenTensor tensor;
+    uint64_t count = 1;
+    while (in >> word && word != ":") {
+      tensor.shape.push_back(std::stoull(word));
+      count *= tensor.shape.back();
+    }
+    for (float value = 0; in >> value;) tensor.values.push_back(value);
+    REQUIRE_MESSAGE(tensor.values.size() == count, path_, ": values of ", name, " do not fill its shape");
+    tensors_[name] = std::move(tensor);
+  }
+
+  std::string path_;
+  std::map<std::string, GoldenTensor> tensors_;
+};
+
+}  // namespace persia

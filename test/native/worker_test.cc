@@ -1,0 +1,277 @@
+#include "worker/embedding_worker.h"
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "base/rng.h"
+#include "store/local_store.h"
+
+namespace persia {
+namespace {
+
+using Ids = std::vector<std::vector<uint64_t>>;  // by sample
+
+// The jagged columns of a batch, in memory of its own.
+class TestBatch {
+ public:
+  explicit TestBatch(const std::vector<Ids>& features) {
+    columns_.resize(features.size());
+    for (size_t f = 0; f < features.size(); ++f) {
+      columns_[f].offsets.push_back(0);
+      for (const auto& sample : features[f]) {
+        columns_[f].ids.insert(columns_[f].ids.end(), sample.begin(), sample.end());
+        columns_[f].offsets.push_back(static_cast<uint32_t>(columns_[f].ids.size()));
+      }
+      batch_.rows = static_cast<uint32_t>(features[f].size());
+    }
+    for (const Column& column : columns_) batch_.id_columns.push_back({column.offsets, column.ids});
+  }
+
+  const Batch& operator*() const { return batch_; }
+
+ private:
+  struct Column {
+    std::vector<uint32_t> offsets;
+    std::vector<uint64_t> ids;
+  };
+  std::vector<Column> columns_;
+  Batch batch_;
+};
+
+// A worker over a store where a row is its start minus the sum of its gradients.
+struct Fixture {
+  explicit Fixture(std::vector<FeatureSpec> features, InitializerType type = InitializerType::kUniform)
+      : schema(BuildFeatureSchema(std::move(features), 8).value()), store(TablesOf(schema, type)), worker(schema, store) {}
+
+  static std::vector<TableOptions> TablesOf(const FeatureSchema& schema, InitializerType type) {
+    std::vector<TableOptions> tables;
+    for (const uint32_t dim : schema.row_class_dims) {
+      tables.push_back({.dim = dim,
+                        .optimizer = {.type = RowOptimizerType::kSgd, .lr = 1.0f},
+                        .initializer = {.type = type},
+                        .capacity_rows = 1000});
+    }
+    return tables;
+  }
+
+  void SetRow(uint32_t feature, uint64_t id, const std::vector<float>& row) {
+    const FeatureSpec& spec = schema.features[feature];
+    REQUIRE(store.Write(spec.row_class, MakeSign(id, spec.group, 8), row).ok());
+  }
+
+  std::vector<float> Row(uint32_t feature, uint64_t id) const {
+    const FeatureSpec& spec = schema.features[feature];
+    std::vector<float> row(spec.dim);
+    const auto found = store.Read(spec.row_class, MakeSign(id, spec.group, 8), row);
+    REQUIRE(found.ok());
+    REQUIRE(found.value());
+    return row;
+  }
+
+  std::vector<float> Lookup(const Batch& batch, LookupMode mode = LookupMode::kTrain) {
+    worker.Prepare(batch, plan);
+    std::vector<float> pooled(size_t{batch.rows} * schema.embedding_width, 99.0f);
+    REQUIRE(worker.Lookup({1, 1}, mode, plan, pooled.data(), schema.embedding_width).ok());
+    return pooled;
+  }
+
+  void Apply(const std::vector<float>& gradients) {
+    REQUIRE(worker.Apply({1, ++sequence}, plan, gradients.data(), schema.embedding_width).ok());
+  }
+
+  FeatureSchema schema;
+  LocalStore store;
+  EmbeddingWorker worker;
+  EmbeddingPlan plan;
+  uint64_t sequence = 0;
+};
+
+FeatureSpec Feature(const std::string& name, uint32_t dim, Pooling pooling, uint32_t group) {
+  return {.name = name, .dim = dim, .pooling = pooling, .group = group};
+}
+
+const std::vector<FeatureSpec> kThreePoolings = {Feature("sum", 2, Pooling::kSum, 0), Feature("mean", 2, Pooling::kMean, 1),
+                                                 Feature("sqrt", 2, Pooling::kSqrt, 2)};
+
+// Sample 0 has four ids with one twice, sample 1 none, sample 2 one.
+const Ids kSamples = {{1, 2, 1, 3}, {}, {2}};
+
+TEST_CASE("pooling sums, averages and scales by the root; repeated ids count twice, no ids give zeros") {
+  Fixture f(kThreePoolings);
+  for (uint32_t feature = 0; feature < 3; ++feature) {
+    f.SetRow(feature, 1, {1, 10});
+    f.SetRow(feature, 2, {2, 20});
+    f.SetRow(feature, 3, {4, 40});
+  }
+  const TestBatch batch({kSamples, kSamples, kSamples});
+  const std::vector<float> expected{8, 80, 2, 20, 4, 40,  // 1 + 2 + 1 + 4, / 4, / 2
+                                    0, 0,  0, 0,  0, 0,   //
+                                    2, 20, 2, 20, 2, 20};
+  CHECK(f.Lookup(*batch) == expected);
+}
+
+TEST_CASE("gradients go back to each row as often as its id occurs, scaled as it was pooled") {
+  Fixture f(kThreePoolings, InitializerType::kZeros);
+  const TestBatch batch({kSamples, kSamples, kSamples});
+  f.Lookup(*batch);
+  f.Apply({4, 8, 4, 8, 4, 8,    //
+           9, 9, 9, 9, 9, 9,    // of a sample without ids: goes nowhere
+           1, 1, 1, 1, 1, 1});
+  CHECK(f.Row(0, 1) == std::vector<float>{-8, -16});
+  CHECK(f.Row(0, 2) == std::vector<float>{-5, -9});
+  CHECK(f.Row(0, 3) == std::vector<float>{-4, -8});
+  CHECK(f.Row(1, 1) == std::vector<float>{-2, -4});
+  CHECK(f.Row(1, 2) == std::vector<float>{-2, -3});
+  CHECK(f.Row(1, 3) == std::vector<float>{-1, -2});
+  CHECK(f.Row(2, 1) == std::vector<float>{-4, -8});
+  CHECK(f.Row(2, 2) == std::vector<float>{-3, -5});
+  CHECK(f.Row(2, 3) == std::vector<float>{-2, -4});
+  for (uint32_t c = 0; c < f.store.row_class_count(); ++c) CHECK(f.store.counters(c).rows == 9);
+}
+
+TEST_CASE("features of one group and dim share rows, each distinct sign is looked up and updated once") {
+  Fixture f({Feature("seen", 2, Pooling::kSum, 0), Feature("bought", 2, Pooling::kSum, 0),
+             Feature("other", 2, Pooling::kSum, 1)},
+            InitializerType::kZeros);
+  const TestBatch batch({{{7}, {8}}, {{8}, {7, 9}}, {{7}, {7}}});
+  f.Lookup(*batch);
+  CHECK(f.plan.classes[0].distinct == 4);  // 7, 8, 9 of the shared group, 7 of the other
+  CHECK(f.store.counters(0).misses == 4);
+  f.Apply({1, 1, 10, 10, 100, 100,  //
+           2, 2, 20, 20, 200, 200});
+  CHECK(f.Row(0, 7) == std::vector<float>{-21, -21});
+  CHECK(f.Row(1, 8) == std::vector<float>{-12, -12});
+  CHECK(f.Row(0, 9) == std::vector<float>{-20, -20});
+  CHECK(f.Row(2, 7) == std::vector<float>{-300, -300});
+}
+
+TEST_CASE("features of one group but different dims live in different tables") {
+  Fixture f({Feature("narrow", 2, Pooling::kSum, 0), Feature("wide", 3, Pooling::kSum, 0)}, InitializerType::kZeros);
+  const TestBatch batch({{{7}}, {{7}}});
+  f.Lookup(*batch);
+  f.Apply({1, 2, 3, 4, 5});
+  CHECK(f.Row(0, 7) == std::vector<float>{-1, -2});
+  CHECK(f.Row(1, 7) == std::vector<float>{-3, -4, -5});
+  CHECK(f.store.counters(0).rows == 1);
+  CHECK(f.store.counters(1).rows == 1);
+}
+
+TEST_CASE("an id column without offsets has one id a sample") {
+  Fixture f({Feature("user", 2, Pooling::kMean, 0)});
+  f.SetRow(0, 5, {1, 2});
+  f.SetRow(0, 6, {3, 4});
+  const std::vector<uint64_t> ids{6, 5, 6};
+  Batch batch;
+  batch.rows = 3;
+  batch.id_columns = {{{}, ids}};
+  CHECK(f.Lookup(batch) == std::vector<float>{3, 4, 1, 2, 3, 4});
+}
+
+TEST_CASE("a batch of no samples and a model of no features pass through") {
+  Fixture f(kThreePoolings);
+  const TestBatch batch({{}, {}, {}});
+  CHECK(f.Lookup(*batch).empty());
+  f.Apply({});
+  Fixture none({});
+  Batch bare;
+  bare.rows = 4;
+  CHECK(none.Lookup(bare).empty());
+  none.Apply({});
+}
+
+TEST_CASE("pooled embeddings and gradients may lie in a wider matrix, whose other columns are left alone") {
+  Fixture f({Feature("user", 2, Pooling::kSum, 0)}, InitializerType::kZeros);
+  const TestBatch batch(std::vector<Ids>{{{1}, {2}}});
+  f.worker.Prepare(*batch, f.plan);
+  std::vector<float> matrix(2 * 5, 7.0f);
+  REQUIRE(f.worker.Lookup({1, 1}, LookupMode::kTrain, f.plan, matrix.data() + 3, 5).ok());
+  CHECK(matrix == std::vector<float>{7, 7, 7, 0, 0, 7, 7, 7, 0, 0});
+  const std::vector<float> gradients{9, 9, 9, 1, 2, 9, 9, 9, 3, 4};
+  REQUIRE(f.worker.Apply({1, 1}, f.plan, gradients.data() + 3, 5).ok());
+  CHECK(f.Row(0, 1) == std::vector<float>{-1, -2});
+  CHECK(f.Row(0, 2) == std::vector<float>{-3, -4});
+}
+
+// A weighted sum of all pooled embeddings: its gradient there is the weights.
+double Loss(const std::vector<float>& pooled, const std::vector<float>& weights) {
+  double loss = 0;
+  for (size_t i = 0; i < pooled.size(); ++i) loss += double{pooled[i]} * weights[i];
+  return loss;
+}
+
+std::vector<Ids> RandomFeatures(Rng& rng, size_t features, size_t samples) {
+  std::vector<Ids> ids(features, Ids(samples));
+  for (Ids& feature : ids) {
+    for (auto& sample : feature) {
+      sample.resize(rng.Next() % 5);
+      for (uint64_t& id : sample) id = rng.Next() % 6;
+    }
+  }
+  return ids;
+}
+
+TEST_CASE("row gradients equal finite differences of the pooled embeddings") {
+  Fixture f({Feature("a", 3, Pooling::kSum, 0), Feature("b", 3, Pooling::kMean, 0), Feature("c", 9, Pooling::kSqrt, 0),
+             Feature("d", 3, Pooling::kSqrt, 1)});
+  Rng rng(5);
+  const TestBatch batch(RandomFeatures(rng, 4, 10));
+  const size_t width = f.schema.embedding_width;
+  std::vector<float> weights(10 * width);
+  for (float& weight : weights) weight = static_cast<float>(rng.Uniform(-1, 1));
+  f.Lookup(*batch);
+
+  constexpr float kStep = 0.25f;
+  struct Expected {
+    uint32_t feature;
+    uint64_t id;
+    std::vector<float> row;  // after the update
+  };
+  std::vector<Expected> expected;
+  for (const uint32_t feature : {0u, 2u, 3u}) {  // b shares a's rows
+    for (uint64_t id = 0; id < 6; ++id) {
+      const std::vector<float> row = f.Row(feature, id);
+      Expected item{feature, id, row};
+      for (size_t d = 0; d < row.size(); ++d) {
+        std::vector<float> moved = row;
+        moved[d] = row[d] + kStep;
+        f.SetRow(feature, id, moved);
+        const double up = Loss(f.Lookup(*batch), weights);
+        moved[d] = row[d] - kStep;
+        f.SetRow(feature, id, moved);
+        const double down = Loss(f.Lookup(*batch), weights);
+        item.row[d] -= static_cast<float>((up - down) / (2 * kStep));
+      }
+      f.SetRow(feature, id, row);
+      expected.push_back(item);
+    }
+  }
+  f.Lookup(*batch);
+  f.Apply(weights);
+  for (const Expected& item : expected) {
+    const std::vector<float> row = f.Row(item.feature, item.id);
+    for (size_t d = 0; d < row.size(); ++d) CHECK(std::abs(row[d] - item.row[d]) < 1e-5f);
+  }
+}
+
+TEST_CASE("a plan keeps its buffers: a second batch of the same size allocates nothing") {
+  Fixture f(kThreePoolings);
+  const TestBatch batch({kSamples, kSamples, kSamples}), smaller({{{4}}, {{5}}, {{}}});
+  f.Lookup(*batch);
+  const auto buffers = [&] {
+    std::vector<const void*> all;
+    for (const auto& row_class : f.plan.classes) all.insert(all.end(), {row_class.signs.data(), row_class.rows.data()});
+    for (const auto& ids : f.plan.features) all.insert(all.end(), {ids.offsets.data(), ids.positions.data()});
+    return all;
+  };
+  const auto before = buffers();
+  const std::vector<float> pooled = f.Lookup(*batch);
+  f.Lookup(*smaller);
+  CHECK(f.Lookup(*batch) == pooled);
+  CHECK(buffers() == before);
+}
+
+}  // namespace
+}  // namespace persia

@@ -1,0 +1,58 @@
+// `persia doctor`: what is installed, what was found and what is missing, for people and for bug reports.
+import { readFileSync } from 'node:fs'
+import { createRequire } from 'node:module'
+import { freemem, totalmem } from 'node:os'
+import type { CommandModule } from 'yargs'
+import { PersiaError } from '../errors.js'
+import { loadAddon } from '../native.js'
+
+interface Check { name: string; ok: boolean; found: string }
+
+export const doctorCommand: CommandModule<object, { json: boolean }> = {
+  command: 'doctor',
+  describe: 'Check the installation',
+  builder: (yargs) => yargs.option('json', { type: 'boolean', default: false, describe: 'One JSON object a line' }),
+  async handler({ json }) {
+    const checks = [package_(), node(), addon(), await duckdb(), memory()]
+    for (const check of checks) {
+      process.stdout.write(json ? `${JSON.stringify({ event: 'check', ...check })}\n`
+        : `${check.ok ? 'ok  ' : 'FAIL'}  ${check.name.padEnd(8)}  ${check.found}\n`)
+    }
+    if (checks.some(({ ok }) => !ok)) process.exitCode = 1
+  },
+}
+
+function package_(): Check {
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+  return { name: 'persia', ok: true, found: version }
+}
+
+function node(): Check {
+  return { name: 'node', ok: true, found: `${process.version} on ${process.platform}-${process.arch}` }
+}
+
+function addon(): Check {
+  try {
+    const { addon: loaded, path } = loadAddon()
+    const { cores, avx2 } = loaded.machine()
+    return { name: 'addon', ok: true, found: `${path}; ${cores} cores, ${avx2 ? 'AVX2' : 'no AVX2: slow'}; device cpu` }
+  } catch (error) {
+    if (!(error instanceof PersiaError)) throw error
+    return { name: 'addon', ok: false, found: error.message }
+  }
+}
+
+async function duckdb(): Promise<Check> {
+  try {
+    createRequire(import.meta.url).resolve('@duckdb/node-api')
+    const { version } = await import('@duckdb/node-api')
+    return { name: 'duckdb', ok: true, found: version() }
+  } catch (error) {
+    return { name: 'duckdb', ok: false, found: (error as Error).message }
+  }
+}
+
+function memory(): Check {
+  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1)
+  return { name: 'memory', ok: true, found: `${gib(freemem())} GiB free of ${gib(totalmem())} GiB` }
+}

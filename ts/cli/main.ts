@@ -1,0 +1,45 @@
+#!/usr/bin/env node
+// The command line. Commands are modules of their own; this file finds the one that was asked for and turns errors into
+// messages on standard error and exit codes: 0 done, 1 failure, 2 bad usage, config or data, 130 interrupted.
+import yargs from 'yargs'
+import { hideBin } from 'yargs/helpers'
+import { PersiaError } from '../errors.js'
+import { configCommand } from './config.js'
+import { doctorCommand } from './doctor.js'
+import { evalCommand } from './eval.js'
+import { predictCommand } from './predict.js'
+import { trainCommand } from './train.js'
+
+/** Ends the process: with the command's own exit code for a PersiaError, 2 for a wrong command line. */
+function fail(error: unknown): never {
+  if (error instanceof PersiaError) {
+    process.stderr.write(`${error.code}: ${error.message}\n`)
+    process.exit(error.exitCode)
+  }
+  process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
+  process.exit(1)
+}
+
+// A reader that went away (`persia predict | head`) is no failure.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
+
+try {
+  await yargs(hideBin(process.argv))
+    .scriptName('persia')
+    .command(trainCommand)
+    .command(evalCommand)
+    .command(predictCommand)
+    .command(configCommand)
+    .command(doctorCommand)
+    .demandCommand(1, 'Which command?')
+    .strict()
+    .wrap(Math.min(110, process.stdout.columns ?? 110))
+    .parserConfiguration({ 'duplicate-arguments-array': true })
+    .fail((message, error) => {
+      if (error) throw error
+      throw new PersiaError('PERSIA_USAGE', `${message}. See persia --help, or persia <command> --help.`)
+    })
+    .parseAsync()
+} catch (error) {
+  fail(error)
+}

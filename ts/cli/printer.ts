@@ -1,0 +1,90 @@
+// How the events of a run reach people and programs: JSON lines with --json, a progress bar on a terminal, plain lines
+// elsewhere. Standard output carries results, standard error logs.
+import { SingleBar } from 'cli-progress'
+import type { RunEvent } from '../train/run.js'
+
+export interface Printer {
+  print(event: RunEvent): void
+  /** Leaves the terminal clean; may be called again. */
+  close(): void
+}
+
+export function makePrinter(json: boolean): Printer {
+  if (json) return { print: printJson, close() {} }
+  return process.stdout.isTTY ? new ProgressBar() : { print: printLine, close() {} }
+}
+
+/** `start` and `interrupted` are for people: programs see the exit code and the first progress. */
+function printJson(event: RunEvent): void {
+  if (event.event !== 'start' && event.event !== 'interrupted') process.stdout.write(`${JSON.stringify(event)}\n`)
+}
+
+function printLine(event: RunEvent): void {
+  const line = describe(event)
+  if (line !== undefined) process.stdout.write(`${line}\n`)
+}
+
+function describe(event: RunEvent): string | undefined {
+  switch (event.event) {
+    case 'start':
+      return event.resumedFrom === null ? undefined : `resumed from ${event.resumedFrom}`
+    case 'progress':
+      return `step ${event.step}  samples ${event.samples}  loss ${fixed(event.loss)}  ${event.samplesPerSecond} samples/s`
+        + `  staleness ${event.staleness}`
+    case 'eval':
+      return `${event.split}: ${event.samples} samples  ${metricsText(event)}`
+    case 'skipped':
+      return `${event.split}: ${event.rows} bad rows skipped, first: ${event.first.join('; ')}`
+    case 'interrupted':
+      return `interrupted; checkpoint ${event.checkpoint} is complete, --resume goes on from it`
+    case 'done':
+      return `done: ${event.steps} steps in ${event.seconds} s, ${event.samplesPerSecond} samples/s, checkpoint ${event.checkpoint}`
+  }
+}
+
+const fixed = (value: number | null) => (value === null ? 'n/a' : value.toFixed(4))
+
+function metricsText({ auc, logloss, mse = {} }: Extract<RunEvent, { event: 'eval' }>): string {
+  const metrics = { AUC: auc, logloss, MSE: mse }
+  return Object.entries(metrics).flatMap(([name, byLabel]) =>
+    Object.entries(byLabel).map(([label, value]) => `${label} ${name} ${fixed(value)}`)).join('  ')
+}
+
+class ProgressBar implements Printer {
+  private readonly bar = new SingleBar({
+    format: '{bar} {percentage}%  step {step}  {rate} samples/s  loss {loss}  AUC {auc}  staleness {staleness}  ETA {remaining}',
+    barsize: 24, hideCursor: true, stream: process.stdout,
+  })
+  private total: number | null = null
+  private auc = 'n/a'
+  private active = false
+
+  print(event: RunEvent): void {
+    if (event.event === 'start') this.total = event.totalSamples
+    if (event.event === 'progress' && this.total !== null) return this.update(event, this.total)
+    this.close()
+    if (event.event === 'eval') this.auc = Object.values(event.auc).map(fixed).join(' ') || 'n/a'
+    printLine(event)
+  }
+
+  close(): void {
+    if (this.active) this.bar.stop()
+    this.active = false
+  }
+
+  private update(event: Extract<RunEvent, { event: 'progress' }>, total: number): void {
+    const seconds = Math.max(0, total - event.samples) / Math.max(1, event.samplesPerSecond)
+    const shown = {
+      step: event.step, rate: event.samplesPerSecond, loss: fixed(event.loss), auc: this.auc, staleness: event.staleness,
+      remaining: durationText(seconds),
+    }
+    if (!this.active) this.bar.start(total, event.samples, shown)
+    else this.bar.update(Math.min(event.samples, total), shown)
+    this.active = true
+  }
+}
+
+function durationText(seconds: number): string {
+  const whole = Math.round(seconds)
+  return whole < 60 ? `${whole}s` : `${Math.floor(whole / 60)}m${String(whole % 60).padStart(2, '0')}s`
+}

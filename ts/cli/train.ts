@@ -1,0 +1,39 @@
+// `persia train`: trains as the config says, with progress, evaluation after each epoch and a checkpoint at the end.
+import type { CommandModule } from 'yargs'
+import { runTraining } from '../train/run.js'
+import { commonOptions, loadConfig, type CommonArguments } from './options.js'
+import { makePrinter } from './printer.js'
+
+interface TrainArguments extends CommonArguments { resume: string | undefined; 'report-every': number }
+
+export const trainCommand: CommandModule<object, TrainArguments> = {
+  command: 'train',
+  describe: 'Train a model',
+  builder: (yargs) => commonOptions(yargs)
+    .option('resume', {
+      type: 'string', describe: 'Go on from the newest checkpoint, or from the one in the given folder',
+      coerce: (value: string | undefined) => (value === '' ? 'always' : value),
+    })
+    .option('report-every', { type: 'number', default: 1, describe: 'Seconds between two progress reports' }),
+  async handler(args) {
+    const loaded = loadConfig(args)
+    const stop = new AbortController()
+    const onSignal = () => {
+      if (stop.signal.aborted) process.exit(130)
+      process.stderr.write('stopping after this step; once more to stop at once\n')
+      stop.abort()
+    }
+    process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+    const printer = makePrinter(args.json)
+    try {
+      const options = { signal: stop.signal, reportEverySeconds: args['report-every'], ...(args.resume && { resume: args.resume }) }
+      for await (const event of runTraining(loaded, options)) {
+        printer.print(event)
+        if (event.event === 'interrupted') process.exitCode = 130
+      }
+    } finally {
+      printer.close()
+      process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
+    }
+  },
+}

@@ -1,0 +1,235 @@
+// From what the schema fills in to what the program runs with: short forms written out, inherited settings copied to
+// every column, and the checks that need two sections at once. A resolved config is itself a valid config and resolves
+// to itself.
+import { invalid, unknownName, type Problem } from './problems.js'
+import { pathText, type Path } from './path.js'
+import { resolveSource, type Source } from './source.js'
+import type { FilledConfig } from './schema.js'
+
+export interface LabelColumn {
+  column: string
+  /** The text that means 1. Without it the column holds numbers. */
+  positive?: string
+}
+
+export interface DenseColumn {
+  column: string
+  transform: 'none' | 'log1p' | 'standardize'
+  /** A raw value that stands for a missing one, or `auto`: 0 after the transform. */
+  missing: number | 'auto'
+}
+
+export interface FeatureColumn {
+  dim: number
+  pooling: 'sum' | 'mean' | 'sqrt'
+  encoding: 'hash' | 'integer'
+  separator?: string
+}
+
+export interface Task {
+  label: string
+  loss: 'bce' | 'mse'
+  weight: number
+}
+
+/** The config that everything runs with: plain JSON, nothing left to derive. */
+export interface Config extends Omit<FilledConfig, 'data' | 'features' | 'model'> {
+  data: Omit<FilledConfig['data'], 'train' | 'test' | 'labels' | 'dense'> & {
+    train?: Source
+    test?: Source
+    labels: LabelColumn[]
+    dense: DenseColumn[]
+  }
+  features: Omit<FilledConfig['features'], 'columns' | 'groups'> & {
+    /** In the order of the embedding matrix: the order of its keys. */
+    columns: Record<string, FeatureColumn>
+    /** Every feature is in exactly one; the place of a group is its number. */
+    groups: string[][]
+  }
+  model: Omit<FilledConfig['model'], 'tasks'> & {
+    /** Task i predicts label i. */
+    tasks: Task[]
+  }
+}
+
+/** Where a resolved value comes from when that is not its own path: another path, or a reason. */
+export type Origin = { from: Path } | { derived: string }
+
+/** Collects what is wrong, and where resolved values come from (by the text of their path). */
+export class Resolution {
+  readonly problems: Problem[] = []
+  readonly origins = new Map<string, Origin>()
+
+  refuse(path: Path, message: string): void {
+    this.problems.push(invalid(path, message))
+  }
+
+  note(path: Path, origin: Origin): void {
+    this.origins.set(pathText(path), origin)
+  }
+}
+
+export function resolveConfig(filled: FilledConfig, resolution: Resolution): Config {
+  const data = resolveData(filled.data, resolution)
+  const features = resolveFeatures(filled.features, resolution)
+  checkColumns({ data, features }, resolution)
+  const { hidden, tasks, ...modelRest } = filled.model
+  const model = { hidden, tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest }
+  const config: Config = { ...filled, data, features, model }
+  if (config.mode === 'sync' && config.staleness !== 0) {
+    config.staleness = 0
+    resolution.note(['staleness'], { derived: 'mode: sync' })
+  }
+  return config
+}
+
+/** Without the keys whose value is undefined: in TypeScript that is a way to leave a key out. */
+function defined<T extends object>(map: T): T {
+  return Object.fromEntries(Object.entries(map).filter(([, value]) => value !== undefined)) as T
+}
+
+// ---- columns
+
+function resolveData({ train, test, ...written }: FilledConfig['data'], resolution: Resolution): Config['data'] {
+  return {
+    ...(train && { train: resolveSource(train, ['data', 'train'], resolution) }),
+    ...(test && { test: resolveSource(test, ['data', 'test'], resolution) }),
+    ...written,
+    labels: resolveLabels(written.labels, resolution),
+    dense: resolveDense(written, resolution),
+  }
+}
+
+function resolveLabels(written: FilledConfig['data']['labels'], resolution: Resolution): LabelColumn[] {
+  return written.map((label, index) => {
+    if (typeof label !== 'string') return defined(label) as LabelColumn
+    resolution.note(['data', 'labels', index, 'column'], { from: ['data', 'labels', index] })
+    return { column: label }
+  })
+}
+
+function resolveDense(data: Pick<FilledConfig['data'], 'dense' | 'transform'>, resolution: Resolution): DenseColumn[] {
+  return data.dense.map((written, index) => {
+    const path = ['data', 'dense', index]
+    if (typeof written === 'string') resolution.note([...path, 'column'], { from: path })
+    const { column, transform = undefined, missing = 'auto' } = typeof written === 'string' ? { column: written } : written
+    if (transform === undefined) resolution.note([...path, 'transform'], { from: ['data', 'transform'] })
+    const resolved = { column, transform: transform ?? data.transform, missing }
+    if (resolved.transform === 'log1p' && typeof missing === 'number' && missing <= -1) {
+      resolution.refuse([...path, 'missing'], `log1p takes values above -1, got ${missing}`)
+    }
+    return resolved
+  })
+}
+
+/** Each column has one use (an id column may also be a dense one), and is among the names of files without a header. */
+function checkColumns({ data, features }: Pick<Config, 'data' | 'features'>, resolution: Resolution): void {
+  const labelPaths = new Map<string, Path>()
+  const densePaths = new Map<string, Path>()
+  const featurePaths = new Map<string, Path>()
+  data.labels.forEach(({ column }, index) => {
+    noteOnce(labelPaths, column, ['data', 'labels', index], 'label', resolution)
+  })
+  data.dense.forEach(({ column }, index) => {
+    noteOnce(densePaths, column, ['data', 'dense', index], 'dense column', resolution)
+  })
+  for (const name of Object.keys(features.columns)) featurePaths.set(name, ['features', 'columns', name])
+  for (const [column, path] of labelPaths) {
+    const other = densePaths.get(column) ?? featurePaths.get(column)
+    if (other) resolution.refuse(other, `${column} is a label (${pathText(path)}); a label cannot be an input of the model`)
+  }
+  for (const split of ['train', 'test'] as const) {
+    const source = data[split]
+    if (!source || !('path' in source) || !source.columns) continue
+    for (const [column, path] of [...labelPaths, ...densePaths, ...featurePaths]) {
+      if (source.columns.includes(column)) continue
+      resolution.problems.push(unknownName(path, `in data.${split}.columns`, column, source.columns))
+    }
+  }
+}
+
+function noteOnce(paths: Map<string, Path>, column: string, path: Path, what: string, resolution: Resolution): void {
+  const first = paths.get(column)
+  if (first) resolution.refuse(path, `${column} is already a ${what} (${pathText(first)})`)
+  else paths.set(column, path)
+}
+
+// ---- features
+
+function resolveFeatures(written: FilledConfig['features'], resolution: Resolution): Config['features'] {
+  const columns: Record<string, FeatureColumn> = {}
+  const defaults = defined(written.defaults)
+  for (const [name, own] of Object.entries(written.columns)) {
+    const overrides = defined(own ?? {})
+    columns[name] = { ...defaults, ...overrides } as FeatureColumn
+    for (const key of Object.keys(columns[name])) {
+      if (Object.hasOwn(overrides, key)) continue
+      resolution.note(['features', 'columns', name, key], { from: ['features', 'defaults', key] })
+    }
+  }
+  const groups = resolveGroups(written, columns, resolution)
+  return { ...written, defaults, columns, groups }
+}
+
+function resolveGroups({ groups, prefixBits }: FilledConfig['features'], columns: Record<string, FeatureColumn>,
+  resolution: Resolution): string[][] {
+  const groupOf = new Map<string, number>()
+  groups.forEach((group, number) => group.forEach((name, index) => {
+    const path = ['features', 'groups', number, index]
+    if (!Object.hasOwn(columns, name)) {
+      resolution.problems.push(unknownName(path, 'a column of features.columns', name, Object.keys(columns)))
+    } else if (groupOf.has(name)) {
+      resolution.refuse(path, `${name} is already in group ${groupOf.get(name)}; a feature is in one group`)
+    } else {
+      groupOf.set(name, number)
+      checkEncoding(name, group[0]!, columns, path, resolution)
+    }
+  }))
+  const alone = Object.keys(columns).filter((name) => !groupOf.has(name))
+  if (alone.length > 0) resolution.note(['features', 'groups'], { derived: 'features.columns' })
+  const count = groups.length + alone.length
+  if (count > 2 ** prefixBits - 1) {
+    resolution.refuse(['features', 'prefixBits'], `expected at least ${Math.ceil(Math.log2(count + 1))} bits `
+      + `for ${count} feature groups, got ${prefixBits}`)
+  }
+  return [...groups, ...alone.map((name) => [name])]
+}
+
+/** Features that share ids must make them in the same way. */
+function checkEncoding(name: string, first: string, columns: Record<string, FeatureColumn>, path: Path,
+  resolution: Resolution): void {
+  const [mine, others] = [columns[name]?.encoding, columns[first]?.encoding]
+  if (mine === others || others === undefined) return
+  resolution.refuse(path, `${name} has encoding ${mine}, ${first} has ${others}; features that share ids need the same`)
+}
+
+// ---- tasks
+
+/** One task for each label, in the order of the labels. */
+function resolveTasks(written: Task[] | undefined, labels: LabelColumn[], resolution: Resolution): Task[] {
+  const names = [...new Set(labels.map(({ column }) => column))]
+  if (!written) {
+    names.forEach((_, index) => resolution.note(['model', 'tasks', index, 'label'], { derived: 'data.labels' }))
+    return names.map((label) => ({ label, loss: 'bce', weight: 1 }))
+  }
+  const taskOf = new Map<string, number>()
+  written.forEach(({ label }, index) => {
+    const path = ['model', 'tasks', index, 'label']
+    if (!names.includes(label)) resolution.problems.push(unknownName(path, 'a label of data.labels', label, names))
+    else if (taskOf.has(label)) resolution.refuse(path, `${label} already has a task (model.tasks.${taskOf.get(label)})`)
+    else taskOf.set(label, index)
+  })
+  const without = names.filter((name) => !taskOf.has(name))
+  if (without.length > 0 && resolution.problems.every(({ path }) => path[1] !== 'tasks')) {
+    resolution.refuse(['model', 'tasks'],
+      `no task for ${without.join(', ')}; add { label: ${without[0]} }, or leave it out of data.labels`)
+  }
+  return names.flatMap((name, index) => {
+    const from = taskOf.get(name)
+    if (from === undefined) return []
+    for (const key of ['label', 'loss', 'weight']) {
+      resolution.note(['model', 'tasks', index, key], { from: ['model', 'tasks', from, key] })
+    }
+    return [written[from]!]
+  })
+}

@@ -1,0 +1,244 @@
+// The schema: the one source of all options. Types, defaults, validation, JSON Schema, `persia config explain` and the
+// table in docs/config.md come from it. Every key is described with its unit; maps are strict, so a misspelt key is an
+// error. What ties two sections together (groups name features, tasks name labels) is checked in resolve.ts.
+import { z } from 'zod'
+
+const text = () => z.string().min(1)
+const integer = (least: number, most?: number) => (most === undefined ? z.int().min(least) : z.int().min(least).max(most))
+const atLeastZero = () => z.number().min(0)
+const fraction = () => z.number().min(0).max(1)
+
+/** The discriminator of a union: the variant whose type is `orDefault` is also taken when no type is written. */
+const type = <const T extends string>(name: T) => z.literal(name).describe('Which variant')
+const typeOrDefault = <const T extends string>(name: T) =>
+  z.literal(name).optional().default(name).describe('Which variant')
+
+// ---- data
+
+const source = z.strictObject({
+  path: z.union([text(), z.array(text()).min(1)]).optional()
+    .describe("File, glob, or list of these; relative to the config file's folder. Either `path` or `sql`"),
+  sql: text().optional().describe('A DuckDB query whose result is the data. Either `path` or `sql`'),
+  format: z.enum(['csv', 'tsv', 'parquet', 'arrow']).optional()
+    .describe('Format of the files. Without it: by the file ending, also before `.gz` and `.zst`'),
+  delimiter: z.string().length(1).optional()
+    .describe('csv and tsv: the character between fields. Without it: `,` for csv, a tab for tsv'),
+  header: z.boolean().optional()
+    .describe('csv and tsv: whether the first line names the columns. Without it: true, or false where `columns` is given'),
+  columns: z.array(text()).min(1).optional()
+    .describe('csv and tsv: the names of the columns of files without a header line'),
+})
+
+const label = z.union([
+  text(),
+  z.strictObject({
+    column: text().describe('Column of the label'),
+    positive: z.string().optional()
+      .describe('The text that means 1; all other texts mean 0. Without it the column holds numbers'),
+  }),
+])
+
+const transform = z.enum(['none', 'log1p', 'standardize'])
+
+const dense = z.union([
+  text(),
+  z.strictObject({
+    column: text().describe('A numeric column'),
+    transform: transform.optional().describe('As `data.transform`, for this column'),
+    missing: z.union([z.number(), z.literal('auto')]).default('auto')
+      .describe('What stands for a missing value: a raw number, transformed like any other; `auto`: 0 after the '
+        + 'transform (with standardize that is the mean)'),
+  }),
+])
+
+const data = z.strictObject({
+  train: source.optional().describe('What the model is trained on'),
+  test: source.optional().describe('What the model is evaluated on'),
+  labels: z.array(label).min(1).describe('Label columns, one per task: the name, or a map'),
+  dense: z.array(dense).default([])
+    .describe('Numeric columns that go to the dense network as they are: the name, or a map'),
+  transform: transform.default('none')
+    .describe('Of all dense columns: `log1p` is log(1 + x), `standardize` is (x - mean) / standard deviation of the '
+      + 'training data'),
+  missing: z.array(z.string()).default(['']).describe('Texts that mean "no value", in every column'),
+  onBadRow: z.enum(['fail', 'skip']).default('fail')
+    .describe('A row that cannot be read: stop and name it, or leave it out and count it'),
+})
+
+// ---- features
+
+const dim = integer(1, 65536)
+const pooling = z.enum(['sum', 'mean', 'sqrt'])
+const encoding = z.enum(['hash', 'integer'])
+
+const features = z.strictObject({
+  defaults: z.strictObject({
+    dim: dim.default(8).describe('Floats in an embedding row'),
+    pooling: pooling.default('sum')
+      .describe('How the rows of several ids become one vector; `sqrt`: the sum divided by the square root of their '
+        + 'number'),
+    encoding: encoding.default('hash')
+      .describe('How a value becomes an id; `hash`: XXH64 of its text, `integer`: the value is the id'),
+    separator: text().optional()
+      .describe('Text that splits a value into several ids. Without it a value is one id'),
+  }).prefault({}).describe('What holds for every feature that does not say otherwise'),
+  columns: z.record(text(), z.strictObject({
+    dim: dim.optional().describe('As `features.defaults.dim`, for this feature'),
+    pooling: pooling.optional().describe('As `features.defaults.pooling`, for this feature'),
+    encoding: encoding.optional().describe('As `features.defaults.encoding`, for this feature'),
+    separator: text().optional().describe('As `features.defaults.separator`, for this feature'),
+  }).nullable()).refine((columns) => Object.keys(columns).length > 0, 'at least one id column is needed')
+    .describe('The id columns, by name'),
+  groups: z.array(z.array(text()).min(1)).default([])
+    .describe('Features that share one index space: the same id is the same row (of equal dim). Others have one of '
+      + 'their own'),
+  prefixBits: integer(1, 32).default(8)
+    .describe('Bits of a sign that tell the feature groups apart; n bits are enough for 2^n - 1 groups'),
+})
+
+// ---- embedding
+
+const lr = (value: number) => atLeastZero().default(value).describe('Learning rate')
+const momentum = () => z.number().min(0).lt(1).default(0).describe('Momentum')
+const weightDecay = (value: number, how: string) => atLeastZero().default(value).describe(`Weight decay, ${how}`)
+const l2 = () => weightDecay(0, 'added to the gradient (L2)')
+const eps = (value: number) => z.number().gt(0).default(value).describe('Added to the denominator')
+const beta = () => z.number().min(0).lt(1)
+const betas = () => z.tuple([beta(), beta()]).default([0.9, 0.999]).describe('Decay rates of the first and second moment')
+const adagrad = () => ({
+  lr: lr(0.05),
+  initialAccumulator: atLeastZero().default(0).describe('Where the sum of squared gradients starts'),
+  eps: eps(1e-10),
+  weightDecay: l2(),
+})
+
+type Bounds = { low: number; high: number }
+const belowHigh = ({ low, high }: Bounds) => `low must be below high, got low ${low} and high ${high}`
+
+const embedding = z.strictObject({
+  optimizer: z.discriminatedUnion('type', [
+    z.strictObject({ type: typeOrDefault('adagrad'), ...adagrad() }),
+    z.strictObject({ type: type('rowwise_adagrad'), ...adagrad() }),
+    z.strictObject({ type: type('sgd'), lr: lr(0.01), momentum: momentum(), weightDecay: l2() }),
+    z.strictObject({ type: type('adam'), lr: lr(0.001), betas: betas(), eps: eps(1e-8), weightDecay: l2() }),
+  ]).prefault({}).describe('Optimizer of the embedding rows'),
+  init: z.discriminatedUnion('type', [
+    z.strictObject({
+      type: typeOrDefault('uniform'),
+      low: z.number().default(-0.01).describe('Lower bound'),
+      high: z.number().default(0.01).describe('Upper bound'),
+    }).refine(({ low, high }) => low < high, { path: ['low'], error: ({ input }) => belowHigh(input as Bounds) }),
+    z.strictObject({
+      type: type('normal'),
+      mean: z.number().default(0).describe('Mean'),
+      stddev: z.number().gt(0).default(0.01).describe('Standard deviation'),
+    }),
+    z.strictObject({ type: type('zeros') }),
+  ]).prefault({}).describe('Values of a new row; they depend on the seed and the sign only'),
+  capacity: integer(1).default(1_000_000)
+    .describe('Rows of a parameter server; beyond it the row that was not looked up for the longest time is evicted'),
+  admit: fraction().default(1).describe('Probability that an id which is met in training for the first time gets a row'),
+  weightBound: atLeastZero().default(10).describe('Largest absolute value of a weight in a row; 0: no bound'),
+}).prefault({}).describe('The embedding table')
+
+// ---- model
+
+const clipNorm = () => atLeastZero().default(0)
+  .describe('Largest L2 norm of all gradients together, larger ones are scaled; 0: off')
+const warmupSteps = () => integer(0).default(0)
+  .describe('Steps in which the learning rate rises from 0 to its full value')
+const decay = () => ({
+  warmupSteps: warmupSteps(),
+  totalSteps: integer(1).describe('Steps after which the learning rate stays at its final value'),
+  finalFactor: fraction().default(0).describe('Final learning rate as a part of the full one'),
+})
+type Decay = { warmupSteps: number; totalSteps: number }
+const endsAfterWarmup = ({ warmupSteps, totalSteps }: Decay) => totalSteps > warmupSteps
+const tooShort = ({ warmupSteps, totalSteps }: Decay) =>
+  `must be greater than warmupSteps (${warmupSteps}), got ${totalSteps}`
+const warmupFits = { path: ['totalSteps'], error: ({ input }: { input?: unknown }) => tooShort(input as Decay) }
+
+const model = z.strictObject({
+  hidden: z.array(integer(1, 65536)).default([4096, 2048, 1024, 512, 256])
+    .describe('Widths of the hidden layers, in units; an empty list: logistic regression'),
+  tasks: z.array(z.strictObject({
+    label: text().describe('A label of `data.labels`; each has exactly one task'),
+    loss: z.enum(['bce', 'mse']).default('bce')
+      .describe('`bce`: a probability by binary cross-entropy, `mse`: a value by squared error'),
+    weight: atLeastZero().default(1).describe('Factor of its loss in the sum of all'),
+  })).min(1).optional().describe('What the network predicts. Without it: one bce task per label'),
+  optimizer: z.discriminatedUnion('type', [
+    z.strictObject({
+      type: typeOrDefault('adam'), lr: lr(0.001), betas: betas(), eps: eps(1e-8), weightDecay: l2(), clipNorm: clipNorm(),
+    }),
+    z.strictObject({
+      type: type('adamw'), lr: lr(0.001), betas: betas(), eps: eps(1e-8),
+      weightDecay: weightDecay(0.01, 'decoupled from the gradient'), clipNorm: clipNorm(),
+    }),
+    z.strictObject({ type: type('sgd'), lr: lr(0.01), momentum: momentum(), weightDecay: l2(), clipNorm: clipNorm() }),
+  ]).prefault({}).describe('Optimizer of the dense network'),
+  schedule: z.discriminatedUnion('type', [
+    z.strictObject({ type: typeOrDefault('constant'), warmupSteps: warmupSteps() }),
+    z.strictObject({
+      type: type('step'),
+      warmupSteps: warmupSteps(),
+      everySteps: integer(1).describe('Steps between two falls of the learning rate'),
+      gamma: z.number().gt(0).max(1).default(0.1).describe('What the learning rate is multiplied by each time'),
+    }),
+    z.strictObject({ type: type('cosine'), ...decay() }).refine(endsAfterWarmup, warmupFits),
+    z.strictObject({ type: type('linear'), ...decay() }).refine(endsAfterWarmup, warmupFits),
+  ]).prefault({}).describe("How the dense optimizer's learning rate changes over the steps"),
+  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the matrix products'),
+}).prefault({}).describe('The dense network')
+
+// ---- all of it
+
+const role = (what: string) => integer(1).default(1).describe(`Number of ${what}`)
+
+export const configSchema = z.strictObject({
+  name: text().default('persia').describe('Name of the run in reports'),
+  mode: z.enum(['sync', 'hybrid', 'async']).default('hybrid')
+    .describe('`hybrid`: embedding rows asynchronous, dense network synchronous; `sync`: both synchronous; '
+      + '`async`: neither'),
+  staleness: integer(0, 1024).default(8)
+    .describe('When a batch is looked up, at most this many earlier batches of the NN worker are not yet applied; '
+      + 'always 0 in mode sync'),
+  batchSize: integer(1, 2 ** 24).default(1024).describe('Samples in a batch of one NN worker'),
+  epochs: integer(1).default(1).describe('Passes over the training data'),
+  seed: integer(0).default(0).describe('Start of everything random, up to 2^53 - 1'),
+  deterministic: z.boolean().default(false).describe('Whether two runs on the same machine give bit-identical results'),
+  device: z.enum(['auto', 'cpu', 'cuda']).default('auto')
+    .describe('Where the dense network runs; `auto`: the fastest that is there'),
+  threads: integer(0, 1024).default(0).describe('Threads of the dense network; 0: one per core'),
+  data: data.describe('Where the samples come from and what their columns mean'),
+  features: features.describe('The id features, each looked up in the embedding table'),
+  embedding,
+  model,
+  cluster: z.strictObject({
+    parameterServers: role('embedding parameter servers'),
+    embeddingWorkers: role('embedding workers'),
+    nnWorkers: role('NN workers'),
+    dataLoaders: role('data loaders'),
+    transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto').describe('How the roles exchange data'),
+  }).prefault({}).describe('How many processes of each role; all 1: one process does everything'),
+  checkpoint: z.strictObject({
+    dir: text().default('checkpoints').describe('Folder of the checkpoints; relative to the current directory'),
+    everySteps: integer(0).default(0).describe('Steps between two checkpoints; 0: only at the end and on interruption'),
+    resume: z.enum(['auto', 'never', 'always']).default('auto')
+      .describe('`auto`: continue an interrupted run, start anew after a finished one; `never`: start anew; '
+        + '`always`: continue, fail without a checkpoint'),
+    keep: integer(0).default(3).describe('Newest checkpoints that are kept; 0: all'),
+  }).prefault({}).describe('When and where the state is saved'),
+  metrics: z.strictObject({
+    port: integer(0, 65535).default(0).describe('TCP port of the Prometheus endpoint; 0: off'),
+  }).prefault({}).describe('What is exported while it runs'),
+})
+
+/** What users write: everything that has a default may be left out. */
+export type ConfigInput = z.input<typeof configSchema>
+
+/** What the schema gives: defaults filled in, not yet resolved. */
+export type FilledConfig = z.output<typeof configSchema>
+
+/** The JSON Schema of `ConfigInput`, for editors and for `persia config schema`. */
+export const configJsonSchema = z.toJSONSchema(configSchema, { io: 'input' })

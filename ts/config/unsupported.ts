@@ -1,0 +1,50 @@
+// What the schema knows and this version cannot do yet: a line each, taken away when the feature comes.
+import type { Problem } from './problems.js'
+import type { Path } from './path.js'
+import type { Config } from './resolve.js'
+
+type Value = string | number
+
+interface Limit {
+  path: Path
+  read: (config: Config) => Value | undefined
+  refuses: (value: Value) => boolean
+  /** What is refused, for the documentation. */
+  refused: string
+  instead: string
+}
+
+const only = (value: Value) => ({ refuses: (written: Value) => written === value, refused: String(value) })
+const allBut = (value: Value) => ({ refuses: (written: Value) => written !== value, refused: `anything but ${value}` })
+const roles = ['parameterServers', 'embeddingWorkers', 'nnWorkers', 'dataLoaders'] as const
+const splits = ['train', 'test'] as const
+
+export const limits: readonly Limit[] = [
+  { path: ['mode'], read: ({ mode }) => mode, ...only('async'), instead: 'hybrid or sync' },
+  { path: ['device'], read: ({ device }) => device, ...only('cuda'), instead: 'auto or cpu' },
+  ...splits.map((split) => (
+    { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),
+  { path: ['model', 'precision'], read: ({ model }) => model.precision, ...only('bf16'), instead: 'fp32' },
+  ...roles.map((role) => ({
+    path: ['cluster', role], read: ({ cluster }: Config) => cluster[role], ...allBut(1),
+    instead: '1: one process does everything',
+  })),
+  { path: ['cluster', 'transport'], read: ({ cluster }) => cluster.transport, ...allBut('auto'), instead: 'auto' },
+  { path: ['metrics', 'port'], read: ({ metrics }) => metrics.port, ...allBut(0), instead: '0: no endpoint' },
+]
+
+function formatOf(split: 'train' | 'test') {
+  return ({ data }: Config) => {
+    const source = data[split]
+    return source && 'path' in source ? source.format : undefined
+  }
+}
+
+export function unsupportedProblems(config: Config): Problem[] {
+  return limits.flatMap(({ path, read, refuses, instead }) => {
+    const value = read(config)
+    if (value === undefined || !refuses(value)) return []
+    const message = `${value} is not supported by this version; use ${instead}`
+    return [{ code: 'PERSIA_CONFIG_UNSUPPORTED' as const, path, message }]
+  })
+}

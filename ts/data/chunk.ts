@@ -1,0 +1,46 @@
+// Hands DuckDB's vectors to the native batcher as they lie in memory: a few views a column, nothing per value.
+//
+// The fields read here are not part of the declared API of @duckdb/node-api; the reader's tests cover every kind.
+import {
+  DuckDBBigIntVector, DuckDBDoubleVector, DuckDBListVector, DuckDBUBigIntVector, DuckDBVarCharVector, type DuckDBDataChunk,
+  type DuckDBVector,
+} from '@duckdb/node-api'
+import { PersiaError } from '../errors.js'
+import type { NativeChunk, NativeColumn } from './native-batcher.js'
+
+interface VectorFields {
+  validity: { data: BigUint64Array | null }
+  dataView: ArrayBufferView
+  items: ArrayBufferView
+  entryData: BigUint64Array
+  childData: DuckDBVector
+}
+
+/** The chunk's columns are ids, dense and labels, in this order. */
+export function nativeChunk(chunk: DuckDBDataChunk, idCount: number, denseCount: number): NativeChunk {
+  const columns: NativeColumn[] = []
+  for (let i = 0; i < chunk.columnCount; i++) columns.push(nativeColumn(chunk.getColumnVector(i)))
+  return {
+    rows: chunk.rowCount,
+    ids: columns.slice(0, idCount),
+    dense: columns.slice(idCount, idCount + denseCount),
+    labels: columns.slice(idCount + denseCount),
+    owner: chunk,
+  }
+}
+
+function nativeColumn(vector: DuckDBVector): NativeColumn {
+  const fields = vector as unknown as VectorFields
+  const validity = fields.validity.data ?? undefined
+  if (vector instanceof DuckDBListVector) {
+    return { ...nativeColumn(fields.childData), entries: fields.entryData, entryValidity: validity }
+  }
+  if (vector instanceof DuckDBVarCharVector) return { kind: 'text', values: bytes(fields.dataView), validity }
+  if (vector instanceof DuckDBDoubleVector) return { kind: 'number', values: bytes(fields.items), validity }
+  if (vector instanceof DuckDBBigIntVector || vector instanceof DuckDBUBigIntVector) {
+    return { kind: 'integer', values: bytes(fields.items), validity }
+  }
+  throw new PersiaError('PERSIA_INTERNAL', `the reader selected a column of the type ${vector.type}`)
+}
+
+const bytes = (view: ArrayBufferView) => new Uint8Array(view.buffer, view.byteOffset, view.byteLength)

@@ -1,0 +1,57 @@
+// The shape of the native Batcher (bindings/batcher_binding.cc). Internal.
+import type { NativeBatch } from '../native-types.js'
+
+export interface NativeBatcherOptions {
+  ids: { name: string; encoding: 'hash' | 'integer'; separator: string }[]
+  dense: { name: string; transform: 'none' | 'log1p' | 'standardize'; mean: number; stddev: number; missing?: number }[]
+  labels: { name: string; positive?: string; probability: boolean }[]
+  missing: string[]
+  batchSize: number
+  skipRows: number
+  stopAtBadRow: boolean
+  mostReports: number
+  collectMoments: boolean
+}
+
+/** One column of a chunk, as views on DuckDB's memory; cpp/batch/chunk.h has the layout. */
+export interface NativeColumn {
+  kind: 'text' | 'number' | 'integer'
+  values: Uint8Array
+  validity?: BigUint64Array | undefined
+  entries?: BigUint64Array
+  entryValidity?: BigUint64Array | undefined
+}
+
+export interface NativeChunk {
+  rows: number
+  ids: NativeColumn[]
+  dense: NativeColumn[]
+  labels: NativeColumn[]
+  /** Owns the memory of the columns; the batcher holds the whole object until its work is done. */
+  owner: object
+}
+
+export interface NativeBadRow { row: number; column: string; value: string; reason: string }
+
+export interface NativeBatcherOutput { batches: NativeBatch[]; badCount: number; bad: NativeBadRow[] }
+
+export interface NativeMoments { count: number; mean: number; m2: number }
+
+export interface NativeBatcher {
+  /** Decodes the chunk on a worker thread; one push at a time. */
+  push(chunk: NativeChunk): Promise<NativeBatcherOutput>
+  finish(): NativeBatch | null
+  moments(): NativeMoments[]
+}
+
+export interface NativeBatchColumns {
+  ids: { ids: BigUint64Array; offsets?: Uint32Array }[]
+  dense: Float32Array
+  labels: Float32Array
+}
+
+export interface NativeBatcherConstructor {
+  new (options: NativeBatcherOptions): NativeBatcher
+  /** A copy of what is in a batch, to look at it. */
+  columnsOf(batch: NativeBatch): NativeBatchColumns
+}

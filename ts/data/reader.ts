@@ -1,0 +1,241 @@
+// The reader: DuckDB reads and splits, native threads decode and cut batches, this file passes chunks from one to the other.
+//
+//   fetchChunk (DuckDB's threads) ─► batcher.push (pool thread) ─► up to `readAhead` ready batches ─► consumer
+//
+// While a chunk is decoded the next one is fetched. Whoever doesn't pull batches stops the whole chain, so memory stays the
+// same however large the files are. Rows come in the order of the files, for any number of threads.
+import type { DuckDBDataChunk, DuckDBResult } from '@duckdb/node-api'
+import { PersiaError } from '../errors.js'
+import { native } from '../native.js'
+import type { NativeBatch } from '../native-types.js'
+import { badRowError, badRowOf, dropRejects, lineOf, takeRejects, type BadRow } from './bad-rows.js'
+import { nativeChunk } from './chunk.js'
+import { openDatabase, type Database } from './duckdb.js'
+import { damageOf } from './integrity.js'
+import type { NativeBadRow, NativeBatcher, NativeMoments } from './native-batcher.js'
+import { readAhead } from './read-ahead.js'
+import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
+import { selectColumns, type WantedColumns } from './select.js'
+import type { DataSource, DenseColumn, IdColumn, LabelColumn } from './source.js'
+import type { ColumnStatistics } from './statistics.js'
+
+export type { BadRow } from './bad-rows.js'
+
+export interface ReaderOptions {
+  source: DataSource
+  /** The folder that relative paths start from: the config's. */
+  baseDir: string
+  ids: IdColumn[]
+  dense: DenseColumn[]
+  /** `none` reads files without label columns, for prediction. */
+  labels: LabelColumn[] | 'none'
+  /** Texts that mean "no value". */
+  missing: string[]
+  onBadRow: 'fail' | 'skip'
+  batchSize: number
+  /** Of the training data, for columns with `transform: standardize`. */
+  statistics?: ColumnStatistics | undefined
+  /** Leaves out the first batches: a resumed run has trained on them. */
+  skipBatches?: number | undefined
+  /** Ready batches that may wait for the consumer. */
+  readAhead?: number | undefined
+  /** Threads of DuckDB. */
+  threads?: number | undefined
+}
+
+/** Batches in the order of the data; iterate once. Ending the iteration early or `close` frees everything. */
+export interface BatchReader extends AsyncIterable<NativeBatch>, AsyncDisposable {
+  /** Rows read so far, bad ones included. */
+  readonly rowsRead: number
+  /** Bad rows left out so far (onBadRow: skip). */
+  readonly skippedRows: number
+  /** The first of them; a file's are known when it has been read to its end. */
+  readonly skippedSamples: readonly BadRow[]
+  close(): Promise<void>
+}
+
+const mostReports = 5
+
+/**
+ * Opens a source and checks that all files are there with the wanted columns.
+ * Throws PERSIA_DATA_NOT_FOUND, PERSIA_DATA_MISSING_COLUMN or PERSIA_DATA_UNREADABLE; iterating may throw
+ * PERSIA_DATA_BAD_ROW and PERSIA_DATA_UNREADABLE.
+ */
+export async function openReader(options: ReaderOptions): Promise<BatchReader> {
+  return openRows(options, false)
+}
+
+/** @internal The reader with access to the moments of its dense columns. */
+export async function openRows(options: ReaderOptions, collectMoments: boolean): Promise<Reader> {
+  const database = await openDatabase(options.baseDir, options.threads ?? 2)
+  try {
+    const relations = await openRelations(database.connection, options.source, options.baseDir)
+    return new Reader(options, database, relations, collectMoments)
+  } catch (error) {
+    database.close()
+    throw error
+  }
+}
+
+/** The columns of a source's first file (or of its query), for messages and for `persia data`. */
+export async function describeColumns(source: DataSource, baseDir: string): Promise<{ name: string; type: string }[]> {
+  const database = await openDatabase(baseDir, 1)
+  try {
+    const [relation] = await openRelations(database.connection, source, baseDir)
+    return (relation?.columns ?? []).map(({ name, type }: RelationColumn) => ({ name, type }))
+  } finally {
+    database.close()
+  }
+}
+
+class Reader implements BatchReader {
+  rowsRead = 0
+  skippedRows = 0
+  readonly skippedSamples: BadRow[] = []
+
+  private readonly skip: boolean
+  private readonly wanted: WantedColumns
+  private readonly queries: string[]
+  private readonly batcher: NativeBatcher
+  private readonly batches: AsyncGenerator<NativeBatch, void, undefined>
+  private closing: Promise<void> | undefined
+
+  constructor(options: ReaderOptions, private readonly database: Database, private readonly relations: Relation[],
+    collectMoments: boolean) {
+    this.skip = options.onBadRow === 'skip'
+    this.wanted = { ids: options.ids, dense: options.dense, labels: options.labels === 'none' ? [] : options.labels }
+    this.queries = relations.map((relation) => selectColumns(relation, this.wanted, this.skip))
+    this.batcher = newBatcher(options, this.wanted, collectMoments)
+    this.batches = readAhead(this.readAll(), options.readAhead ?? 4)
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<NativeBatch, void, undefined> {
+    if (this.closing) throw new PersiaError('PERSIA_CLOSED', 'the reader is closed')
+    try {
+      yield* this.batches
+    } finally {
+      await this.close()
+    }
+  }
+
+  moments(): NativeMoments[] {
+    return this.batcher.moments()
+  }
+
+  close(): Promise<void> {
+    this.closing ??= (async () => {
+      this.database.connection.interrupt()
+      await this.batches.return()
+      this.database.close()
+    })()
+    return this.closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  private async *readAll(): AsyncGenerator<NativeBatch, void, undefined> {
+    for (const [i, relation] of this.relations.entries()) yield* this.readRelation(relation, this.queries[i] as string)
+    const last = this.batcher.finish()
+    if (last) yield last
+  }
+
+  private async *readRelation(relation: Relation, query: string): AsyncGenerator<NativeBatch, void, undefined> {
+    const damage = relation.path === undefined ? Promise.resolve(undefined) : damageOf(relation.path)
+    damage.catch(() => {})  // awaited below, on every way out that reports
+    const skipped: { n: number; bad: NativeBadRow }[] = []
+    let rows = 0
+    let next: Promise<DuckDBDataChunk | null> | undefined
+    try {
+      const result = await this.database.connection.stream(query)
+      for (next = fetch(result); ;) {
+        const chunk = await next
+        if (!chunk) break
+        next = fetch(result)
+        const output = await this.batcher.push(nativeChunk(chunk, this.wanted.ids.length, this.wanted.dense.length))
+        yield* output.batches
+        const found = output.bad.map((bad) => ({ n: rows + bad.row + 1, bad }))
+        rows += chunk.rowCount
+        this.rowsRead += chunk.rowCount
+        if (this.skip) {
+          this.skippedRows += output.badCount
+          skipped.push(...found.slice(0, mostReports - skipped.length))
+        } else if (found[0]) {
+          await next.catch(() => {})
+          throw badRowError(await this.locate(relation, found[0]), relation)
+        }
+      }
+    } catch (error) {
+      throw await explain(error, relation, damage)
+    } finally {
+      await next?.catch(() => {})
+    }
+    await throwIfDamaged(relation, damage)
+    if (this.skip) await this.report(relation, skipped)
+  }
+
+  private async locate(relation: Relation, { n, bad }: { n: number; bad: NativeBadRow }): Promise<BadRow> {
+    const line = await lineOf(this.database.connection, relation, n, this.skip && relation.text !== undefined)
+    return {
+      file: relation.name, line, column: bad.column, ...(bad.value === '' ? {} : { value: bad.value }), reason: bad.reason,
+    }
+  }
+
+  /** Counts and describes the rows of a finished file that DuckDB or the batcher left out. */
+  private async report(relation: Relation, skipped: { n: number; bad: NativeBadRow }[]): Promise<void> {
+    const { connection } = this.database
+    const room = mostReports - this.skippedSamples.length
+    const found: BadRow[] = []
+    for (const row of skipped.slice(0, room)) found.push(await this.locate(relation, row))
+    if (relation.text) {
+      const rejects = await takeRejects(connection, relation, room)
+      await dropRejects(connection)
+      this.rowsRead += rejects.count
+      this.skippedRows += rejects.count
+      found.push(...rejects.first)
+    }
+    this.skippedSamples.push(...found.sort((a, b) => a.line - b.line).slice(0, room))
+  }
+}
+
+/** The next rows; null at the end. */
+function fetch(result: DuckDBResult): Promise<DuckDBDataChunk | null> {
+  const chunk = result.fetchChunk().then((fetched) => (fetched && fetched.rowCount > 0 ? fetched : null))
+  chunk.catch(() => {})  // whoever awaits it sees the error; nobody does when the reader stops first
+  return chunk
+}
+
+async function explain(error: unknown, relation: Relation, damage: Promise<string | undefined>): Promise<unknown> {
+  await throwIfDamaged(relation, damage)
+  if (error instanceof PersiaError || error instanceof TypeError) return error
+  const bad = badRowOf(error, relation)
+  return bad ? badRowError(bad, relation, error) : unreadable(relation.name, error)
+}
+
+async function throwIfDamaged(relation: Relation, damage: Promise<string | undefined>): Promise<void> {
+  const found = await damage
+  if (found === undefined) return
+  throw new PersiaError('PERSIA_DATA_UNREADABLE', `${relation.name} cannot be read: ${found}`, { file: relation.name })
+}
+
+function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoments: boolean): NativeBatcher {
+  return new (native().Batcher)({
+    ids: wanted.ids.map(({ name, encoding, separator }) => ({ name, encoding, separator: separator ?? '' })),
+    dense: wanted.dense.map((column) => denseOptions(column, options.statistics, collectMoments)),
+    labels: wanted.labels.map(({ column, positive, loss }) =>
+      ({ name: column, ...(positive === undefined ? {} : { positive }), probability: loss === 'bce' })),
+    missing: options.missing,
+    batchSize: options.batchSize,
+    skipRows: (options.skipBatches ?? 0) * options.batchSize,
+    stopAtBadRow: options.onBadRow === 'fail',
+    mostReports,
+    collectMoments,
+  })
+}
+
+function denseOptions({ column, transform, missing }: DenseColumn, statistics: ColumnStatistics | undefined, collecting: boolean) {
+  const known = transform !== 'standardize' || collecting ? { mean: 0, stddev: 1 } : statistics?.[column]
+  if (!known) throw new PersiaError('PERSIA_USAGE', `column ${column} is standardized: its mean and stddev are needed`, { column })
+  return { name: column, transform, ...known, ...(missing === 'auto' ? {} : { missing }) }
+}

@@ -1,0 +1,116 @@
+// Relation: what one DuckDB query reads, a file or the user's SQL, with the names and types of its columns.
+//
+// CSV columns are declared, never sniffed: all are text under made-up names (c0, c1, …), so that neither DuckDB's guesses
+// nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
+import type { DuckDBConnection } from '@duckdb/node-api'
+import { PersiaError } from '../errors.js'
+import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
+import { listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
+
+export interface RelationColumn {
+  name: string
+  /** DuckDB's type, such as VARCHAR, DOUBLE or BIGINT[]. */
+  type: string
+  /** How SQL refers to it. */
+  reference: string
+}
+
+export interface Relation {
+  /** For messages. */
+  name: string
+  columns: RelationColumn[]
+  /** The FROM item. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors. */
+  from(reject: boolean): string
+  /** The file, of which there is none for SQL. */
+  path?: string
+  /** For CSV and TSV: what is needed to count lines. */
+  text?: { header: boolean; lines: string }
+}
+
+/** The relations of a source in reading order, their columns read. */
+export async function openRelations(connection: DuckDBConnection, source: DataSource, baseDir: string): Promise<Relation[]> {
+  if ('sql' in source) return [await sqlRelation(connection, source.sql)]
+  const relations: Relation[] = []
+  for (const file of await listFiles(connection, source, baseDir)) {
+    relations.push(file.format === 'parquet' ? await parquetRelation(connection, file) : await csvRelation(connection, file, source))
+  }
+  return relations
+}
+
+async function sqlRelation(connection: DuckDBConnection, sql: string): Promise<Relation> {
+  const query = `(${sql.replace(/[;\s]+$/, '')}\n)`
+  return { name: 'data.sql', columns: await describe(connection, query, 'data.sql'), from: () => query }
+}
+
+async function parquetRelation(connection: DuckDBConnection, { path, name }: DataFile): Promise<Relation> {
+  const scan = `read_parquet(${literal(escapeGlob(path))}, hive_partitioning = false)`
+  return { name, path, columns: await describe(connection, scan, name), from: () => scan }
+}
+
+async function describe(connection: DuckDBConnection, from: string, name: string): Promise<RelationColumn[]> {
+  try {
+    const rows = await rowsOf(connection, `describe select * from ${from}`)
+    return rows.map(([column, type]) => ({ name: column as string, type: type as string, reference: identifier(column as string) }))
+  } catch (error) {
+    throw unreadable(name, error)
+  }
+}
+
+async function csvRelation(connection: DuckDBConnection, { path, name, format }: DataFile, source: FileSource): Promise<Relation> {
+  const delimiter = source.delimiter ?? (format === 'tsv' ? '\t' : ',')
+  const header = source.header ?? source.columns === undefined
+  const file = literal(escapeGlob(path))
+  const common = 'auto_detect = false, hive_partitioning = false, max_line_size = 16777216'
+  // Every line as one text; blank ones are NULL.
+  const lines = `read_csv(${file}, columns = {line: 'VARCHAR'}, delim = '\u0001', quote = '', escape = '', header = false, `
+    + `nullstr = '', ignore_errors = true, ${common})`
+  const names = source.columns ?? await headerOf(connection, lines, name, delimiter)
+  const columns = names.map((column, i) => ({ name: column, type: 'VARCHAR', reference: `c${i}` }))
+  const declared = columns.map(({ reference }) => `${reference}: 'VARCHAR'`).join(', ')
+  const texts = columns.map(({ reference }) => `'${reference}'`).join(', ')
+  return {
+    name,
+    path,
+    columns,
+    text: { header, lines },
+    from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', escape = '"', `
+      + `header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
+  }
+}
+
+async function headerOf(connection: DuckDBConnection, lines: string, name: string, delimiter: string): Promise<string[]> {
+  let rows: unknown[][]
+  try {
+    rows = await rowsOf(connection, `select line from ${lines} limit 1`)
+  } catch (error) {
+    throw unreadable(name, error)
+  }
+  const line = rows[0]?.[0]
+  if (typeof line === 'string') return splitHeader(line, delimiter)
+  throw new PersiaError('PERSIA_DATA_UNREADABLE',
+    `${name} has no header line: its first line is empty. Files without one need \`columns\` beside \`path\`.`, { file: name })
+}
+
+/** The fields of a header line; quotes may hold the delimiter and doubled quotes. */
+function splitHeader(line: string, delimiter: string): string[] {
+  const fields: string[] = []
+  let field = ''
+  let quoted = false
+  for (let i = 0; i < line.length; i++) {
+    const character = line[i] as string
+    if (quoted && character === '"' && line[i + 1] === '"') field += line[++i]
+    else if (character === '"' && (quoted || field === '')) quoted = !quoted
+    else if (character === delimiter && !quoted) {
+      fields.push(field)
+      field = ''
+    } else field += character
+  }
+  return [...fields, field]
+}
+
+/** A failure of DuckDB that is not about one row. */
+export function unreadable(name: string, error: unknown): PersiaError {
+  const message = error instanceof Error ? error.message : String(error)
+  const reason = message.split('\n').find((line) => line.trim() !== '') ?? message
+  return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`, { file: name }, { cause: error })
+}

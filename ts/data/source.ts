@@ -1,0 +1,83 @@
+// What a reader reads: files or an SQL query, and what the model wants of their columns. Structurally the same as the
+// resolved config's `data` section, so that this folder does not depend on the schema.
+import { existsSync, statSync } from 'node:fs'
+import { isAbsolute, relative, resolve } from 'node:path'
+import type { DuckDBConnection } from '@duckdb/node-api'
+import { PersiaError } from '../errors.js'
+import { escapeGlob, literal, rowsOf } from './duckdb.js'
+
+export type FileFormat = 'csv' | 'tsv' | 'parquet'
+
+export interface FileSource {
+  /** Files and globs, relative to the base folder; each glob's files are read in the order of their names. */
+  path: string[]
+  format?: FileFormat | undefined
+  delimiter?: string | undefined
+  /** Whether the first line names the columns. Without it: true, or false where `columns` is given. */
+  header?: boolean | undefined
+  columns?: string[] | undefined
+}
+
+export interface SqlSource { sql: string }
+
+export type DataSource = FileSource | SqlSource
+
+export interface IdColumn { name: string; encoding: 'hash' | 'integer'; separator?: string | undefined }
+
+export interface DenseColumn {
+  column: string
+  transform: 'none' | 'log1p' | 'standardize'
+  /** The raw value that stands for a missing one; `auto`: 0 after the transform. */
+  missing: number | 'auto'
+}
+
+export interface LabelColumn { column: string; positive?: string | undefined; loss: 'bce' | 'mse' }
+
+export interface DataFile {
+  path: string
+  /** For messages: relative to the base folder where it lies below it. */
+  name: string
+  format: FileFormat
+}
+
+/** The files of a source, in reading order. Throws PERSIA_DATA_NOT_FOUND with the pattern that matches nothing. */
+export async function listFiles(connection: DuckDBConnection, source: FileSource, baseDir: string): Promise<DataFile[]> {
+  const files: DataFile[] = []
+  for (const pattern of source.path) {
+    for (const path of await expand(connection, pattern, baseDir)) {
+      const inside = relative(baseDir, path)
+      const name = inside.startsWith('..') || isAbsolute(inside) ? path : inside
+      files.push({ path, name, format: source.format ?? formatOf(name) })
+    }
+  }
+  return files
+}
+
+async function expand(connection: DuckDBConnection, pattern: string, baseDir: string): Promise<string[]> {
+  const path = resolve(baseDir, pattern)
+  if (existsSync(path)) {
+    if (statSync(path).isFile()) return [path]
+    throw notFound(`${pattern} is not a file. For all files of a folder write a glob such as ${pattern}/*.csv.`, pattern)
+  }
+  const glob = isAbsolute(pattern) ? pattern : `${escapeGlob(baseDir)}/${pattern}`
+  const found = await rowsOf(connection, `select file from glob(${literal(glob)})`)
+  if (found.length > 0) return found.map(([file]) => resolve(file as string)).sort(byCodeUnits)
+  throw notFound(`No file matches ${pattern} (looked in ${baseDir}).`, pattern)
+}
+
+const byCodeUnits = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
+
+const formats: Record<string, FileFormat> = { csv: 'csv', tsv: 'tsv', parquet: 'parquet' }
+
+function formatOf(name: string): FileFormat {
+  const ending = /\.([^./]+?)(\.(gz|zst))?$/i.exec(name)?.[1]?.toLowerCase() ?? ''
+  const format = formats[ending]
+  if (format) return format
+  throw new PersiaError('PERSIA_CONFIG_INVALID',
+    `The format of ${name} is not clear from its ending. Expected .csv, .tsv or .parquet (.gz or .zst may follow), or \`format\` beside \`path\`.`,
+    { file: name })
+}
+
+function notFound(message: string, pattern: string): PersiaError {
+  return new PersiaError('PERSIA_DATA_NOT_FOUND', message, { file: pattern })
+}

@@ -1,0 +1,12 @@
+// The public API of the package.
+export { Trainer, type Dataset, type FitOptions, type SaveOptions } from './train/trainer.js'
+export { Batch, type BatchSource, type FloatMatrix, type IdColumn } from './data/batch.js'
+export type { RecordBatchLike } from './data/arrow.js'
+export { loadConfigFile, parseConfig, type Config, type ConfigInput, type LoadedConfig } from './config/index.js'
+export { openDataset, readStatistics, type FileDataset } from './train/datasets.js'
+export { runTraining, type RunEvent, type RunOptions } from './train/run.js'
+export { newestCheckpoint, type Manifest, type Position } from './train/checkpoint.js'
+export type { DoneReport, EvalReport, ProgressReport } from './train/reports.js'
+export { PersiaError, type ErrorCode, type ErrorDetails } from './errors.js'
+export { hashId } from './hash-id.js'
+export type { TableCounters } from './native-types.js'

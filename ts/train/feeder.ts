@@ -1,0 +1,106 @@
+// How a pass over a dataset is fed to the native pipeline, and how its counters are read.
+import { calling, settling } from '../native.js'
+import type { NativeBatch, NativeProgress, NativeTrainer } from '../native-types.js'
+import type { ProgressReport } from './reports.js'
+import type { FitOptions } from './trainer.js'
+
+/**
+ * Hands batches over one by one; waiting for `push` is the back-pressure. Rests at the steps of `options.checkpoint` and stops
+ * on `options.signal`. A pipeline in deterministic mode comes to rest only after the batches that it looks ahead to, so while
+ * a rest or a stop is under way batches are still handed in.
+ */
+export class Feeder {
+  /** The pipeline rests because of the signal; nothing more is to be pushed. */
+  stopped = false
+  private step: number
+  private resting: Promise<void> | undefined
+  private stopping: Promise<void> | undefined
+  private readonly aborted: Promise<void>
+
+  constructor(private readonly trainer: NativeTrainer, private readonly options: FitOptions) {
+    this.step = calling(() => trainer.progress()).steps
+    const { signal } = options
+    this.aborted = new Promise((resolve) => {
+      if (signal?.aborted) resolve()
+      signal?.addEventListener('abort', () => resolve(), { once: true })
+    })
+  }
+
+  async push(batch: NativeBatch): Promise<void> {
+    this.step++
+    const { checkpoint, signal } = this.options
+    if (checkpoint && checkpoint.everySteps > 0 && this.step % checkpoint.everySteps === 0 && !this.stopping) {
+      await this.resting
+      this.resting = quiet(this.rest(this.step, checkpoint.save))
+    }
+    const pushed = quiet(settling(this.trainer.push(batch)))
+    await Promise.race([pushed, this.aborted])
+    if (!signal?.aborted) return
+    if (this.resting) {
+      await Promise.race([pushed, this.resting])
+    } else {
+      this.stopping ??= quiet(settling(this.trainer.pause()).then(() => { this.stopped = true }))
+      await Promise.race([pushed, this.stopping])
+    }
+  }
+
+  /** Waits until everything that was handed in is applied, or the pipeline rests because of the signal. */
+  async end(): Promise<void> {
+    if (this.stopped) return
+    const drained = quiet(settling(this.trainer.drain()))
+    await (this.stopping ?? this.resting)
+    if (!this.stopped) await drained
+  }
+
+  private async rest(step: number, save: () => Promise<unknown>): Promise<void> {
+    await settling(this.trainer.pause(step))
+    try {
+      await save()
+    } finally {
+      this.trainer.resume()
+      this.resting = undefined
+    }
+  }
+}
+
+/** A promise that is awaited later: its failure is not "unhandled" in between. */
+function quiet<T>(promise: Promise<T>): Promise<T> {
+  promise.catch(() => {})
+  return promise
+}
+
+/** Turns the pipeline's totals into reports on what happened since the last one. */
+export class Meter {
+  private last: NativeProgress
+  private since = performance.now()
+  private loss = Number.NaN
+
+  constructor(private readonly trainer: NativeTrainer, private readonly everySeconds: number) {
+    this.last = calling(() => trainer.progress())
+  }
+
+  due(): boolean {
+    return performance.now() - this.since >= this.everySeconds * 1000 && this.hasNews()
+  }
+
+  hasNews(): boolean {
+    return calling(() => this.trainer.progress()).steps > this.last.steps
+  }
+
+  report(): ProgressReport {
+    const now = calling(() => this.trainer.progress())
+    const seconds = (performance.now() - this.since) / 1000
+    const lossSteps = now.lossSteps - this.last.lossSteps
+    if (lossSteps > 0) this.loss = (now.lossSum - this.last.lossSum) / lossSteps
+    const report: ProgressReport = {
+      step: now.steps,
+      samples: now.samples,
+      loss: this.loss,
+      samplesPerSecond: Math.round((now.samples - this.last.samples) / Math.max(seconds, 1e-9)),
+      staleness: now.staleness,
+    }
+    this.last = now
+    this.since = performance.now()
+    return report
+  }
+}

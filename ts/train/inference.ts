@@ -1,0 +1,55 @@
+// What a finished model is used for from files: evaluation and prediction.
+import { resolve } from 'node:path'
+import { parseConfig, type LoadedConfig } from '../config/index.js'
+import { PersiaError } from '../errors.js'
+import { native } from '../native.js'
+import { newestCheckpoint } from './checkpoint.js'
+import { openDataset } from './datasets.js'
+import type { RunEvent } from './run.js'
+import { Trainer } from './trainer.js'
+
+/** The model of a checkpoint: the given folder, or the newest of the config's run. */
+async function loadModel(loaded: LoadedConfig, checkpoint: string | undefined): Promise<Trainer> {
+  const run = loaded.config.checkpoint.dir
+  const directory = checkpoint ?? await newestCheckpoint(run)
+  if (directory === undefined) {
+    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND', `there is no checkpoint in ${run}; train first, or give --checkpoint`, { directory: run })
+  }
+  return (await Trainer.load(directory, loaded.config)).trainer
+}
+
+export async function* evaluateCheckpoint(loaded: LoadedConfig, split: 'train' | 'test',
+  checkpoint?: string): AsyncGenerator<RunEvent, void, undefined> {
+  await using trainer = await loadModel(loaded, checkpoint)
+  const dataset = openDataset(loaded, split, trainer.statistics)
+  yield { event: 'eval', ...await trainer.evaluate(dataset, split) }
+  if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
+}
+
+export interface PredictOptions { style: 'csv' | 'json'; checkpoint?: string | undefined; input?: string | undefined }
+
+/** Text, in pieces: a header line for csv, then a line a row. */
+export async function* predictFile(loaded: LoadedConfig, { style, checkpoint, input }: PredictOptions): AsyncGenerator<string | Buffer, void, undefined> {
+  const source = input === undefined ? loaded : withInput(loaded, input)
+  await using trainer = await loadModel(loaded, checkpoint)
+  const labels = trainer.config.data.labels.map(({ column }) => JSON.stringify(column))
+  if (style === 'csv') yield `${labels.map(csvField).join(',')}\n`
+  let row = 1
+  for await (const batch of openDataset(source, 'test', trainer.statistics, { labels: 'none' })) {
+    yield native().formatOutputs(await trainer.predict(batch), labels, style, row)
+    row += batch.rows
+  }
+}
+
+const csvField = (json: string) => {
+  const text = JSON.parse(json) as string
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
+}
+
+/** The same config, reading `input` as the test data: format and layout as those of data.test where the endings agree. */
+function withInput(loaded: LoadedConfig, input: string): LoadedConfig {
+  const { data } = loaded.config
+  const layout = data.test && 'path' in data.test ? data.test : {}
+  const test = { ...layout, path: [resolve(input)] }
+  return { ...loaded, config: parseConfig({ ...loaded.config, data: { ...data, test } }) }
+}

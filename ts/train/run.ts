@@ -1,0 +1,134 @@
+// One training run from config to checkpoint: epochs, evaluation, periodic and final checkpoints, resuming. The command line
+// prints what this yields.
+import { join } from 'node:path'
+import type { LoadedConfig } from '../config/index.js'
+import { PersiaError } from '../errors.js'
+import { newestCheckpoint, pruneCheckpoints, readCheckpoint, type Position } from './checkpoint.js'
+import { openDataset, readStatistics, type SkippedRows } from './datasets.js'
+import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
+import { Trainer } from './trainer.js'
+
+export type RunEvent =
+  | { event: 'start'; resumedFrom: string | null; totalSamples: number | null }
+  | ({ event: 'progress' } & ProgressReport)
+  | ({ event: 'skipped' } & SkippedRows)
+  | ({ event: 'eval' } & EvalReport)
+  | { event: 'interrupted'; checkpoint: string }
+  | ({ event: 'done' } & DoneReport)
+
+export interface RunOptions {
+  /** A folder of a checkpoint, or as `checkpoint.resume` in the config, which holds unless given. */
+  resume?: string
+  /** Stops after the step under way, with a complete checkpoint; the last event is then `interrupted`. */
+  signal?: AbortSignal
+  reportEverySeconds?: number
+}
+
+/** Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. */
+export async function* runTraining(loaded: LoadedConfig, options: RunOptions = {}): AsyncGenerator<RunEvent, void, undefined> {
+  const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options.resume ?? loaded.config.checkpoint.resume)
+  try {
+    yield { event: 'start', resumedFrom, totalSamples: rows && rows * loaded.config.epochs }
+    yield* new Run(loaded, options, trainer, position).events()
+  } finally {
+    await trainer.close()
+  }
+}
+
+interface Opened { trainer: Trainer; position: Position; resumedFrom: string | null; rows: number | null }
+
+async function openTrainer(loaded: LoadedConfig, resume: string): Promise<Opened> {
+  const { config } = loaded
+  const from = await checkpointToResume(config.checkpoint.dir, resume)
+  if (from !== null) {
+    const { trainer, manifest } = await Trainer.load(from, config)
+    return { trainer, position: manifest.position, resumedFrom: from, rows: null }
+  }
+  const { statistics, rows } = await readStatistics(loaded)
+  return { trainer: await Trainer.create(config, statistics), position: { epoch: 0, epochStep: 0 }, resumedFrom: null, rows }
+}
+
+/** The checkpoint to go on from, or null to start anew. */
+async function checkpointToResume(run: string, resume: string): Promise<string | null> {
+  if (resume === 'never') return null
+  if (resume !== 'auto' && resume !== 'always') return resume
+  const newest = await newestCheckpoint(run)
+  if (newest === undefined) {
+    if (resume === 'auto') return null
+    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND', `there is no checkpoint to resume in ${run}`, { directory: run })
+  }
+  if (resume === 'always') return newest
+  const { manifest } = await readCheckpoint(newest)
+  return manifest.finished ? null : newest
+}
+
+class Run {
+  private trainingSeconds = 0
+  private readonly stepsBefore: number
+  private readonly samplesBefore: number
+
+  constructor(private readonly loaded: LoadedConfig, private readonly options: RunOptions, private readonly trainer: Trainer,
+    private position: Position) {
+    this.stepsBefore = trainer.steps
+    this.samplesBefore = trainer.samples
+  }
+
+  async *events(): AsyncGenerator<RunEvent, void, undefined> {
+    const { config } = this.loaded
+    while (this.position.epoch < config.epochs) {
+      yield* this.trainEpoch()
+      if (this.options.signal?.aborted) return yield { event: 'interrupted', checkpoint: await this.save(false) }
+      this.position = { epoch: this.position.epoch + 1, epochStep: 0 }
+      if (config.data.test) yield* this.evaluate()
+    }
+    if (this.trainer.steps === this.stepsBefore && config.data.test) yield* this.evaluate()
+    yield { event: 'done', ...this.done(await this.save(true)) }
+  }
+
+  private async *trainEpoch(): AsyncGenerator<RunEvent, void, undefined> {
+    const { signal, reportEverySeconds } = this.options
+    const { everySteps } = this.loaded.config.checkpoint
+    const epochStart = this.trainer.steps - this.position.epochStep
+    const dataset = openDataset(this.loaded, 'train', this.trainer.statistics, { skipBatches: this.position.epochStep })
+    const track = () => { this.position = { ...this.position, epochStep: this.trainer.steps - epochStart } }
+    const started = performance.now()
+    try {
+      const reports = this.trainer.fit(dataset, {
+        ...(signal && { signal }),
+        ...(reportEverySeconds !== undefined && { reportEverySeconds }),
+        checkpoint: { everySteps, save: () => { track(); return this.save(false, 'paused') } },
+      })
+      for await (const report of reports) yield { event: 'progress', ...report }
+    } finally {
+      this.trainingSeconds += (performance.now() - started) / 1000
+      await dataset.close()
+    }
+    track()
+    if (this.trainer.steps === 0 && !signal?.aborted) {
+      throw new PersiaError('PERSIA_DATA_UNREADABLE', 'the training data has no rows', { split: 'train' })
+    }
+    if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
+  }
+
+  private async *evaluate(): AsyncGenerator<RunEvent, void, undefined> {
+    const dataset = openDataset(this.loaded, 'test', this.trainer.statistics)
+    yield { event: 'eval', ...await this.trainer.evaluate(dataset) }
+    if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
+  }
+
+  private async save(finished: boolean, state: 'running' | 'paused' = 'running'): Promise<string> {
+    const { dir, keep } = this.loaded.config.checkpoint
+    const directory = join(dir, String(this.trainer.steps))
+    const content = { position: this.position, finished }
+    await (state === 'paused' ? this.trainer.savePaused(directory, content) : this.trainer.save(directory, content))
+    await pruneCheckpoints(dir, keep)
+    return directory
+  }
+
+  private done(checkpoint: string): DoneReport {
+    const seconds = Math.round(this.trainingSeconds * 1000) / 1000
+    const samples = this.trainer.samples - this.samplesBefore
+    const samplesPerSecond = samples > 0 ? Math.round(samples / this.trainingSeconds) : 0
+    return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint }
+  }
+}

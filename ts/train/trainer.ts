@@ -1,0 +1,173 @@
+// Trainer: one model in this process. A thin shell over the native pipeline: batches go over in one call each, counters come
+// back as reports. What happens to a batch in between: cpp/trainer/trainer.h.
+import { parseConfig, type Config, type ConfigInput } from '../config/index.js'
+import type { Batch } from '../data/batch.js'
+import type { Statistics } from '../data/statistics.js'
+import { calling, native, settling } from '../native.js'
+import type { NativeTrainer, TableCounters } from '../native-types.js'
+import { readCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
+import { Feeder, Meter } from './feeder.js'
+import { layoutOf, nativeConfig } from './native-config.js'
+import type { EvalReport, ProgressReport } from './reports.js'
+
+export type Dataset = Iterable<Batch> | AsyncIterable<Batch>
+
+export interface FitOptions {
+  /** Seconds between two reports; 1 unless given. */
+  reportEverySeconds?: number
+  /** Ends the pass early, at a step at which the model can be saved. Afterwards: `save`, then `close`. */
+  signal?: AbortSignal
+  /** `save` runs while training rests after each step whose number is a multiple of `everySteps`. */
+  checkpoint?: { everySteps: number; save: () => Promise<unknown> }
+}
+
+export interface SaveOptions {
+  /** Where the data stands, for resuming. */
+  position?: Position
+  /** Whether training is complete: `resume: auto` starts anew after such a checkpoint. */
+  finished?: boolean
+}
+
+export class Trainer {
+  private readonly layout
+
+  private constructor(
+    readonly config: Config,
+    private readonly nativeTrainer: NativeTrainer,
+    /** Of the training data, for columns with `standardize`; kept in checkpoints. */
+    readonly statistics: Statistics,
+  ) {
+    this.layout = layoutOf(config)
+  }
+
+  /** Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load. */
+  static async create(config: ConfigInput | Config, statistics: Statistics = {}): Promise<Trainer> {
+    const resolved = parseConfig(config)
+    return new Trainer(resolved, calling(() => new (native().Trainer)(nativeConfig(resolved))), statistics)
+  }
+
+  /**
+   * Makes the model of a checkpoint, with the checkpoint's config unless one is given. Everything is checked before anything
+   * is taken: PERSIA_CHECKPOINT_NOT_FOUND, PERSIA_CHECKPOINT_DAMAGED, and PERSIA_CHECKPOINT_MISMATCH when `config` describes
+   * another model.
+   */
+  static async load(directory: string, config?: ConfigInput | Config): Promise<{ trainer: Trainer; manifest: Manifest }> {
+    const { manifest, files } = await readCheckpoint(directory, config && parseConfig(config))
+    const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics)
+    try {
+      await settling(trainer.nativeTrainer.restore(directory, files))
+    } catch (error) {
+      await trainer.close()
+      throw error
+    }
+    return { trainer, manifest }
+  }
+
+  /** Steps applied so far, those before a restore included. */
+  get steps(): number {
+    return this.progress().steps
+  }
+
+  /** Samples trained so far, those before a restore included. */
+  get samples(): number {
+    return this.progress().samples
+  }
+
+  /** The highest number of batches that a lookup was behind; never above `config.staleness`. */
+  get mostStaleness(): number {
+    return this.progress().mostStaleness
+  }
+
+  /** Counters of the embedding tables, one object for each row class (dim). */
+  counters(): TableCounters[] {
+    return calling(() => this.nativeTrainer.counters())
+  }
+
+  /**
+   * Trains on every batch of `dataset` once, in order, and ends when all are applied. Yields a report about every second, and
+   * one at the end. Breaking out of the loop still applies what was handed in.
+   */
+  async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {
+    const meter = new Meter(this.nativeTrainer, options.reportEverySeconds ?? 1)
+    const feeder = new Feeder(this.nativeTrainer, options)
+    try {
+      for await (const batch of dataset) {
+        await feeder.push(calling(() => batch.handle(this.layout, 'labelled')))
+        if (feeder.stopped) break
+        if (meter.due()) yield meter.report()
+      }
+    } finally {
+      await feeder.end()
+    }
+    if (meter.hasNews()) yield meter.report()
+  }
+
+  /** Trains one step on one batch and ends when it is applied, for loops of your own. */
+  async step(batch: Batch): Promise<ProgressReport> {
+    const meter = new Meter(this.nativeTrainer, 0)
+    await settling(this.nativeTrainer.push(calling(() => batch.handle(this.layout, 'labelled'))))
+    await settling(this.nativeTrainer.drain())
+    return meter.report()
+  }
+
+  /** Metrics over labelled batches; the model does not change. */
+  async evaluate(dataset: Dataset, split = 'test'): Promise<EvalReport> {
+    const evaluator = calling(() => new (native().Evaluator)(this.nativeTrainer))
+    let samples = 0
+    for await (const batch of dataset) {
+      await settling(evaluator.add(calling(() => batch.handle(this.layout, 'labelled'))))
+      samples += batch.rows
+    }
+    const report: EvalReport = { split, samples, auc: {}, logloss: {} }
+    for (const { label, auc, logloss, mse } of await settling(evaluator.results())) {
+      if (auc !== undefined) report.auc[label] = numberOrNull(auc)
+      if (logloss !== undefined) report.logloss[label] = numberOrNull(logloss)
+      if (mse !== undefined) report.mse = { ...report.mse, [label]: numberOrNull(mse) }
+    }
+    return report
+  }
+
+  /** Outputs of the tasks, (rows × tasks) row-major: probabilities for bce, values for mse. Unknown ids count as zeros. */
+  async predict(batch: Batch): Promise<Float32Array> {
+    return settling(this.nativeTrainer.predict(calling(() => batch.handle(this.layout, 'unlabelled'))))
+  }
+
+  /**
+   * Writes a checkpoint to `directory`, which is replaced as a whole or not at all. Training rests meanwhile. Inside a running
+   * `fit` with `deterministic`, use its `checkpoint` option instead: only that leaves the run's results as they were.
+   */
+  async save(directory: string, options: SaveOptions = {}): Promise<void> {
+    const drained = settling(this.nativeTrainer.drain())
+    drained.catch(() => {})  // says only what pause says too
+    await settling(this.nativeTrainer.pause())
+    try {
+      await this.savePaused(directory, options)
+    } finally {
+      this.nativeTrainer.resume()
+    }
+  }
+
+  /** @internal As `save`, for a pipeline that rests already. */
+  async savePaused(directory: string, { position, finished = true }: SaveOptions): Promise<void> {
+    const { steps, samples } = this.progress()
+    await writeCheckpoint(directory, {
+      step: steps, samples, position: position ?? { epoch: 0, epochStep: steps }, finished,
+      config: this.config, statistics: this.statistics,
+    }, (target) => settling(this.nativeTrainer.save(target)))
+  }
+
+  /** Ends the threads and frees the memory; what was handed in but not trained is dropped. May be called again. */
+  async close(): Promise<void> {
+    await this.nativeTrainer.close()
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close()
+  }
+
+  private progress() {
+    return calling(() => this.nativeTrainer.progress())
+  }
+}
+
+const numberOrNull = (value: number) => (Number.isNaN(value) ? null : value)
