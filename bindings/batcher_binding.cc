@@ -91,7 +91,9 @@ ColumnView ToColumnView(const Napi::Value& value, uint32_t rows) {
   column.validity = Validity(object, "validity", column.value_count);
   if (!object.Get("entries").IsUndefined()) {
     const auto entries = TypedArray<const uint64_t>(object.Get("entries"), "entries");
-    if (entries.size() != size_t{2} * rows) throw Napi::TypeError::New(object.Env(), "native call: entries do not match rows");
+    if (entries.size() != size_t{2} * rows) {
+      throw Napi::TypeError::New(object.Env(), "native call: entries do not match rows");
+    }
     column.entries = entries.data();
     column.entry_validity = Validity(object, "entryValidity", rows);
   } else if (column.value_count != rows) {

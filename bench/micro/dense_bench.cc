@@ -1,5 +1,7 @@
-// The dense path at the reference benchmark's shape: 416 embedding and 13 dense inputs, five hidden layers, one task, batch
-// 1024, Adam. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch. PERSIA_BENCH_THREADS sets the threads (default: all).
+// The dense path at the reference benchmark's shape: 416 embedding and 13 dense inputs, five hidden layers, one task,
+// batch 1024, Adam. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each sample
+// as the probe of what the machine gives at that moment. PERSIA_BENCH_THREADS sets the threads (default: one per
+// core).
 #include <benchmark/benchmark.h>
 
 #include <cstdlib>
@@ -7,7 +9,13 @@
 #include <string>
 #include <vector>
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "base/cpu.h"
 #include "base/rng.h"
+#include "base/thread_pool.h"
 #include "dense/dense_model.h"
 
 namespace persia {
@@ -21,6 +29,11 @@ constexpr bool kOptimised = true;
 constexpr bool kOptimised = false;
 #endif
 
+uint32_t Threads() {
+  const char* threads = std::getenv("PERSIA_BENCH_THREADS");
+  return threads == nullptr ? 0 : static_cast<uint32_t>(std::stoul(threads));
+}
+
 class ReferenceFfnn {
  public:
   ReferenceFfnn() {
@@ -29,8 +42,7 @@ class ReferenceFfnn {
     config.dense_count = 13;
     config.hidden = {4096, 2048, 1024, 512, 256};
     config.tasks = {{"click", Loss::kBce, 1.0f}};
-    const char* threads = std::getenv("PERSIA_BENCH_THREADS");
-    config.threads = threads == nullptr ? 0 : static_cast<uint32_t>(std::stoul(threads));
+    config.threads = Threads();
     model_ = std::move(*MakeCpuDenseModel(config));
     Rng rng(1);
     for (uint32_t i = 0; i < kRows * config.input_width(); ++i) input_.push_back(static_cast<float>(rng.Normal()));
@@ -44,7 +56,8 @@ class ReferenceFfnn {
   bool ApplyGradients() { return model_->ApplyGradients(++step_).ok(); }
   bool Predict() { return model_->Predict(kRows, input_.data(), embedding_gradient_.data()).ok(); }
 
-  // Floating-point operations of a step's products: forward, weight gradients, and input gradients without the dense columns.
+  // Floating-point operations of a step's products: forward, weight gradients, and input gradients without the dense
+  // columns.
   double StepFlops() const {
     const auto& config = model_->config();
     double forward = 0, in = config.input_width();
@@ -97,6 +110,31 @@ void DensePredict(benchmark::State& state) {
   Time(state, [&] { return ffnn.Predict(); });
 }
 BENCHMARK(DensePredict)->UseRealTime()->Unit(benchmark::kMillisecond);
+
+#if defined(__x86_64__)
+
+// Twelve independent chains keep both FMA units of a core busy: the most that any product can reach.
+PERSIA_TARGET_AVX2 void FmaChains(uint32_t rounds) {
+  __m256 sums[12];
+  for (__m256& sum : sums) sum = _mm256_set1_ps(1.0f);
+  const __m256 factor = _mm256_set1_ps(0.999f), addend = _mm256_set1_ps(0.001f);
+  for (uint32_t round = 0; round < rounds; ++round) {
+    for (__m256& sum : sums) sum = _mm256_fmadd_ps(sum, factor, addend);
+  }
+  for (__m256& sum : sums) benchmark::DoNotOptimize(sum);
+}
+
+void FmaPeak(benchmark::State& state) {
+  if (!kOptimised || !HasAvx2()) return state.SkipWithError("needs an optimised build and AVX2");
+  constexpr uint32_t kRounds = 1'000'000;
+  ThreadPool pool(Threads(), "fma");
+  for (auto _ : state) pool.ParallelFor(pool.threads(), [](uint32_t) { FmaChains(kRounds); });
+  const double flops = 12.0 * 16.0 * kRounds * pool.threads();
+  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(FmaPeak)->UseRealTime()->Unit(benchmark::kMillisecond);
+
+#endif
 
 }  // namespace
 }  // namespace persia

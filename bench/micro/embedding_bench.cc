@@ -1,7 +1,7 @@
 // The embedding path's inner loops: table lookups and updates over a million rows, and the preparation of a batch.
 //
-// The physical bound of the table's figures is random access to memory: a lookup touches the index, the row's link and the
-// row, an update the index, the link and the row with its state (2 cache lines at dim 16 with Adagrad).
+// The physical bound of the table's figures is random access to memory: a lookup touches the index, the row's link
+// and the row, an update the index, the link and the row with its state (2 cache lines at dim 16 with Adagrad).
 #ifndef __OPTIMIZE__
 #error "Benchmarks of an unoptimised build say nothing: use the release preset."
 #endif

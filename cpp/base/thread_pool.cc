@@ -72,7 +72,9 @@ void ThreadPool::ClaimParts() {
     const auto part = static_cast<uint32_t>(ticket);
     const auto parts = static_cast<uint32_t>(ticket >> 32);
     if (part >= parts) return;
-    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) continue;
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      continue;
+    }
     call_(context_, part);
     // Only the last part wakes the caller; it may already be in its next loop then, and just looks again.
     if (done_.fetch_add(1, std::memory_order_release) + 1 == parts) done_.notify_one();

@@ -1,11 +1,12 @@
 // A fixed team of threads that runs the parts of one loop at a time; the calling thread is one of the team.
 //
-// Parts are claimed one after another from `ticket_` = parts << 32 | next part, by compare-and-swap. A successful claim
-// proves that the loop is still running, because its caller can't leave before that part is done; so a thread that wakes
-// up late either gets a part of the current loop or nothing, and nobody ever waits for a thread that is still asleep.
+// Parts are claimed one after another from `ticket_` = parts << 32 | next part, by compare-and-swap. A successful
+// claim proves that the loop is still running, because its caller can't leave before that part is done; so a thread
+// that wakes up late either gets a part of the current loop or nothing, and nobody ever waits for a thread that is
+// still asleep.
 //
-//   caller: body_ = ...; done_ = 0; ticket_ = parts << 32; ++generation_  ->  claims parts  ->  waits for done_ == parts
-//   worker: waits for generation_ to change  ->  claims parts, ++done_ after each
+//   caller: call_ = …; done_ = 0; ticket_ = parts << 32; ++generation_ -> claims parts -> waits for done_ == parts
+//   worker: waits for generation_ to change -> claims parts, ++done_ after each
 //
 // Waiting spins for kSpinSeconds before it blocks: waking a blocked thread costs 50-100 us, a spinning one 1-2 us.
 // Which thread runs a part is open, so a deterministic result needs parts whose work does not depend on the thread.

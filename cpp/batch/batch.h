@@ -1,7 +1,7 @@
 // Batch: the samples of one training step, as views on memory that somebody else owns.
 //
-// A batch from TypeScript points into JavaScript's typed arrays, one from the data reader into the batcher's buffers; both
-// are kept alive by `owner`. Nothing is copied on the way to the embedding worker.
+// A batch from TypeScript points into JavaScript's typed arrays, one from the data reader into the batcher's buffers;
+// both are kept alive by `owner`. Nothing is copied on the way to the embedding worker.
 //
 // Thread-safety: immutable once made; may be read from any thread and destroyed on any thread.
 #pragma once
@@ -37,8 +37,9 @@ struct Batch {
 };
 
 // Checks every length and offset of a batch against the model, so that later stages need not.
-// kBatchInvalid names the feature, the sample and the numbers. `label_count` 0 asks for no labels; the batch may still have
-// some. Dense values and labels must be finite. A batch without samples is valid only where no labels are asked for.
+// kBatchInvalid names the feature, the sample and the numbers. `label_count` 0 asks for no labels; the batch may
+// still have some. Dense values and labels must be finite. A batch without samples is valid only where no labels are
+// asked for.
 Status ValidateBatch(const Batch& batch, const FeatureSchema& schema, uint32_t dense_count, uint32_t label_count);
 
 }  // namespace persia

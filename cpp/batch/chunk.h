@@ -1,7 +1,7 @@
 // ChunkView: some rows of a data source, column by column, as views on the reader's vectors.
 //
-// The layout is that of DuckDB's vectors, so that a chunk costs no conversion: a text is a 16-byte record that holds short
-// texts in itself, a missing value is a cleared bit, a list is a range of the values behind it.
+// The layout is that of DuckDB's vectors, so that a chunk costs no conversion: a text is a 16-byte record that holds
+// short texts in itself, a missing value is a cleared bit, a list is a range of the values behind it.
 //
 // Thread-safety: immutable views; whoever makes one keeps the memory alive.
 #pragma once
@@ -44,7 +44,9 @@ struct ColumnView {
   const uint64_t* entries = nullptr;    // (rows, 2): first value and number of values of each row; or null
   const uint64_t* entry_validity = nullptr;  // bit i cleared: row i has no list; null: all have one
 
-  static bool Present(const uint64_t* bits, uint64_t i) { return bits == nullptr || ((bits[i / 64] >> (i % 64)) & 1) != 0; }
+  static bool Present(const uint64_t* bits, uint64_t i) {
+    return bits == nullptr || ((bits[i / 64] >> (i % 64)) & 1) != 0;
+  }
 
   std::string_view text(uint64_t i) const { return static_cast<const TextRecord*>(values)[i].view(); }
   double number(uint64_t i) const { return static_cast<const double*>(values)[i]; }

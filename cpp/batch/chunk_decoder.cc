@@ -205,8 +205,8 @@ BadRow ChunkDecoder::Describe(const Problem& problem) {
       bad.reason = "the label is missing";
       break;
     case ProblemKind::kLabelNoNumber:
-      bad.reason = quoted + " is not a number. For a text label name the text that means 1, such as labels: [{column: " +
-                   bad.column + ", positive: " + quoted + "}]";
+      bad.reason = quoted + " is not a number. For a text label name the text that means 1, such as " +
+                   "labels: [{column: " + bad.column + ", positive: " + quoted + "}]";
       break;
     case ProblemKind::kLabelRange:
       bad.reason = quoted + " is not between 0 and 1, as the loss bce needs";

@@ -1,7 +1,9 @@
-// ChunkDecoder: turns the columns of a chunk into ids, dense values and labels, and finds the rows that cannot be taken.
+// ChunkDecoder: turns the columns of a chunk into ids, dense values and labels, and finds the rows that cannot be
+// taken.
 //
-// It works column by column into scratch that is kept from chunk to chunk; strings are made only for the few bad rows that
-// are reported. What a text means is defined here once, for every file format: which texts are missing, what a number is.
+// It works column by column into scratch that is kept from chunk to chunk; strings are made only for the few bad rows
+// that are reported. What a text means is defined here once, for every file format: which texts are missing, what a
+// number is.
 //
 // Thread-safety: thread-confined.
 #pragma once

@@ -13,9 +13,9 @@ void Deduplicator::Reset(size_t most_signs) {
   const size_t slots = std::bit_ceil(std::max<size_t>(2 * most_signs, 16));
   const bool grows = slots > slots_.size();
   if (grows) slots_.Resize(slots);
-  const bool wraps = ++generation_ == 0;
-  if (wraps) generation_ = 1;
+  const bool wraps = generation_ == most_generations_;
   if (grows || wraps) slots_.Fill(Slot{0, 0, 0});
+  generation_ = wraps ? 1 : generation_ + 1;
   mask_ = slots - 1;
   distinct_ = 0;
 }

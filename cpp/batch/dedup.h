@@ -1,7 +1,7 @@
 // Numbers the distinct signs of a batch in order of first occurrence.
 //
-// An open-addressing set sized for the batch, cleared by a generation stamp rather than by writing, so that a batch costs
-// time in its own ids only.
+// An open-addressing set sized for the batch, cleared by a generation stamp rather than by writing, so that a batch
+// costs time in its own ids only.
 // Thread-safety: thread-confined.
 #pragma once
 
@@ -14,13 +14,14 @@ namespace persia {
 
 class Deduplicator {
  public:
-  // The stamp before the first batch; a test starts it just before its wrap.
-  explicit Deduplicator(uint32_t generation = 0) : generation_(generation) {}
+  // The stamps are cleared after `most_generations` batches; tests make that happen early.
+  explicit Deduplicator(uint32_t most_generations = UINT32_MAX) : most_generations_(most_generations) {}
 
   // Starts a batch with at most `most_signs` occurrences. Allocates only when no batch before was as large.
   void Reset(size_t most_signs);
 
-  // The number of `sign` among the distinct signs so far; new signs get the next number and are written to signs_out[number].
+  // The number of `sign` among the distinct signs so far. A new sign gets the next number and is written to
+  // signs_out[number].
   uint32_t Insert(uint64_t sign, uint64_t* signs_out);
 
   uint32_t distinct() const { return distinct_; }
@@ -34,7 +35,8 @@ class Deduplicator {
 
   AlignedBuffer<Slot> slots_;
   size_t mask_ = 0;  // slots in use this batch - 1: at least twice the occurrences, a power of two
-  uint32_t generation_;
+  uint32_t most_generations_;
+  uint32_t generation_ = 0;
   uint32_t distinct_ = 0;
 };
 

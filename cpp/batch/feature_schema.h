@@ -1,8 +1,8 @@
 // What the model knows of its id features: their row classes, groups and places in the pooled embedding matrix.
 //
-// A *feature group* shares one index space: the same id in two features of a group is the same sign. A *row class* is one
-// table: all rows of equal dim. The pooled embeddings of a sample are the features' vectors side by side, in the order of
-// the schema: feature f is columns [offset, offset + dim).
+// A *feature group* shares one index space: the same id in two features of a group is the same sign. A *row class* is
+// one table: all rows of equal dim. The pooled embeddings of a sample are the features' vectors side by side, in the
+// order of the schema: feature f is columns [offset, offset + dim).
 //
 // Thread-safety: immutable once built.
 #pragma once
@@ -38,9 +38,9 @@ struct FeatureSchema {
 // kConfigInvalid: a dim of 0, prefix_bits outside 1..32, or more groups than prefix_bits can tell apart.
 Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint32_t prefix_bits);
 
-// The sign of an id: the group's prefix (group + 1) in the top `prefix_bits`, the id's low bits below. Ids that differ only
-// in their top `prefix_bits` share a sign; hashed ids lose nothing that matters, integer ids must be below
-// 2^(64 - prefix_bits) to stay apart.
+// The sign of an id: the group's prefix (group + 1) in the top `prefix_bits`, the id's low bits below. Ids that
+// differ only in their top `prefix_bits` share a sign; hashed ids lose nothing that matters, integer ids must be
+// below 2^(64 - prefix_bits) to stay apart.
 constexpr uint64_t MakeSign(uint64_t id, uint32_t group, uint32_t prefix_bits) {
   const uint32_t id_bits = 64 - prefix_bits;
   return (static_cast<uint64_t>(group + 1) << id_bits) | (id & ((uint64_t{1} << id_bits) - 1));

@@ -1,11 +1,12 @@
 // DenseModel: the dense network of one NN worker behind one interface; the CPU backend here, the CUDA twin later.
 //
-// Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The network is
-// input -> hidden layers with ReLU -> one linear output a task. Loss of a batch: sum over tasks of weight · mean over
-// samples. A step is ForwardBackward, then (with several NN workers) an all-reduce of Gradients(), then ApplyGradients.
+// Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The
+// network is input -> hidden layers with ReLU -> one linear output a task. Loss of a batch: sum over tasks of weight
+// · mean over samples. A step is ForwardBackward, then (with several NN workers) an all-reduce of Gradients(), then
+// ApplyGradients.
 //
-// Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are deterministic for a
-// given number of threads.
+// Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are deterministic
+// for a given number of threads.
 #pragma once
 
 #include <cstdint>
@@ -81,9 +82,10 @@ class DenseModel {
 
   virtual const DenseModelConfig& config() const = 0;
 
-  // Forward, loss and backward over `rows` samples. `input` is (rows, input_width), `labels` (rows, tasks). Writes the
-  // gradient of the loss with respect to the pooled embeddings to `embedding_gradient` (rows, embedding_width) and the mean
-  // loss to `loss`. Gradients stay inside until ApplyGradients. kNonFiniteLoss: no gradient was computed, nothing changed.
+  // Forward, loss and backward over `rows` samples. `input` is (rows, input_width), `labels` (rows, tasks). Writes
+  // the gradient of the loss with respect to the pooled embeddings to `embedding_gradient` (rows, embedding_width)
+  // and the mean loss to `loss`. Gradients stay inside until ApplyGradients. kNonFiniteLoss: no gradient was
+  // computed, nothing changed. kBatchInvalid: no rows.
   virtual Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                                  double* loss) = 0;
 
@@ -102,7 +104,7 @@ class DenseModel {
 
 // The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
-// kConfigInvalid: no tasks, a width of 0.
+// kConfigInvalid: no tasks, a width of 0, a period of 0. kOutOfMemory: more weights than the machine has memory for.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
 
 }  // namespace persia

@@ -1,13 +1,12 @@
 // The CPU backend of DenseModel: a feed-forward network as tiled matrix products with everything else in their wake.
 //
-// All parameters lie in one flat array (weight, bias, weight, bias, …; each starts on a cache line), gradients and
-// optimizer state in arrays of the same layout: the optimizer is one pass and an all-reduce one message. Of the batch only
-// the hidden activations are kept; gradients between layers alternate between two buffers.
+// Of a batch only the hidden activations are kept; gradients between layers alternate between two buffers.
 //
-//   forward   of layer i:  x[i+1] = relu(x[i] · Wᵀ + b)                        bias and ReLU on each finished tile
-//   backward  of layer i:  dW = dyᵀ · x[i]  and  dx = dy · W, in one parallel loop; the ReLU mask of layer i-1 and the
-//                          column sums of dx, its bias gradient, on each finished tile. Of the input only the embeddings
-//                          get a gradient.
+//   forward of layer i:   x[i+1] = relu(x[i] · Wᵀ + b); bias and ReLU on each finished tile
+//   backward of layer i:  dW = dyᵀ · x[i] and dx = dy · W in one parallel loop; on each finished tile of dx the mask of
+//                         layer i-1's ReLU and the column sums, which are that layer's bias gradient
+//
+// Of the input only the embeddings get a gradient.
 //
 // Thread-safety: externally synchronised; the team of threads works inside of a call only.
 #include <unistd.h>
@@ -21,46 +20,13 @@
 #include "base/thread_pool.h"
 #include "dense/dense_model.h"
 #include "dense/kernels.h"
+#include "dense/layout.h"
 #include "dense/loss.h"
 #include "dense/optimizer.h"
 #include "dense/product.h"
 
 namespace persia {
 namespace {
-
-// A linear layer and where its parameters start in the flat arrays: weight (out, in), bias (out).
-struct Layer {
-  uint32_t in, out;
-  size_t weight, bias;
-};
-
-struct Layout {
-  std::vector<Layer> layers;  // the last one holds the heads, one output a task
-  size_t size = 0;            // of the flat arrays, padding included
-  uint32_t widest_hidden = 0;
-};
-
-size_t TakeAligned(size_t* size, size_t count) {
-  constexpr size_t kLineFloats = 16;
-  const size_t begin = *size;
-  *size += (count + kLineFloats - 1) / kLineFloats * kLineFloats;
-  return begin;
-}
-
-Layout MakeLayout(const DenseModelConfig& config) {
-  Layout layout;
-  std::vector<uint32_t> widths = config.hidden;
-  widths.push_back(static_cast<uint32_t>(config.tasks.size()));
-  uint32_t in = config.input_width();
-  for (const uint32_t out : widths) {
-    const size_t weight = TakeAligned(&layout.size, size_t{in} * out);
-    const size_t bias = TakeAligned(&layout.size, out);
-    layout.layers.push_back({in, out, weight, bias});
-    in = out;
-  }
-  for (const uint32_t width : config.hidden) layout.widest_hidden = std::max(layout.widest_hidden, width);
-  return layout;
-}
 
 class Ffnn final : public DenseModel {
  public:
@@ -122,10 +88,11 @@ void Ffnn::InitialiseParameters() {
     const Layer& layer = layout_.layers[i];
     const double bound = 1.0 / std::sqrt(static_cast<double>(layer.in));
     Rng rng(RandomKey(config_.seed, i));
+    const auto draw = [&] { return static_cast<float>(rng.Uniform(-bound, bound)); };
     float* weight = parameters_.data() + layer.weight;
     float* bias = parameters_.data() + layer.bias;
-    std::generate_n(weight, size_t{layer.in} * layer.out, [&] { return static_cast<float>(rng.Uniform(-bound, bound)); });
-    std::generate_n(bias, layer.out, [&] { return static_cast<float>(rng.Uniform(-bound, bound)); });
+    std::generate_n(weight, size_t{layer.in} * layer.out, draw);
+    std::generate_n(bias, layer.out, draw);
   }
 }
 
@@ -159,7 +126,8 @@ void Ffnn::Forward(uint32_t rows, const float* input) {
 }
 
 void Ffnn::HiddenForward(const Layer& layer, uint32_t rows, const float* x, float* y) {
-  const Product product{ProductForm::kNt, layer.in, {x, layer.in}, {parameters(layer.weight), layer.in}, {y, layer.out}};
+  const Matrix<const float> weight{parameters(layer.weight), layer.in};
+  const Product product{ProductForm::kNt, layer.in, {x, layer.in}, weight, {y, layer.out}};
   const TileGrid grid(rows, layer.out, layer.in, pool_.threads());
   pool_.ParallelFor(grid.parts(), [&](uint32_t part) {
     const Tile tile = grid[part];
@@ -206,13 +174,14 @@ void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient
   LayerBackward(0, rows, input, dy, embedding_gradient, config_.embedding_width);
 }
 
-// Gradients of layer `index` from that of its output, dy (rows, out): of its weights, of its input's first dx_width columns
-// and, when the input is a hidden layer's output, of that layer's bias.
+// Gradients of layer `index` from that of its output, dy (rows, out): of its weights, of its input's first dx_width
+// columns and, when the input is a hidden layer's output, of that layer's bias.
 void Ffnn::LayerBackward(size_t index, uint32_t rows, const float* x, const float* dy, float* dx, uint32_t dx_width) {
   const Layer& layer = layout_.layers[index];
-  const Product weights{ProductForm::kTn, rows, {dy, layer.out}, {x, layer.in},
-                        {gradients_.data() + layer.weight, layer.in}};
-  const Product inputs{ProductForm::kNn, layer.out, {dy, layer.out}, {parameters(layer.weight), layer.in}, {dx, dx_width}};
+  const Matrix<const float> weight{parameters(layer.weight), layer.in};
+  const Matrix<float> weight_gradient{gradients_.data() + layer.weight, layer.in};
+  const Product weights{ProductForm::kTn, rows, {dy, layer.out}, {x, layer.in}, weight_gradient};
+  const Product inputs{ProductForm::kNn, layer.out, {dy, layer.out}, weight, {dx, dx_width}};
   const TileGrid weights_grid(layer.out, layer.in, rows, pool_.threads());
   const TileGrid inputs_grid(rows, dx_width, layer.out, pool_.threads());
   const uint32_t inputs_parts = dx_width > 0 ? inputs_grid.parts() : 0;

@@ -1,5 +1,5 @@
-// Element-wise passes of the network over one tile, in cache right after its product. Each is built for the baseline and
-// for AVX2 and picks at run time.
+// Element-wise passes of the network over one tile, in cache right after its product. Each is built for the baseline
+// and for AVX2 and picks at run time.
 //
 // Thread-safety: pure functions on the caller's memory.
 #pragma once

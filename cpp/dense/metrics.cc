@@ -16,11 +16,12 @@ void BinaryMetrics::Add(size_t count, const float* scores, size_t score_stride, 
   for (size_t i = 0; i < count; ++i) scored_.push_back({scores[i * score_stride], labels[i * label_stride]});
 }
 
-// The share of (positive, negative) pairs that the scores put in the right order, equal scores counting half: goes up the
-// ranking and credits every positive with the negatives below it.
+// The share of (positive, negative) pairs that the scores put in the right order, equal scores counting half: goes up
+// the ranking and credits every positive with the negatives below it.
 double BinaryMetrics::Auc() const {
   std::vector<Scored> ranked = scored_;
-  if (std::any_of(ranked.begin(), ranked.end(), [](const Scored& sample) { return std::isnan(sample.score); })) return kNan;
+  const auto is_nan = [](const Scored& sample) { return std::isnan(sample.score); };
+  if (std::any_of(ranked.begin(), ranked.end(), is_nan)) return kNan;
   std::sort(ranked.begin(), ranked.end(), [](const Scored& a, const Scored& b) { return a.score < b.score; });
   double positives = 0, negatives = 0, ordered_pairs = 0;
   for (size_t begin = 0, end = 0; begin < ranked.size(); begin = end) {

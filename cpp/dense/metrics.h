@@ -1,4 +1,5 @@
-// Metrics over a stream of predictions: ROC AUC and log loss of one binary task, mean squared error of a regression task.
+// Metrics over a stream of predictions: ROC AUC and log loss of one binary task, mean squared error of a regression
+// task.
 //
 // AUC is exact: scores are kept (8 bytes a sample) and ranked at the end, ties count half (Mann-Whitney U).
 // Thread-safety: externally synchronised.
@@ -12,7 +13,8 @@ namespace persia {
 
 class BinaryMetrics {
  public:
-  // `scores` are probabilities, `labels` in [0, 1]; (count) f32 each at the given strides. A label >= 0.5 is positive for AUC.
+  // `scores` are probabilities, `labels` in [0, 1]; (count) f32 each at the given strides. A label >= 0.5 is positive
+  // for AUC.
   void Add(size_t count, const float* scores, size_t score_stride, const float* labels, size_t label_stride);
 
   uint64_t count() const { return scored_.size(); }

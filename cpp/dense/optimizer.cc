@@ -78,13 +78,16 @@ PERSIA_TARGET_AVX2 void AdamAvx2(const AdamCoefficients& k, size_t count, const 
                                  float* exp_avg, float* exp_avg_sq) {
   AdamBody(k, count, gradients, parameters, exp_avg, exp_avg_sq);
 }
-PERSIA_TARGET_AVX2 double SumOfSquaresAvx2(size_t count, const float* values) { return SumOfSquaresBody(count, values); }
+PERSIA_TARGET_AVX2 double SumOfSquaresAvx2(size_t count, const float* values) {
+  return SumOfSquaresBody(count, values);
+}
 
 void SgdKernel(const SgdCoefficients& k, size_t count, const float* gradients, float* parameters) {
   if (HasAvx2()) return SgdAvx2(k, count, gradients, parameters);
   SgdBody(k, count, gradients, parameters);
 }
-void MomentumKernel(const SgdCoefficients& k, size_t count, const float* gradients, float* parameters, float* momentum) {
+void MomentumKernel(const SgdCoefficients& k, size_t count, const float* gradients, float* parameters,
+                    float* momentum) {
   if (HasAvx2()) return MomentumAvx2(k, count, gradients, parameters, momentum);
   MomentumBody(k, count, gradients, parameters, momentum);
 }
@@ -123,7 +126,8 @@ Status DenseOptimizer::Step(ThreadPool& pool, uint64_t step, double lr_factor, c
     const double norm = GradientNorm(pool, gradients);
     if (!std::isfinite(norm)) {
       return Status(ErrorCode::kNonFiniteLoss, "the norm of the dense gradients is not finite at step " +
-                                                   std::to_string(step) + "; lower the learning rate or check the data");
+                                                   std::to_string(step) +
+                                                   "; nothing was applied; lower the learning rate or check the data");
     }
     gradient_scale = std::min(1.0, config_.clip_norm / (norm + 1e-6));
   }

@@ -1,8 +1,9 @@
-// The dense optimizer: one fused pass over all parameters, their gradients and their state, as torch.optim does in several.
+// The dense optimizer: one fused pass over all parameters, their gradients and their state, as torch.optim does in
+// several.
 //
-// Parameters, gradients and state are flat arrays of the same layout; the pass is bound by memory (Adam moves 28 bytes a
-// parameter) and therefore split into chunks of fixed size for the team of threads. The gradient norm is summed chunk by
-// chunk in a fixed order: it does not depend on the number of threads.
+// Parameters, gradients and state are flat arrays of the same layout; the pass is bound by memory (Adam moves 28
+// bytes a parameter) and therefore split into chunks of fixed size for the team of threads. The gradient norm is
+// summed chunk by chunk in a fixed order: it does not depend on the number of threads.
 //
 // Thread-safety: externally synchronised.
 #pragma once

@@ -4,11 +4,12 @@
 
 #include <cblas.h>
 
-// A product packs its operands into a buffer of the library's pool. Built without threads, OpenBLAS looks for a free buffer
-// without a lock: two threads can be given the same one, and their products come out wrong. The linker's options
-// --wrap=blas_memory_alloc and --wrap=blas_memory_free send the library's own calls through the functions below, where a
-// lock, held for tens of nanoseconds a product, makes them safe. Without the options the __real_ functions don't exist: the
-// mistake is a link error, not a wrong result. They are in this file so that whoever multiplies also links them.
+// A product packs its operands into a buffer of the library's pool. Built without threads, OpenBLAS looks for a free
+// buffer without a lock: two threads can be given the same one, and their products come out wrong. The linker's
+// options --wrap=blas_memory_alloc and --wrap=blas_memory_free send the library's own calls through the functions
+// below, where a lock, held for tens of nanoseconds a product, makes them safe. Without the options the __real_
+// functions don't exist: the mistake is a link error, not a wrong result. They are in this file so that whoever
+// multiplies also links them.
 extern "C" {
 void* __real_blas_memory_alloc(int position);
 void __real_blas_memory_free(void* buffer);
@@ -36,8 +37,8 @@ uint32_t PartStart(uint32_t count, uint32_t part, uint32_t parts) {
 
 TileGrid::TileGrid(uint32_t rows, uint32_t columns, uint32_t inner, uint32_t threads) : rows_(rows), columns_(columns) {
   if (static_cast<double>(rows) * columns * inner < kSmallestSplit) return;
-  // Each tile copies its (tile rows + tile columns) · inner operands into the library's packed form: take the factors of
-  // the thread count that make this smallest.
+  // Each tile copies its (tile rows + tile columns) · inner operands into the library's packed form: take the factors
+  // of the thread count that make this smallest.
   double least = -1;
   for (uint32_t row_parts = 1; row_parts <= threads; ++row_parts) {
     if (threads % row_parts != 0) continue;

@@ -1,10 +1,12 @@
-// Matrix products split into tiles of the result, one library call a tile, so that our own threads run a serial library.
+// Matrix products split into tiles of the result, one library call a tile, so that our own threads run a serial
+// library.
 //
-// All matrices are row-major f32. A caller runs the tiles of a TileGrid in parallel and goes over each tile right after its
-// product, while it is still in cache. A grid depends on sizes and thread count only, never on timing: results are
-// bit-identical from run to run.
+// All matrices are row-major f32. A caller runs the tiles of a TileGrid in parallel and goes over each tile right
+// after its product, while it is still in cache. A grid depends on sizes and thread count only, never on timing:
+// results are bit-identical from run to run.
 //
-// Thread-safety: pure functions on the caller's memory; different tiles of one product may be computed at the same time.
+// Thread-safety: pure functions on the caller's memory; different tiles of one product may be computed at the same
+// time.
 #pragma once
 
 #include <cstddef>
@@ -20,8 +22,8 @@ struct Tile {
 
 class TileGrid {
  public:
-  // Splits a (rows, columns) result whose entries are sums over `inner` terms among `threads`; one tile where the work is
-  // too small to pay for waking a thread.
+  // Splits a (rows, columns) result whose entries are sums over `inner` terms among `threads`; one tile where the
+  // work is too small to pay for waking a thread.
   TileGrid(uint32_t rows, uint32_t columns, uint32_t inner, uint32_t threads);
 
   uint32_t parts() const { return row_parts_ * column_parts_; }

@@ -12,7 +12,8 @@ namespace {
 double Progress(const ScheduleConfig& config, uint64_t step) {
   if (step <= config.warmup_steps) return 0.0;
   if (step >= config.total_steps) return 1.0;
-  return static_cast<double>(step - config.warmup_steps) / static_cast<double>(config.total_steps - config.warmup_steps);
+  const uint64_t way = config.total_steps - config.warmup_steps;
+  return static_cast<double>(step - config.warmup_steps) / static_cast<double>(way);
 }
 
 double Decay(const ScheduleConfig& config, uint64_t step) {

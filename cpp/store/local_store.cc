@@ -23,7 +23,7 @@ Status CheckBlock(uint32_t row_class, size_t classes, size_t signs, const void* 
 Status OutOfOrder(RequestId id, uint64_t last_applied) {
   return Status(ErrorCode::kInternal, "Worker " + std::to_string(id.worker) + " sent request " +
                                           std::to_string(id.sequence) + ", but the last one applied is " +
-                                          std::to_string(last_applied) + "; requests are numbered 1, 2, 3, … in order.")
+                                          std::to_string(last_applied) + "; requests come in order, without gaps.")
       .With("worker", std::to_string(id.worker))
       .With("sequence", std::to_string(id.sequence))
       .With("lastApplied", std::to_string(last_applied));

@@ -17,8 +17,8 @@ class LocalStore : public ParameterStore {
   // One table for each entry of `tables`, in the order of the row classes.
   explicit LocalStore(const std::vector<TableOptions>& tables);
 
-  // kInternal, with nothing changed: a row class that does not exist, a missing buffer, or (Apply) a sequence that is 0 or
-  // leaves a gap behind the last one of the worker.
+  // kInternal, with nothing changed: a row class that does not exist, a missing buffer, or (Apply) a sequence that is
+  // 0 or leaves a gap behind the last one of the worker.
   Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) override;
   Status Apply(RequestId id, std::span<const GradientBlock> blocks) override;
   uint32_t row_class_count() const override;

@@ -1,5 +1,5 @@
-// ParameterStore: where embedding rows live, as the embedding worker sees it. Local here; the cluster's remote store routes
-// the same calls to parameter servers by sign, one frame per server and call.
+// ParameterStore: where embedding rows live, as the embedding worker sees it. Local here; the cluster's remote store
+// routes the same calls to parameter servers by sign, one frame per server and call.
 //
 // Thread-safety: implementations are internally synchronised.
 #pragma once
@@ -41,8 +41,8 @@ class ParameterStore {
 
   virtual Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) = 0;
 
-  // Applies the row optimizer exactly once for each request id: a request that was applied before is acknowledged again and
-  // changes nothing. Requests of one worker come in order of their sequence.
+  // Applies the row optimizer exactly once for each request id: a request that was applied before is acknowledged
+  // again and changes nothing. Requests of one worker come in order of their sequence.
   virtual Status Apply(RequestId id, std::span<const GradientBlock> blocks) = 0;
 
   virtual uint32_t row_class_count() const = 0;

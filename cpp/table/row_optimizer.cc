@@ -1,5 +1,6 @@
-// The kernels are written once as always-inline bodies over plain loops, which the compiler vectorises, and instantiated
-// for the baseline and for AVX2. Roots and quotients are exact (no reciprocal approximations): results stay PyTorch's.
+// The kernels are written once as always-inline bodies over plain loops, which the compiler vectorises, and
+// instantiated for the baseline and for AVX2. Roots and quotients are exact (no reciprocal approximations): results
+// stay PyTorch's.
 #include "table/row_optimizer.h"
 
 #include <algorithm>

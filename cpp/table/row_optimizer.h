@@ -1,11 +1,12 @@
-// Row optimizers: how one embedding row and its state change with one gradient. Formulas are PyTorch's for a parameter that
-// gets a gradient whenever the row is touched (lazily: untouched rows don't change).
+// Row optimizers: how one embedding row and its state change with one gradient. Formulas are PyTorch's for a
+// parameter that gets a gradient whenever the row is touched (lazily: untouched rows don't change).
 //
-//   sgd              b = momentum·b + g; w -= lr·b                             b starts at 0, so that the first b is g
+//   sgd              b = momentum·b + g; w -= lr·b                             b starts at 0: the first b is g
 //   adagrad          s += g²; w -= lr·g / (sqrt(s) + eps)                      s starts at initial_accumulator
 //   rowwise_adagrad  s += mean(g²); w -= lr·g / (sqrt(s) + eps)                one s a row (FBGEMM's rowwise Adagrad)
 //   adam             m, v as Kingma & Ba with bias correction by the row's own touch count t
-// weight_decay adds weight_decay·w to g first (L2, as torch.optim does). After every update |w| <= weight_bound (0: no bound).
+// weight_decay adds weight_decay·w to g first (L2, as torch.optim does). After every update |w| <= weight_bound (0:
+// no bound).
 //
 // State is float32 behind the embedding in the row:
 //   sgd              [ w: dim ]            without momentum, else [ w: dim | b: dim ]

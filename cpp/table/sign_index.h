@@ -2,9 +2,9 @@
 //
 //   [ tag | slot ] [ empty ] [ tag | slot ] …   a power of two of 8-byte entries, linear probing, at most 3/4 full
 //
-// The tag is the hash's low 32 bits; an entry's home is its tag modulo the size, so growing and erasing never look at the
-// rows. Erasing shifts later entries of the run back, so there are no tombstones and probes stay short forever. Equal tags
-// are told apart by the caller, who knows the signs of the slots.
+// The tag is the hash's low 32 bits; an entry's home is its tag modulo the size, so growing and erasing never look at
+// the rows. Erasing shifts later entries of the run back, so there are no tombstones and probes stay short forever.
+// Equal tags are told apart by the caller, who knows the signs of the slots.
 // Thread-safety: externally synchronised.
 #pragma once
 

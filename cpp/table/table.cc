@@ -114,6 +114,7 @@ Table::Table(const TableOptions& options)
   const uint64_t shards = kMostShards >> shard_shift_;
   for (uint64_t i = 0; i < shards; ++i) {
     const uint64_t share = options.capacity_rows / shards + (i < options.capacity_rows % shards ? 1 : 0);
+    // A share beyond kMostRows would never fill up: memory ends first.
     shards_.push_back(std::make_unique<Shard>(std::min(share, LruRows::kMostRows), row_width()));
   }
 }
@@ -240,7 +241,9 @@ void Table::Scan(const std::function<void(uint64_t sign, const float* row)>& vis
   for (const auto& shard : shards_) {
     std::lock_guard lock(shard->mutex);
     const LruRows& rows = shard->rows;
-    for (uint32_t slot = rows.oldest(); slot != kNoSlot; slot = rows.newer(slot)) visit(rows.sign(slot), rows.row(slot));
+    for (uint32_t slot = rows.oldest(); slot != kNoSlot; slot = rows.newer(slot)) {
+      visit(rows.sign(slot), rows.row(slot));
+    }
   }
 }
 

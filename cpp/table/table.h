@@ -1,16 +1,19 @@
-// The embedding table of one row class: a concurrent map from sign to a fixed-width row (embedding, then optimizer state).
+// The embedding table of one row class: a concurrent map from sign to a fixed-width row (embedding, then optimizer
+// state).
 //
-// Layout now: up to 64 shards chosen by the top bits of Mix64(sign); each has a mutex and an LruRows: an open-addressing
-// index, rows in chunks that grow with use, and a doubly linked recency list. At capacity an insert evicts the least
-// recently looked-up row of its shard. Shards share the capacity evenly, so a table may evict a little before it is full;
-// a table too small to give each shard kMinShardRows has fewer shards, down to one with an exact order of eviction.
+// Layout now: up to 64 shards chosen by the top bits of Mix64(sign); each has a mutex and an LruRows: an
+// open-addressing index, rows in chunks that grow with use, and a doubly linked recency list. At capacity an insert
+// evicts the least recently looked-up row of its shard. Shards share the capacity evenly, so a table may evict a
+// little before it is full; a table too small to give each shard kMinShardRows has fewer shards, down to one with an
+// exact order of eviction.
 //
 // Invariants
 //  - a sign is in at most one slot, and in the shard of its hash;
 //  - the recency list of a shard holds exactly its live slots, oldest first;
 //  - size never exceeds capacity; every eviction, refusal and missed update is counted.
 //
-// Batched calls sort their signs by shard and take each shard's mutex once; within a shard they keep the caller's order.
+// Batched calls sort their signs by shard and take each shard's mutex once; within a shard they keep the caller's
+// order.
 //
 // Thread-safety: internally synchronised, a row is read or updated under its shard's mutex. Batched operations are not
 // atomic as a whole. Results of one caller are deterministic: they depend on the order of calls only.
@@ -63,12 +66,12 @@ class Table {
   uint32_t dim() const;
   uint32_t row_width() const;  // floats: dim + optimizer state
 
-  // Copies the embeddings of `signs` (n), all distinct, to `out` (n, dim) f32. A sign that is not admitted reads as zeros.
-  // `request` makes the admission draw: the same (seed, sign, request) draws the same.
+  // Copies the embeddings of `signs` (n), all distinct, to `out` (n, dim) f32. A sign that is not admitted reads as
+  // zeros. `request` makes the admission draw: the same (seed, sign, request) draws the same.
   void Gather(std::span<const uint64_t> signs, LookupMode mode, uint64_t request, float* out);
 
-  // Applies the row optimizer to each of `signs` (n), all distinct, with `gradients` (n, dim) f32. A sign without a row and
-  // a gradient that is not finite are skipped and counted; the others are not affected.
+  // Applies the row optimizer to each of `signs` (n), all distinct, with `gradients` (n, dim) f32. A sign without a
+  // row and a gradient that is not finite are skipped and counted; the others are not affected.
   void Apply(std::span<const uint64_t> signs, const float* gradients);
 
   // Copies a whole row (row_width f32); false when there is none. Doesn't change recency.
@@ -78,8 +81,8 @@ class Table {
   bool Erase(uint64_t sign);
   void Clear();  // frees the rows' memory; keeps the counters
 
-  // Calls `visit(sign, row)` for every row: shard by shard, least recent first, so that writing the rows back in this order
-  // restores recency. Each shard is locked while it is visited; `visit` must not call the table.
+  // Calls `visit(sign, row)` for every row: shard by shard, least recent first, so that writing the rows back in this
+  // order restores recency. Each shard is locked while it is visited; `visit` must not call the table.
   void Scan(const std::function<void(uint64_t sign, const float* row)>& visit) const;
 
   uint64_t size() const;

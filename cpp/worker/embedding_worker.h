@@ -1,10 +1,11 @@
-// The embedding worker: turns the ids of a batch into pooled embeddings and the gradients of those back into one gradient a
-// row. Forward: ids -> signs -> distinct signs per row class -> lookup -> pooling. Backward: the same map the other way.
+// The embedding worker: turns the ids of a batch into pooled embeddings and the gradients of those back into one
+// gradient a row. Forward: ids -> signs -> distinct signs per row class -> lookup -> pooling. Backward: the same map
+// the other way.
 //
 // Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root.
 //
-// Thread-safety: an EmbeddingWorker is immutable and may be used from several threads at once; an EmbeddingPlan belongs to
-// one batch and is handed from stage to stage. Plans are reused: nothing allocates in steady state.
+// Thread-safety: an EmbeddingWorker is immutable and may be used from several threads at once; an EmbeddingPlan
+// belongs to one batch and is handed from stage to stage. Plans are reused: nothing allocates in steady state.
 #pragma once
 
 #include <cstdint>
@@ -49,8 +50,8 @@ class EmbeddingWorker {
   // A sample without ids in a feature gets zeros there.
   Status Lookup(RequestId id, LookupMode mode, EmbeddingPlan& plan, float* pooled, size_t stride) const;
 
-  // Sums the gradients of the pooled embeddings ((rows, embedding_width) at `stride` floats) per distinct sign, feature by
-  // feature in sample order, and applies them to the store once. Overwrites the plan's rows.
+  // Sums the gradients of the pooled embeddings ((rows, embedding_width) at `stride` floats) per distinct sign,
+  // feature by feature in sample order, and applies them to the store once. Overwrites the plan's rows.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
  private:

@@ -2,8 +2,8 @@
 """Writes row_optimizer_golden.txt: embedding rows after a series of gradients, by PyTorch's optimizers in float32.
 
 Run from anywhere with torch installed: python3 row_optimizer_golden.py
-Format: test/native/golden.h. For each case: NAME.start (dim), NAME.gradients (steps, dim), NAME.rows (4, row width) after
-the steps of KEPT, where a row is the embedding and its optimizer state as cpp/table/row_optimizer.h lays them out.
+Format: test/native/golden.h. For each case: NAME.start (dim), NAME.gradients (steps, dim), NAME.rows (4, row width)
+after the steps of KEPT, where a row is the embedding and its optimizer state as cpp/table/row_optimizer.h lays them out.
 
 Hyper-parameters are rounded to float32 first, because the C++ config holds floats. Torch has no row-wise Adagrad; it is
 written out here as FBGEMM defines it (one accumulator a row, which grows by the mean of the squared gradient).
@@ -56,6 +56,8 @@ def adam(params, **options):
     return torch.optim.Adam(params, lr=f32(0.01), betas=(f32(0.9), f32(0.999)), eps=f32(1e-8), foreach=False, **options)
 
 
+START_DECAY = {"initial_accumulator_value": f32(0.1), "weight_decay": f32(0.02)}
+
 # Name: optimizer, options, and what of its state stands behind the embedding.
 CASES = {
     "sgd": (sgd, {}, []),
@@ -63,9 +65,9 @@ CASES = {
     "sgd_momentum": (sgd, {"momentum": f32(0.9)}, ["momentum_buffer"]),
     "sgd_momentum_decay": (sgd, {"momentum": f32(0.9), "weight_decay": f32(0.02)}, ["momentum_buffer"]),
     "adagrad": (adagrad, {}, ["sum"]),
-    "adagrad_start_decay": (adagrad, {"initial_accumulator_value": f32(0.1), "weight_decay": f32(0.02)}, ["sum"]),
+    "adagrad_start_decay": (adagrad, START_DECAY, ["sum"]),
     "rowwise": (rowwise_adagrad, {}, ["sum"]),
-    "rowwise_start_decay": (rowwise_adagrad, {"initial_accumulator_value": f32(0.1), "weight_decay": f32(0.02)}, ["sum"]),
+    "rowwise_start_decay": (rowwise_adagrad, START_DECAY, ["sum"]),
     "adam": (adam, {}, ["exp_avg", "exp_avg_sq", "step"]),
     "adam_decay": (adam, {"weight_decay": f32(0.02)}, ["exp_avg", "exp_avg_sq", "step"]),
 }

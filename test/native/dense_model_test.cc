@@ -20,7 +20,8 @@ struct Data {
 Data RandomData(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
   Data data;
   Rng rng(key);
-  for (size_t i = 0; i < size_t{rows} * config.input_width(); ++i) data.input.push_back(static_cast<float>(rng.Normal()));
+  data.input.resize(size_t{rows} * config.input_width());
+  for (float& value : data.input) value = static_cast<float>(rng.Normal());
   for (size_t i = 0; i < rows * config.tasks.size(); ++i) data.labels.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
   return data;
 }
@@ -242,7 +243,8 @@ TEST_CASE("Linear and cosine schedules go from 1 after warm-up to the final fact
     CHECK(ScheduleFactor(schedule, 5) == 0.5);
     CHECK(ScheduleFactor(schedule, 10) == 1.0);
     CHECK(ScheduleFactor(schedule, 60) == doctest::Approx(0.6));
-    CHECK(ScheduleFactor(schedule, 35) == doctest::Approx(type == ScheduleType::kLinear ? 0.8 : 0.6 + 0.4 * std::sqrt(0.5)));
+    const double quarter = type == ScheduleType::kLinear ? 0.8 : 0.6 + 0.4 * std::sqrt(0.5);
+    CHECK(ScheduleFactor(schedule, 35) == doctest::Approx(quarter));
     CHECK(ScheduleFactor(schedule, 110) == doctest::Approx(0.2));
     CHECK(ScheduleFactor(schedule, 9999) == doctest::Approx(0.2));
   }

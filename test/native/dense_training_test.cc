@@ -47,8 +47,9 @@ void CheckTraining(const std::string& name, const DenseOptimizerConfig& optimize
   for (uint32_t step = 1; step <= kSteps; ++step) {
     const uint32_t batch = (step - 1) % kBatches;
     double loss = 0;
-    REQUIRE((*model)->ForwardBackward(kRows, inputs + batch * kRows * config.input_width(), labels + batch * kRows * kTasks,
-                                      embedding_gradient.data(), &loss).ok());
+    const float* x = inputs + batch * kRows * config.input_width();
+    const float* y = labels + batch * kRows * kTasks;
+    REQUIRE((*model)->ForwardBackward(kRows, x, y, embedding_gradient.data(), &loss).ok());
     losses.push_back(static_cast<float>(loss));
     REQUIRE((*model)->ApplyGradients(step).ok());
   }

@@ -1,7 +1,7 @@
 // Reads golden files: tensors that a committed script made with PyTorch, as text.
 //
-// One tensor a line, `name d0 d1 ... : v0 v1 ...`, values with nine digits (a float survives exactly) in row-major order;
-// no dimension before the colon is a single number. A line that starts with '#' is a comment.
+// One tensor a line, `name d0 d1 ... : v0 v1 ...`, values with nine digits (a float survives exactly) in row-major
+// order; no dimension before the colon is a single number. A line that starts with '#' is a comment.
 #pragma once
 
 #include <doctest/doctest.h>

@@ -38,7 +38,9 @@ std::vector<float> LookupClass0(LocalStore& store, LookupMode mode) {
   return out;
 }
 
-bool Contains(const Status& status, const std::string& part) { return status.message().find(part) != std::string::npos; }
+bool Contains(const Status& status, const std::string& part) {
+  return status.message().find(part) != std::string::npos;
+}
 
 TEST_CASE("a lookup fills the blocks of all row classes, a request of gradients changes them all") {
   LocalStore store = MakeStore();
@@ -116,8 +118,11 @@ TEST_CASE("applied sequences survive a checkpoint: old requests are recognised, 
   CHECK(applied[1].sequence == 1);
 
   LocalStore restored = MakeStore();
-  restored.RestoreAppliedRequests(applied);
   LookupClass0(restored, LookupMode::kTrain);
+  const GradientBlock nothing{0, {}, nullptr};
+  REQUIRE(restored.Apply({9, 1}, {&nothing, 1}).ok());
+  restored.RestoreAppliedRequests(applied);
+  CHECK(restored.AppliedRequests().size() == 2);  // worker 9 is not part of the checkpoint
   CHECK(ApplyOnes(restored, {1, 2}).ok());
   CHECK(LookupClass0(restored, LookupMode::kReadOnly) == std::vector<float>(4, 0.0f));
   CHECK(ApplyOnes(restored, {1, 3}).ok());

@@ -24,7 +24,10 @@ using Rows = std::vector<std::pair<uint64_t, Values>>;
 class TableModel {
  public:
   TableModel(const TableOptions& options, uint32_t shard_bits)
-      : options_(options), optimizer_(options.optimizer, options.dim), shard_bits_(shard_bits), shards_(1u << shard_bits) {
+      : options_(options),
+        optimizer_(options.optimizer, options.dim),
+        shard_bits_(shard_bits),
+        shards_(1u << shard_bits) {
     const uint64_t count = shards_.size();
     for (uint64_t i = 0; i < count; ++i) shards_[i].capacity = (options.capacity_rows + count - 1 - i) / count;
   }

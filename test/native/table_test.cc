@@ -266,7 +266,9 @@ TEST_CASE("rows scanned out of one table and written into another restore it, it
 void Disturb(Table& table, uint64_t key, bool& torn) {
   Rng rng(key);
   const uint32_t dim = table.dim();
-  const auto is_torn = [&](const float* row) { return !std::all_of(row, row + dim, [&](float v) { return v == row[0]; }); };
+  const auto is_torn = [&](const float* row) {
+    return std::any_of(row, row + dim, [&](float value) { return value != row[0]; });
+  };
   for (uint64_t step = 0; step < 150; ++step) {
     const Signs signs = DistinctSigns(rng, 200, 12000);
     const Values out = Gather(table, signs, step % 3 == 0 ? LookupMode::kReadOnly : LookupMode::kTrain, step);

@@ -44,7 +44,9 @@ class TestBatch {
 // A worker over a store where a row is its start minus the sum of its gradients.
 struct Fixture {
   explicit Fixture(std::vector<FeatureSpec> features, InitializerType type = InitializerType::kUniform)
-      : schema(BuildFeatureSchema(std::move(features), 8).value()), store(TablesOf(schema, type)), worker(schema, store) {}
+      : schema(BuildFeatureSchema(std::move(features), 8).value()),
+        store(TablesOf(schema, type)),
+        worker(schema, store) {}
 
   static std::vector<TableOptions> TablesOf(const FeatureSchema& schema, InitializerType type) {
     std::vector<TableOptions> tables;
@@ -93,7 +95,8 @@ FeatureSpec Feature(const std::string& name, uint32_t dim, Pooling pooling, uint
   return {.name = name, .dim = dim, .pooling = pooling, .group = group};
 }
 
-const std::vector<FeatureSpec> kThreePoolings = {Feature("sum", 2, Pooling::kSum, 0), Feature("mean", 2, Pooling::kMean, 1),
+const std::vector<FeatureSpec> kThreePoolings = {Feature("sum", 2, Pooling::kSum, 0),
+                                                 Feature("mean", 2, Pooling::kMean, 1),
                                                  Feature("sqrt", 2, Pooling::kSqrt, 2)};
 
 // Sample 0 has four ids with one twice, sample 1 none, sample 2 one.

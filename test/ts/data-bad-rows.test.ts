@@ -7,18 +7,24 @@ import { clicks, readAll, runSql, samplesOf, writeFiles } from './data-fixtures.
 const header = 'user,tags,age,click\n'
 const good = 'ann,a,1,1\n'
 
-const kinds: Record<string, { row: string | Buffer; reason: RegExp; column?: string; value?: string; options?: Partial<ReaderOptions> }> = {
+interface Kind { row: string | Buffer; reason: RegExp; column?: string; value?: string; options?: Partial<ReaderOptions> }
+
+const kinds: Record<string, Kind> = {
   'a dense value that is no number': { row: 'bob,,old,1\n', column: 'age', value: 'old', reason: /^"old" is not a number$/ },
   'a dense value beyond float32': { row: 'bob,,1e300,1\n', column: 'age', value: '1e300', reason: /finite/ },
   'a dense value that is infinite': { row: 'bob,,inf,1\n', column: 'age', value: 'inf', reason: /finite/ },
   'a missing label': { row: 'bob,,1,\n', column: 'click', reason: /missing/ },
   'a label outside of [0, 1]': { row: 'bob,,1,2\n', column: 'click', value: '2', reason: /between 0 and 1/ },
   'a label that is not finite': {
-    row: 'bob,,1,nan\n', column: 'click', value: 'nan', reason: /finite/, options: { labels: [{ column: 'click', loss: 'mse' }] },
+    row: 'bob,,1,nan\n', column: 'click', value: 'nan', reason: /finite/,
+    options: { labels: [{ column: 'click', loss: 'mse' }] },
   },
-  'a text label': { row: 'bob,,1,yes\n', column: 'click', value: 'yes', reason: /labels: \[\{column: click, positive: "yes"\}\]/ },
+  'a text label': {
+    row: 'bob,,1,yes\n', column: 'click', value: 'yes', reason: /labels: \[\{column: click, positive: "yes"\}\]/,
+  },
   'an integer id that is none': {
-    row: 'bob,12x,1,1\n', column: 'tags', value: '12x', reason: /not an integer/, options: { ids: [{ name: 'tags', encoding: 'integer' }] },
+    row: 'bob,12x,1,1\n', column: 'tags', value: '12x', reason: /not an integer/,
+    options: { ids: [{ name: 'tags', encoding: 'integer' }] },
   },
   'too few columns': { row: 'bob,,1\n', reason: /expected 4 columns, found 3/ },
   'too many columns': { row: 'bob,,1,1,1\n', reason: /expected 4 columns, found 5/ },
@@ -30,7 +36,8 @@ for (const [kind, { row, reason, column, value, options }] of Object.entries(kin
   t.test(`${kind}: fail names the place, skip leaves the row out and counts it`, async (t) => {
     const baseDir = t.testdir({})
     const lines = kind.startsWith('an integer') ? good.replace('a,', '7,') : good
-    writeFiles(baseDir, { 'in/x.csv': Buffer.concat([Buffer.from(header + lines + lines), Buffer.from(row), Buffer.from(lines)]) })
+    const content = Buffer.concat([Buffer.from(header + lines + lines), Buffer.from(row), Buffer.from(lines)])
+    writeFiles(baseDir, { 'in/x.csv': content })
     const reading = { ...clicks, ...options, baseDir, source: { path: ['in/x.csv'] } }
     const place = { file: 'in/x.csv', line: 4, ...(value === undefined ? {} : { value }) }
 
@@ -53,7 +60,8 @@ t.test('batches before a bad row are whole, nothing comes after it', async (t) =
   const baseDir = t.testdir({ 'x.csv': header + good.repeat(5) + 'bob,,old,1\n' + good.repeat(5) })
   const reader = await openReader({ ...clicks, baseDir, source: { path: ['x.csv'] } })
   const sizes: number[] = []
-  await t.rejects(async () => { for await (const batch of reader) sizes.push(batch.rows) }, { code: 'PERSIA_DATA_BAD_ROW', details: { line: 7 } })
+  const reading = async () => { for await (const batch of reader) sizes.push(batch.rows) }
+  await t.rejects(reading, { code: 'PERSIA_DATA_BAD_ROW', details: { line: 7 } })
   t.same(sizes, [2, 2])
 })
 
@@ -75,12 +83,14 @@ t.test('line numbers stay right behind blank lines, rows left out, in later file
   t.same(reader.skippedSamples.map(({ file, line, column }) => [file, line, column]), [
     ['a.csv', 5, 'age'], ['a.csv', 8, 'age'], ['a.csv', 9, 'user'], ['a.csv', 12, 'click'], ['b.csv', 9002, 'click'],
   ])
-  await t.rejects(samplesOf({ ...options, source: { path: ['b.csv'] } }), { message: 'b.csv line 9002, column click: the label is missing' })
+  await t.rejects(samplesOf({ ...options, source: { path: ['b.csv'] } }),
+    { message: 'b.csv line 9002, column click: the label is missing' })
 })
 
 t.test('a blank line before the bad row counts as a line in fail mode too', async (t) => {
   const baseDir = t.testdir({ 'x.csv': `${header}${good}\n\n${good}bob,,old,1\n` })
-  await t.rejects(samplesOf({ ...clicks, baseDir, source: { path: ['x.csv'] } }), { code: 'PERSIA_DATA_BAD_ROW', details: { line: 6 } })
+  await t.rejects(samplesOf({ ...clicks, baseDir, source: { path: ['x.csv'] } }),
+    { code: 'PERSIA_DATA_BAD_ROW', details: { line: 6 } })
 })
 
 t.test('a quote that never ends is no silent loss of the rows behind it', async (t) => {
@@ -94,20 +104,22 @@ t.test('a quote that never ends is no silent loss of the rows behind it', async 
 
 t.test('Parquet and SQL count rows', async (t) => {
   const baseDir = t.testdir({})
-  await runSql(`copy (select 'u' as user, 't' as tags, case when i = 2 then 'nan'::double else 1 end as age, case when i = 3 then null else 1 end as click
+  await runSql(`copy (select 'u' as user, 't' as tags, if(i = 2, 'nan'::double, 1) as age, if(i = 3, null, 1) as click
     from range(5) r(i)) to '${baseDir}/x.parquet'`)
   await t.rejects(samplesOf({ ...clicks, baseDir, source: { path: ['x.parquet'] } }),
     { code: 'PERSIA_DATA_BAD_ROW', message: /^x.parquet row 3, column age: nan is not a finite number/ })
   const reader = await openReader({ ...clicks, onBadRow: 'skip', baseDir, source: { sql: "from 'x.parquet'" } })
   t.equal((await readAll(reader)).samples.length, 3)
-  t.match(reader.skippedSamples, [{ file: 'data.sql', line: 3, column: 'age' }, { file: 'data.sql', line: 4, column: 'click' }])
+  const file = 'data.sql'
+  t.match(reader.skippedSamples, [{ file, line: 3, column: 'age' }, { file, line: 4, column: 'click' }])
 })
 
 t.test('SQL that does not run is unreadable data', async (t) => {
   const options = { ...clicks, baseDir: t.testdir({}) }
-  await t.rejects(openReader({ ...options, source: { sql: 'selec 1' } }), { code: 'PERSIA_DATA_UNREADABLE', message: /Parser Error/ })
-  const late = "select 'u' as user, 't' as tags, 1 as age, (case when i < 9000 then '1' else 'x' end)::int as click from range(10000) r(i)"
-  await t.rejects(samplesOf({ ...options, source: { sql: late } }), { code: 'PERSIA_DATA_UNREADABLE', message: /Could not convert string 'x'/ })
+  const code = 'PERSIA_DATA_UNREADABLE'
+  await t.rejects(openReader({ ...options, source: { sql: 'selec 1' } }), { code, message: /Parser Error/ })
+  const late = "select 'u' as user, 't' as tags, 1 as age, if(i < 9000, '1', 'x')::int as click from range(10000) r(i)"
+  await t.rejects(samplesOf({ ...options, source: { sql: late } }), { code, message: /Could not convert string 'x'/ })
 })
 
 t.test('only the first bad rows are described, all are counted', async (t) => {
@@ -121,5 +133,6 @@ t.test('only the first bad rows are described, all are counted', async (t) => {
 t.test('rows left out in training are left out of the statistics', async (t) => {
   const baseDir = t.testdir({ 'x.csv': `${header}${good}bob,,1000,7\nfew\nann,a,3,1\n` })
   const dense = [{ column: 'age', transform: 'standardize' as const, missing: 'auto' as const }]
-  t.same(await collectStatistics({ ...clicks, dense, onBadRow: 'skip', baseDir, source: { path: ['x.csv'] } }), { age: { mean: 2, stddev: 1 } })
+  const options = { ...clicks, dense, onBadRow: 'skip' as const, baseDir, source: { path: ['x.csv'] } }
+  t.same(await collectStatistics(options), { age: { mean: 2, stddev: 1 } })
 })

@@ -114,11 +114,7 @@ function resolveDense(data: Pick<FilledConfig['data'], 'dense' | 'transform'>, r
     if (typeof written === 'string') resolution.note([...path, 'column'], { from: path })
     const { column, transform = undefined, missing = 'auto' } = typeof written === 'string' ? { column: written } : written
     if (transform === undefined) resolution.note([...path, 'transform'], { from: ['data', 'transform'] })
-    const resolved = { column, transform: transform ?? data.transform, missing }
-    if (resolved.transform === 'log1p' && typeof missing === 'number' && missing <= -1) {
-      resolution.refuse([...path, 'missing'], `log1p takes values above -1, got ${missing}`)
-    }
-    return resolved
+    return { column, transform: transform ?? data.transform, missing }
   })
 }
 

@@ -58,7 +58,7 @@ const data = z.strictObject({
   dense: z.array(dense).default([])
     .describe('Numeric columns that go to the dense network as they are: the name, or a map'),
   transform: transform.default('none')
-    .describe('Of all dense columns: `log1p` is log(1 + x), `standardize` is (x - mean) / standard deviation of the '
+    .describe('Of all dense columns: `log1p` is sign(x) · log(1 + |x|), `standardize` is (x - mean) / standard deviation of the '
       + 'training data'),
   missing: z.array(z.string()).default(['']).describe('Texts that mean "no value", in every column'),
   onBadRow: z.enum(['fail', 'skip']).default('fail')

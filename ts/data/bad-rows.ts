@@ -1,7 +1,8 @@
 // Bad rows: where they are and how they are told.
 //
-// The batcher knows a bad row by its place among the rows that DuckDB delivered. The line in the file is that place, plus
-// the header, plus blank lines and lines that DuckDB left out before it; both are counted only when a line is asked for.
+// The batcher knows a bad row by its place among the rows that DuckDB delivered. The line in the file is that place,
+// plus the header, plus blank lines and lines that DuckDB left out before it; both are counted only when a line is
+// asked for.
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError, type ErrorDetails } from '../errors.js'
 import { rowsOf } from './duckdb.js'
@@ -10,7 +11,7 @@ import type { Relation } from './relation.js'
 /** A row that was not taken. */
 export interface BadRow {
   file: string
-  /** The line, counted from 1 with the header; a quoted value with line breaks counts as one. For Parquet and SQL the row. */
+  /** From 1, with the header; a quoted value with line breaks counts as one line. For Parquet and SQL: the row. */
   line: number
   column?: string
   value?: string
@@ -29,10 +30,11 @@ export function badRowError(bad: BadRow, relation: Relation, cause?: unknown): P
 }
 
 /** The line of the n-th row (from 1) that DuckDB delivered; `rejects` when it left out rows. */
-export async function lineOf(connection: DuckDBConnection, relation: Relation, n: number, rejects: boolean): Promise<number> {
+export async function lineOf(connection: DuckDBConnection, relation: Relation, n: number, rejects: boolean):
+Promise<number> {
   if (!relation.text) return n
   const first = n + (relation.text.header ? 1 : 0)
-  // Lines left out move the row down, past possibly more lines left out; the first place where this settles is the row's.
+  // Lines left out move the row down, past possibly more such lines; the first place where this settles is the row's.
   for (let line = first; ;) {
     const { rejected, unreadable } = rejects ? await countRejects(connection, line) : { rejected: 0, unreadable: 0 }
     const next = first + rejected + await countBlankLines(connection, relation, line - unreadable)
@@ -52,20 +54,24 @@ async function countBlankLines(connection: DuckDBConnection, relation: Relation,
 // Kinds of rejected lines that reading line by line leaves out too.
 const unreadableKinds = "('INVALID ENCODING', 'LINE SIZE OVER MAXIMUM')"
 
-async function countRejects(connection: DuckDBConnection, upTo: number): Promise<{ rejected: number; unreadable: number }> {
+interface RejectCounts { rejected: number; unreadable: number }
+
+async function countRejects(connection: DuckDBConnection, upTo: number): Promise<RejectCounts> {
   const [row] = await rowsOf(connection, 'select count(distinct line), '
     + `count(distinct line) filter (error_type in ${unreadableKinds}) from reject_errors where line <= ${upTo}`)
   return { rejected: Number(row?.[0]), unreadable: Number(row?.[1]) }
 }
 
 /** The rows that DuckDB left out of the file just read: how many, and the first ones. */
-export async function takeRejects(connection: DuckDBConnection, relation: Relation, most: number): Promise<{ count: number; first: BadRow[] }> {
+export async function takeRejects(connection: DuckDBConnection, relation: Relation, most: number):
+Promise<{ count: number; first: BadRow[] }> {
   const [row] = await rowsOf(connection, 'select count(distinct line) from reject_errors')
   const first = await rowsOf(connection, 'select line, any_value(column_name order by byte_position), '
     + `any_value(error_message order by byte_position) from reject_errors group by line order by line limit ${most}`)
   const rows = first.map(([line, reference, message]) => {
     const column = relation.columns.find((candidate) => candidate.reference === reference)?.name
-    return { file: relation.name, line: Number(line), ...(column === undefined ? {} : { column }), reason: reasonOf(String(message)) }
+    const reason = reasonOf(String(message))
+    return { file: relation.name, line: Number(line), ...(column !== undefined && { column }), reason }
   })
   return { count: Number(row?.[0]), first: rows }
 }
@@ -86,6 +92,6 @@ function reasonOf(message: string): string {
   if (columns) return `expected ${columns[1]} columns, found ${columns[2]}`
   if (/unterminated quote/i.test(message)) return 'a quoted value does not end, or has text behind its closing quote'
   if (/invalid unicode|not utf-8/i.test(message)) return 'the text is not valid UTF-8'
-  if (/maximum line size/i.test(message)) return 'the line is longer than 16 MiB'
+  if (/maximum line size/i.test(message)) return 'the line is longer than 2 MB'
   return message.split('\n').find((text) => text.trim() !== '' && !text.includes('CSV Error on Line')) ?? message
 }

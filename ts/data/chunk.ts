@@ -2,8 +2,8 @@
 //
 // The fields read here are not part of the declared API of @duckdb/node-api; the reader's tests cover every kind.
 import {
-  DuckDBBigIntVector, DuckDBDoubleVector, DuckDBListVector, DuckDBUBigIntVector, DuckDBVarCharVector, type DuckDBDataChunk,
-  type DuckDBVector,
+  DuckDBBigIntVector, DuckDBDoubleVector, DuckDBListVector, DuckDBUBigIntVector, DuckDBVarCharVector,
+  type DuckDBDataChunk, type DuckDBVector,
 } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import type { NativeChunk, NativeColumn } from './native-batcher.js'

@@ -1,5 +1,5 @@
-// Finds compressed files that are cut off or damaged. DuckDB takes the end of the bytes for the end of the data, so a file
-// that was copied half-way would silently train on half of its rows.
+// Finds compressed files that are cut off or damaged. DuckDB takes the end of the bytes for the end of the data, so a
+// file that was copied half-way would silently train on half of its rows.
 //
 // .gz is decompressed a second time, beside the reading, for its checksum and length; .zst has a chain of block headers
 // that is followed without decompressing. A file is checked once in a process, unless it changes.
@@ -9,36 +9,40 @@ import { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
 
-const checked = new Map<string, Promise<string | undefined>>()
+// What was found, by path, size and time of change.
+const checked = new Map<string, string | undefined>()
 
-/** What is wrong with a compressed file; undefined when nothing is, or when it isn't compressed. */
-export async function damageOf(path: string): Promise<string | undefined> {
+/** What is wrong with a compressed file; undefined if nothing is, or if it isn't compressed. Rejects when aborted. */
+export async function damageOf(path: string, signal: AbortSignal): Promise<string | undefined> {
   const check = path.endsWith('.gz') ? gzipDamage : path.endsWith('.zst') ? zstdDamage : undefined
   if (!check) return undefined
   const { size, mtimeMs } = await stat(path)
   const key = `${path}\0${size}\0${mtimeMs}`
-  const known = checked.get(key) ?? check(path)
-  checked.set(key, known)
-  return known
+  if (!checked.has(key)) checked.set(key, await check(path, signal))
+  return checked.get(key)
 }
 
-async function gzipDamage(path: string): Promise<string | undefined> {
+async function gzipDamage(path: string, signal: AbortSignal): Promise<string | undefined> {
+  const bytes = createReadStream(path, { highWaterMark: 1 << 18 })
+  const gunzip = createGunzip({ chunkSize: 1 << 20 })
   const discard = new Writable({ write: (_bytes, _encoding, done) => done() })
   try {
-    await pipeline(createReadStream(path, { highWaterMark: 1 << 18 }), createGunzip({ chunkSize: 1 << 20 }), discard)
+    await pipeline(bytes, gunzip, discard, { signal })
     return undefined
   } catch (error) {
+    signal.throwIfAborted()
     const { code, message } = error as NodeJS.ErrnoException
     return code === 'Z_BUF_ERROR' ? 'the file is cut off' : `the file is damaged: ${message}`
   }
 }
 
 // RFC 8878, section 3.1: frames of a header, blocks and an optional checksum; between them skippable frames.
-async function zstdDamage(path: string): Promise<string | undefined> {
+async function zstdDamage(path: string, signal: AbortSignal): Promise<string | undefined> {
   const file = await open(path)
   try {
     const bytes = new Bytes(file)
     while (!(await bytes.atEnd())) {
+      signal.throwIfAborted()
       const magic = (await bytes.take(4)).readUInt32LE()
       if (magic === 0xfd2fb528) await skipFrame(bytes)
       else if (magic >>> 4 === 0x184d2a5) bytes.skip((await bytes.take(4)).readUInt32LE())

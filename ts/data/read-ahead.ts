@@ -1,8 +1,8 @@
 // Runs a generator ahead of its consumer by a bounded number of items.
 
 /**
- * Yields the items of `source`, which runs on while up to `most` items wait. A full buffer pauses it. Ending the returned
- * generator ends the source and waits until it has cleaned up.
+ * Yields the items of `source`, which runs on while up to `most` items wait. A full buffer pauses it. Ending the
+ * returned generator ends the source and waits until it has cleaned up.
  */
 export async function* readAhead<T>(source: AsyncIterable<T>, most: number): AsyncGenerator<T, void, undefined> {
   const ready: T[] = []

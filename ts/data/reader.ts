@@ -1,9 +1,10 @@
-// The reader: DuckDB reads and splits, native threads decode and cut batches, this file passes chunks from one to the other.
+// The reader: DuckDB reads and splits, native threads decode and cut batches, this file passes chunks from one to the
+// other.
 //
 //   fetchChunk (DuckDB's threads) ─► batcher.push (pool thread) ─► up to `readAhead` ready batches ─► consumer
 //
-// While a chunk is decoded the next one is fetched. Whoever doesn't pull batches stops the whole chain, so memory stays the
-// same however large the files are. Rows come in the order of the files, for any number of threads.
+// While a chunk is decoded the next one is fetched. Whoever doesn't pull batches stops the whole chain, so memory
+// stays the same however large the files are. Rows come in the order of the files, for any number of threads.
 import type { DuckDBDataChunk, DuckDBResult } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
@@ -17,7 +18,7 @@ import { readAhead } from './read-ahead.js'
 import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
 import { selectColumns, type WantedColumns } from './select.js'
 import type { DataSource, DenseColumn, IdColumn, LabelColumn } from './source.js'
-import type { ColumnStatistics } from './statistics.js'
+import type { Statistics } from './statistics.js'
 
 export type { BadRow } from './bad-rows.js'
 
@@ -34,7 +35,7 @@ export interface ReaderOptions {
   onBadRow: 'fail' | 'skip'
   batchSize: number
   /** Of the training data, for columns with `transform: standardize`. */
-  statistics?: ColumnStatistics | undefined
+  statistics?: Statistics | undefined
   /** Leaves out the first batches: a resumed run has trained on them. */
   skipBatches?: number | undefined
   /** Ready batches that may wait for the consumer. */
@@ -98,6 +99,7 @@ class Reader implements BatchReader {
   private readonly queries: string[]
   private readonly batcher: NativeBatcher
   private readonly batches: AsyncGenerator<NativeBatch, void, undefined>
+  private readonly checks = new AbortController()
   private closing: Promise<void> | undefined
 
   constructor(options: ReaderOptions, private readonly database: Database, private readonly relations: Relation[],
@@ -124,6 +126,7 @@ class Reader implements BatchReader {
 
   close(): Promise<void> {
     this.closing ??= (async () => {
+      this.checks.abort()
       this.database.connection.interrupt()
       await this.batches.return()
       this.database.close()
@@ -142,8 +145,7 @@ class Reader implements BatchReader {
   }
 
   private async *readRelation(relation: Relation, query: string): AsyncGenerator<NativeBatch, void, undefined> {
-    const damage = relation.path === undefined ? Promise.resolve(undefined) : damageOf(relation.path)
-    damage.catch(() => {})  // awaited below, on every way out that reports
+    const damage = damageIn(relation, this.checks.signal)
     const skipped: { n: number; bad: NativeBadRow }[] = []
     let rows = 0
     let next: Promise<DuckDBDataChunk | null> | undefined
@@ -167,19 +169,19 @@ class Reader implements BatchReader {
         }
       }
     } catch (error) {
+      if (this.closing) throw new PersiaError('PERSIA_CLOSED', 'the reader was closed')
       throw await explain(error, relation, damage)
     } finally {
       await next?.catch(() => {})
     }
-    await throwIfDamaged(relation, damage)
+    if (!this.closing) await throwIfDamaged(relation, damage)
     if (this.skip) await this.report(relation, skipped)
   }
 
   private async locate(relation: Relation, { n, bad }: { n: number; bad: NativeBadRow }): Promise<BadRow> {
     const line = await lineOf(this.database.connection, relation, n, this.skip && relation.text !== undefined)
-    return {
-      file: relation.name, line, column: bad.column, ...(bad.value === '' ? {} : { value: bad.value }), reason: bad.reason,
-    }
+    const { column, value, reason } = bad
+    return { file: relation.name, line, column, ...(value !== '' && { value }), reason }
   }
 
   /** Counts and describes the rows of a finished file that DuckDB or the batcher left out. */
@@ -204,6 +206,13 @@ function fetch(result: DuckDBResult): Promise<DuckDBDataChunk | null> {
   const chunk = result.fetchChunk().then((fetched) => (fetched && fetched.rowCount > 0 ? fetched : null))
   chunk.catch(() => {})  // whoever awaits it sees the error; nobody does when the reader stops first
   return chunk
+}
+
+/** The check of the relation's file, which runs beside the reading. */
+function damageIn(relation: Relation, signal: AbortSignal): Promise<string | undefined> {
+  const damage = relation.path === undefined ? Promise.resolve(undefined) : damageOf(relation.path, signal)
+  damage.catch(() => {})  // whoever awaits it sees the error; nobody does when the reader stops first
+  return damage
 }
 
 async function explain(error: unknown, relation: Relation, damage: Promise<string | undefined>): Promise<unknown> {
@@ -234,8 +243,11 @@ function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoment
   })
 }
 
-function denseOptions({ column, transform, missing }: DenseColumn, statistics: ColumnStatistics | undefined, collecting: boolean) {
+function denseOptions(wanted: DenseColumn, statistics: Statistics | undefined, collecting: boolean) {
+  const { column, transform, missing } = wanted
   const known = transform !== 'standardize' || collecting ? { mean: 0, stddev: 1 } : statistics?.[column]
-  if (!known) throw new PersiaError('PERSIA_USAGE', `column ${column} is standardized: its mean and stddev are needed`, { column })
+  if (!known) {
+    throw new PersiaError('PERSIA_USAGE', `column ${column} is standardized: pass its mean and stddev`, { column })
+  }
   return { name: column, transform, ...known, ...(missing === 'auto' ? {} : { missing }) }
 }

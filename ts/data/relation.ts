@@ -1,7 +1,7 @@
 // Relation: what one DuckDB query reads, a file or the user's SQL, with the names and types of its columns.
 //
-// CSV columns are declared, never sniffed: all are text under made-up names (c0, c1, …), so that neither DuckDB's guesses
-// nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
+// CSV columns are declared, never sniffed: all are text under made-up names (c0, c1, …), so that neither DuckDB's
+// guesses nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
@@ -28,11 +28,13 @@ export interface Relation {
 }
 
 /** The relations of a source in reading order, their columns read. */
-export async function openRelations(connection: DuckDBConnection, source: DataSource, baseDir: string): Promise<Relation[]> {
+export async function openRelations(connection: DuckDBConnection, source: DataSource, baseDir: string):
+Promise<Relation[]> {
   if ('sql' in source) return [await sqlRelation(connection, source.sql)]
   const relations: Relation[] = []
   for (const file of await listFiles(connection, source, baseDir)) {
-    relations.push(file.format === 'parquet' ? await parquetRelation(connection, file) : await csvRelation(connection, file, source))
+    const isParquet = file.format === 'parquet'
+    relations.push(await (isParquet ? parquetRelation(connection, file) : csvRelation(connection, file, source)))
   }
   return relations
 }
@@ -49,21 +51,26 @@ async function parquetRelation(connection: DuckDBConnection, { path, name }: Dat
 
 async function describe(connection: DuckDBConnection, from: string, name: string): Promise<RelationColumn[]> {
   try {
-    const rows = await rowsOf(connection, `describe select * from ${from}`)
-    return rows.map(([column, type]) => ({ name: column as string, type: type as string, reference: identifier(column as string) }))
+    const rows = await rowsOf(connection, `describe select * from ${from}`) as string[][]
+    return rows.map(([column = '', type = '']) => ({ name: column, type, reference: identifier(column) }))
   } catch (error) {
     throw unreadable(name, error)
   }
 }
 
-async function csvRelation(connection: DuckDBConnection, { path, name, format }: DataFile, source: FileSource): Promise<Relation> {
+async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, source: FileSource): Promise<Relation> {
+  const { path, name, format } = dataFile
   const delimiter = source.delimiter ?? (format === 'tsv' ? '\t' : ',')
   const header = source.header ?? source.columns === undefined
+  if (!header && !source.columns) {
+    throw new PersiaError('PERSIA_CONFIG_INVALID',
+      `${name} has no header line (header: false), so \`columns\` must name its columns.`, { file: name })
+  }
   const file = literal(escapeGlob(path))
-  const common = 'auto_detect = false, hive_partitioning = false, max_line_size = 16777216'
+  const common = 'auto_detect = false, hive_partitioning = false'
   // Every line as one text; blank ones are NULL.
-  const lines = `read_csv(${file}, columns = {line: 'VARCHAR'}, delim = '\u0001', quote = '', escape = '', header = false, `
-    + `nullstr = '', ignore_errors = true, ${common})`
+  const lines = `read_csv(${file}, columns = {line: 'VARCHAR'}, delim = '\u0001', quote = '', escape = '', `
+    + `header = false, nullstr = '', ignore_errors = true, ${common})`
   const names = source.columns ?? await headerOf(connection, lines, name, delimiter)
   const columns = names.map((column, i) => ({ name: column, type: 'VARCHAR', reference: `c${i}` }))
   const declared = columns.map(({ reference }) => `${reference}: 'VARCHAR'`).join(', ')
@@ -73,12 +80,13 @@ async function csvRelation(connection: DuckDBConnection, { path, name, format }:
     path,
     columns,
     text: { header, lines },
-    from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', escape = '"', `
-      + `header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
+    from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
+      + `escape = '"', header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
   }
 }
 
-async function headerOf(connection: DuckDBConnection, lines: string, name: string, delimiter: string): Promise<string[]> {
+async function headerOf(connection: DuckDBConnection, lines: string, name: string, delimiter: string):
+Promise<string[]> {
   let rows: unknown[][]
   try {
     rows = await rowsOf(connection, `select line from ${lines} limit 1`)
@@ -88,7 +96,8 @@ async function headerOf(connection: DuckDBConnection, lines: string, name: strin
   const line = rows[0]?.[0]
   if (typeof line === 'string') return splitHeader(line, delimiter)
   throw new PersiaError('PERSIA_DATA_UNREADABLE',
-    `${name} has no header line: its first line is empty. Files without one need \`columns\` beside \`path\`.`, { file: name })
+    `${name} has no header line: its first line is empty. Files without one need \`columns\` beside \`path\`.`,
+    { file: name })
 }
 
 /** The fields of a header line; quotes may hold the delimiter and doubled quotes. */
@@ -111,6 +120,8 @@ function splitHeader(line: string, delimiter: string): string[] {
 /** A failure of DuckDB that is not about one row. */
 export function unreadable(name: string, error: unknown): PersiaError {
   const message = error instanceof Error ? error.message : String(error)
-  const reason = message.split('\n').find((line) => line.trim() !== '') ?? message
+  const reason = message.includes('state machine reached an invalid state')
+    ? 'its text is not in the form of CSV; perhaps some lines end in \\r\\n and others in \\n'
+    : message.split('\n').find((line) => line.trim() !== '') ?? message
   return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`, { file: name }, { cause: error })
 }

@@ -1,7 +1,8 @@
-// The query for a relation: finds the wanted columns, checks their types, brings them into the kinds that the batcher takes.
+// The query for a relation: finds the wanted columns, checks their types, brings them into the kinds that the batcher
+// takes.
 //
-// Texts stay texts: numbers in them are read natively, with the same rules for every format. Ids are hashed over their text,
-// so an integer column of a Parquet file gives the same ids as the same values in a CSV file.
+// Texts stay texts: numbers in them are read natively, with the same rules for every format. Ids are hashed over
+// their text, so an integer column of a Parquet file gives the same ids as the same values in a CSV file.
 import { closestWord } from '../config/suggest.js'
 import { PersiaError } from '../errors.js'
 import type { Relation, RelationColumn } from './relation.js'
@@ -20,7 +21,8 @@ export function selectColumns(relation: Relation, wanted: WantedColumns, reject:
   return `select ${expressions.join(', ')} from ${relation.from(reject)}`
 }
 
-const signedIntegers = /^(TINYINT|SMALLINT|INTEGER|BIGINT|UTINYINT|USMALLINT|UINTEGER)$/
+// Those that fit into 64 bits with a sign.
+const smallIntegers = /^(TINYINT|SMALLINT|INTEGER|BIGINT|UTINYINT|USMALLINT|UINTEGER)$/
 const numbers = /^(U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)|FLOAT|DOUBLE|DECIMAL\(.*\)|BOOLEAN)$/
 const textLike = /^(VARCHAR|ENUM\(.*\)|DATE|TIME\b.*|TIMESTAMP.*|UUID)$/
 const list = /^(.*)\[\d*\]$/
@@ -29,10 +31,14 @@ function idExpression(relation: Relation, { name, encoding }: IdColumn): string 
   const column = find(relation, name)
   const element = list.exec(column.type)?.[1]
   const type = element ?? column.type
-  if (!numbers.test(type) && !textLike.test(type)) throw mistyped(relation, column, 'texts or integers, or lists of these')
-  const kind = encoding === 'hash' ? 'VARCHAR' : signedIntegers.test(type) ? 'BIGINT' : type === 'UBIGINT' ? type : 'VARCHAR'
+  if (!numbers.test(type) && !textLike.test(type)) {
+    throw mistyped(relation, column, 'texts or integers, or lists of these')
+  }
+  const kind = encoding === 'hash' ? 'VARCHAR' : integerKind(type)
   return cast(column, element === undefined ? kind : `${kind}[]`)
 }
+
+const integerKind = (type: string) => (smallIntegers.test(type) ? 'BIGINT' : type === 'UBIGINT' ? type : 'VARCHAR')
 
 function numberExpression(relation: Relation, name: string): string {
   const column = find(relation, name)

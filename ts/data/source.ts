@@ -41,7 +41,8 @@ export interface DataFile {
 }
 
 /** The files of a source, in reading order. Throws PERSIA_DATA_NOT_FOUND with the pattern that matches nothing. */
-export async function listFiles(connection: DuckDBConnection, source: FileSource, baseDir: string): Promise<DataFile[]> {
+export async function listFiles(connection: DuckDBConnection, source: FileSource, baseDir: string):
+Promise<DataFile[]> {
   const files: DataFile[] = []
   for (const pattern of source.path) {
     for (const path of await expand(connection, pattern, baseDir)) {
@@ -57,7 +58,7 @@ async function expand(connection: DuckDBConnection, pattern: string, baseDir: st
   const path = resolve(baseDir, pattern)
   if (existsSync(path)) {
     if (statSync(path).isFile()) return [path]
-    throw notFound(`${pattern} is not a file. For all files of a folder write a glob such as ${pattern}/*.csv.`, pattern)
+    throw notFound(`${pattern} is no file. For all files of a folder write a glob such as ${pattern}/*.csv.`, pattern)
   }
   const glob = isAbsolute(pattern) ? pattern : `${escapeGlob(baseDir)}/${pattern}`
   const found = await rowsOf(connection, `select file from glob(${literal(glob)})`)
@@ -74,8 +75,8 @@ function formatOf(name: string): FileFormat {
   const format = formats[ending]
   if (format) return format
   throw new PersiaError('PERSIA_CONFIG_INVALID',
-    `The format of ${name} is not clear from its ending. Expected .csv, .tsv or .parquet (.gz or .zst may follow), or \`format\` beside \`path\`.`,
-    { file: name })
+    `The format of ${name} is not clear from its ending. Expected .csv, .tsv or .parquet (.gz or .zst may follow), `
+    + 'or `format` beside `path`.', { file: name })
 }
 
 function notFound(message: string, pattern: string): PersiaError {

@@ -1,12 +1,13 @@
-// Statistics of the training data for `transform: standardize`: one pass with the reader itself, so that the same rows are
-// bad, the same values are missing and the order of summation is the file's. The same data gives the same bits.
+// Statistics of the training data for `transform: standardize`: one pass with the reader itself, so that the same
+// rows are bad, the same values are missing and the order of summation is the file's. The same data gives the same
+// bits.
 import { openRows, type ReaderOptions } from './reader.js'
 
 /** Mean and population standard deviation by dense column, over the values that are there. Plain JSON. */
-export type ColumnStatistics = Record<string, { mean: number; stddev: number }>
+export type Statistics = Record<string, { mean: number; stddev: number }>
 
 /** The statistics of the columns with `transform: standardize`; reads nothing when there are none. */
-export async function collectStatistics(options: ReaderOptions): Promise<ColumnStatistics> {
+export async function collectStatistics(options: ReaderOptions): Promise<Statistics> {
   const dense = options.dense.filter(({ transform }) => transform === 'standardize')
   if (dense.length === 0) return {}
   // Hashed ids are never bad; integer ids stay, so that rows with a bad one are left out here as in training.

@@ -15,6 +15,7 @@ export class Feeder {
   private step: number
   private resting: Promise<void> | undefined
   private stopping: Promise<void> | undefined
+  private ending: Promise<void> | undefined
   private readonly aborted: Promise<void>
 
   constructor(private readonly trainer: NativeTrainer, private readonly options: FitOptions) {
@@ -45,7 +46,23 @@ export class Feeder {
   }
 
   /** Waits until everything that was handed in is applied, or the pipeline rests because of the signal. */
-  async end(): Promise<void> {
+  end(): Promise<void> {
+    this.ending ??= quiet(this.finish())
+    return this.ending
+  }
+
+  /** As `end`, for at most so many seconds; whether it has ended. */
+  async endedWithin(seconds: number): Promise<boolean> {
+    let timer: NodeJS.Timeout | undefined
+    const waited = new Promise<boolean>((resolve) => { timer = setTimeout(resolve, seconds * 1000, false) })
+    try {
+      return await Promise.race([this.end().then(() => true), waited])
+    } finally {
+      clearTimeout(timer)
+    }
+  }
+
+  private async finish(): Promise<void> {
     if (this.stopped) return
     const drained = quiet(settling(this.trainer.drain()))
     await (this.stopping ?? this.resting)
@@ -75,7 +92,7 @@ export class Meter {
   private since = performance.now()
   private loss = Number.NaN
 
-  constructor(private readonly trainer: NativeTrainer, private readonly everySeconds: number) {
+  constructor(private readonly trainer: NativeTrainer, readonly everySeconds: number) {
     this.last = calling(() => trainer.progress())
   }
 

@@ -96,6 +96,9 @@ export class Trainer {
         if (feeder.stopped) break
         if (meter.due()) yield meter.report()
       }
+      while (!(await feeder.endedWithin(meter.everySeconds))) {
+        if (meter.due()) yield meter.report()
+      }
     } finally {
       await feeder.end()
     }

@@ -1,0 +1,33 @@
+#include "dense/layout.h"
+
+#include <algorithm>
+
+namespace persia {
+namespace {
+
+// Appends an array of `count` floats to a flat array of *size and returns where it starts.
+size_t TakeAligned(size_t* size, size_t count) {
+  constexpr size_t kLineFloats = 16;
+  const size_t begin = *size;
+  *size += (count + kLineFloats - 1) / kLineFloats * kLineFloats;
+  return begin;
+}
+
+}  // namespace
+
+Layout MakeLayout(const DenseModelConfig& config) {
+  Layout layout;
+  std::vector<uint32_t> widths = config.hidden;
+  widths.push_back(static_cast<uint32_t>(config.tasks.size()));
+  uint32_t in = config.input_width();
+  for (const uint32_t out : widths) {
+    const size_t weight = TakeAligned(&layout.size, size_t{in} * out);
+    const size_t bias = TakeAligned(&layout.size, out);
+    layout.layers.push_back({in, out, weight, bias});
+    in = out;
+  }
+  for (const uint32_t width : config.hidden) layout.widest_hidden = std::max(layout.widest_hidden, width);
+  return layout;
+}
+
+}  // namespace persia

@@ -1,0 +1,31 @@
+// Where the parameters of a feed-forward network lie: all in one flat array (weight, bias, weight, bias, …; each
+// starts on a cache line), gradients and optimizer state in arrays of the same layout. So the optimizer is one pass
+// and an all-reduce one message.
+//
+// Thread-safety: values.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "dense/dense_model.h"
+
+namespace persia {
+
+// A linear layer and where its parameters start in the flat arrays: weight (out, in), bias (out).
+struct Layer {
+  uint32_t in, out;
+  size_t weight, bias;
+};
+
+struct Layout {
+  std::vector<Layer> layers;  // the last one holds the heads, one output a task
+  size_t size = 0;            // of the flat arrays, padding included
+  uint32_t widest_hidden = 0;
+};
+
+// The layout for a valid config.
+Layout MakeLayout(const DenseModelConfig& config);
+
+}  // namespace persia

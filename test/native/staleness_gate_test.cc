@@ -1,0 +1,222 @@
+// The gate's rules over every schedule of small runs, and its waiting with real threads.
+#include "trainer/staleness_gate.h"
+
+#include <atomic>
+#include <set>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include "base/rng.h"
+
+namespace persia {
+namespace {
+
+// One pipeline of `steps` steps, reduced to its counters. Every stage is one thread that handles steps in order, so a
+// schedule is a sequence of these moves.
+enum class Move { kBeginLookup, kEndLookup, kBeginTrain, kEndTrain, kBeginApply, kEndApply, kDrain };
+constexpr Move kMoves[] = {Move::kBeginLookup, Move::kEndLookup,  Move::kBeginTrain, Move::kEndTrain,
+                           Move::kBeginApply,  Move::kEndApply, Move::kDrain};
+
+struct Model {
+  GateState gate;
+  uint64_t steps = 0;
+  uint64_t trained = 0;
+  bool applying = false;
+  std::vector<uint64_t> seen;  // for each lookup: steps applied when it started (ordered: must not depend on the schedule)
+
+  auto Key() const {
+    return std::make_tuple(gate.lookups_started, gate.lookups_done, gate.trains_started, trained, gate.applied, applying,
+                           gate.drained_to, seen);
+  }
+
+  bool Can(Move move) const {
+    switch (move) {
+      case Move::kBeginLookup: {
+        const uint64_t next = gate.lookups_started + 1;
+        return gate.lookups_started == gate.lookups_done && next <= steps && gate.MayLookup(next);
+      }
+      case Move::kEndLookup: return gate.lookups_done < gate.lookups_started;
+      case Move::kBeginTrain: {
+        const uint64_t next = gate.trains_started + 1;
+        return gate.trains_started == trained && next <= gate.lookups_done && gate.MayTrain(next);
+      }
+      case Move::kEndTrain: return trained < gate.trains_started;
+      case Move::kBeginApply: return !applying && gate.applied < trained && gate.MayApply(gate.applied + 1);
+      case Move::kEndApply: return applying;
+      case Move::kDrain: return gate.drained_to < steps;
+    }
+    return false;
+  }
+
+  void Do(Move move) {
+    switch (move) {
+      case Move::kBeginLookup:
+        ++gate.lookups_started;
+        seen.push_back(gate.applied);
+        break;
+      case Move::kEndLookup: gate.lookups_done = gate.lookups_started; break;
+      case Move::kBeginTrain: ++gate.trains_started; break;
+      case Move::kEndTrain: trained = gate.trains_started; break;
+      case Move::kBeginApply: applying = true; break;
+      case Move::kEndApply:
+        applying = false;
+        ++gate.applied;
+        break;
+      case Move::kDrain: gate.drained_to = steps; break;
+    }
+  }
+};
+
+// Visits every reachable state; `visit(model, stuck)` is called once for each.
+template <typename Visit>
+size_t Explore(const Model& start, Visit visit) {
+  std::set<decltype(start.Key())> known{start.Key()};
+  std::vector<Model> open{start};
+  while (!open.empty()) {
+    const Model model = open.back();
+    open.pop_back();
+    bool stuck = true;
+    for (Move move : kMoves) {
+      if (!model.Can(move)) continue;
+      stuck = false;
+      Model next = model;
+      next.Do(move);
+      if (known.insert(next.Key()).second) open.push_back(next);
+    }
+    visit(model, stuck);
+  }
+  return known.size();
+}
+
+Model Start(uint64_t steps, uint64_t staleness, bool ordered) {
+  Model model;
+  model.steps = steps;
+  model.gate.staleness = staleness;
+  model.gate.ordered = ordered;
+  return model;
+}
+
+}  // namespace
+
+TEST_CASE("in every schedule staleness stays within the bound and every step is applied") {
+  for (uint64_t steps = 1; steps <= 5; ++steps) {
+    for (uint64_t staleness = 0; staleness <= 4; ++staleness) {
+      for (bool ordered : {false, true}) {
+        const size_t states = Explore(Start(steps, staleness, ordered), [&](const Model& model, bool stuck) {
+          REQUIRE(model.gate.Staleness() <= staleness);
+          for (uint64_t t = 1; t <= model.seen.size(); ++t) REQUIRE(t - 1 - model.seen[t - 1] <= staleness);
+          if (stuck) REQUIRE(model.gate.applied == steps);
+        });
+        CHECK(states > steps);
+      }
+    }
+  }
+}
+
+TEST_CASE("in every ordered schedule a lookup sees exactly the steps up to its own less the bound and one") {
+  for (uint64_t staleness = 0; staleness <= 3; ++staleness) {
+    Explore(Start(5, staleness, true), [&](const Model& model, bool) {
+      for (uint64_t t = 1; t <= model.seen.size(); ++t) {
+        REQUIRE(model.seen[t - 1] == (t > staleness + 1 ? t - 1 - staleness : 0));
+      }
+    });
+  }
+}
+
+TEST_CASE("without order some schedules see fresher rows than others") {
+  std::set<std::vector<uint64_t>> outcomes;
+  Explore(Start(4, 2, false), [&](const Model& model, bool stuck) {
+    if (stuck) outcomes.insert(model.seen);
+  });
+  CHECK(outcomes.size() > 1);
+}
+
+TEST_CASE("a pause asked for in any state comes to rest at its step, in the state of an undisturbed run") {
+  for (uint64_t staleness = 0; staleness <= 3; ++staleness) {
+    for (bool ordered : {false, true}) {
+      Explore(Start(4, staleness, ordered), [&](const Model& model, bool) {
+        Model pausing = model;
+        const uint64_t at = pausing.gate.EarliestPause();
+        pausing.gate.pause_at = at;
+        Explore(pausing, [&](const Model& reached, bool stuck) {
+          REQUIRE(reached.gate.applied <= at);
+          REQUIRE(reached.gate.lookups_started <= at + staleness);
+          if (!stuck) return;
+          REQUIRE(reached.gate.Paused());
+          if (ordered) REQUIRE(reached.gate.lookups_done == std::min(at + staleness, reached.steps));
+        });
+      });
+    }
+  }
+}
+
+TEST_CASE("threads that go through the gate never exceed the bound and see the same schedule when it is ordered") {
+  constexpr uint64_t kSteps = 2000;
+  for (uint64_t staleness : {0, 1, 5}) {
+    for (bool ordered : {false, true}) {
+      StalenessGate gate(staleness, ordered);
+      std::atomic<uint64_t> looked_up{0}, trained{0}, applied{0};
+      std::vector<uint64_t> seen;
+      std::thread lookup([&] {
+        for (uint64_t t = 1; t <= kSteps; ++t) {
+          REQUIRE(gate.BeginLookup(t));
+          seen.push_back(applied.load());
+          looked_up.store(t);
+          gate.EndLookup(t);
+        }
+        gate.Drain(kSteps);
+      });
+      std::thread train([&] {
+        for (uint64_t t = 1; t <= kSteps; ++t) {
+          while (looked_up.load() < t) std::this_thread::yield();
+          REQUIRE(gate.BeginTrain(t));
+          trained.store(t);
+        }
+      });
+      for (uint64_t t = 1; t <= kSteps; ++t) {
+        while (trained.load() < t) std::this_thread::yield();
+        gate.BeginApply(t);
+        applied.store(t);
+        gate.EndApply(t);
+      }
+      lookup.join();
+      train.join();
+      CHECK(gate.most_staleness() <= staleness);
+      CHECK(gate.state().Staleness() == 0);
+      for (uint64_t t = 1; ordered && t <= kSteps; ++t) {
+        REQUIRE(seen[t - 1] == (t > staleness + 1 ? t - 1 - staleness : 0));
+      }
+    }
+  }
+}
+
+TEST_CASE("a stopped gate lets waiting stages go") {
+  StalenessGate gate(0, false);
+  REQUIRE(gate.BeginLookup(1));
+  gate.EndLookup(1);
+  std::thread waiting([&] { CHECK_FALSE(gate.BeginLookup(2)); });
+  gate.Stop();
+  waiting.join();
+  CHECK_FALSE(gate.BeginTrain(1));
+}
+
+TEST_CASE("a pause at a step that has passed is refused") {
+  StalenessGate gate(2, false);
+  for (uint64_t t = 1; t <= 3; ++t) {
+    REQUIRE(gate.BeginLookup(t));
+    gate.EndLookup(t);
+    REQUIRE(gate.BeginTrain(t));
+    gate.BeginApply(t);
+    gate.EndApply(t);
+  }
+  CHECK_FALSE(gate.RequestPause(2).has_value());
+  CHECK(gate.RequestPause(3) == 3);
+  CHECK(gate.state().Paused());
+  gate.Resume();
+  CHECK_FALSE(gate.state().Paused());
+}
+
+}  // namespace persia

@@ -1,0 +1,301 @@
+// The pipeline as a whole: learning, determinism, pauses, snapshots, failure.
+#include "trainer/trainer.h"
+
+#include <cmath>
+#include <filesystem>
+#include <future>
+#include <map>
+
+#include <doctest/doctest.h>
+#include <unistd.h>
+
+#include "base/rng.h"
+
+namespace persia {
+namespace {
+
+constexpr uint32_t kRows = 64, kDense = 3, kFeatures = 4, kDim = 8;
+
+TrainerConfig SmallConfig(uint64_t staleness, bool deterministic) {
+  TrainerConfig config;
+  std::vector<FeatureSpec> features;
+  for (uint32_t f = 0; f < kFeatures; ++f) {
+    features.push_back({"f" + std::to_string(f), f == 3 ? 2 * kDim : kDim, f == 1 ? Pooling::kMean : Pooling::kSum, f, 0, 0});
+  }
+  config.schema = *BuildFeatureSchema(features, 8);
+  for (uint32_t dim : config.schema.row_class_dims) {
+    TableOptions table;
+    table.dim = dim;
+    table.optimizer.lr = 0.1f;
+    table.optimizer.weight_bound = 10;
+    table.capacity_rows = 10'000;
+    table.seed = 5;
+    config.tables.push_back(table);
+  }
+  config.dense.embedding_width = config.schema.embedding_width;
+  config.dense.dense_count = kDense;
+  config.dense.hidden = {16, 8};
+  config.dense.tasks = {{"click", Loss::kBce, 1.0f}};
+  config.dense.optimizer.lr = 0.01f;
+  config.dense.seed = 5;
+  config.dense.threads = 1;
+  config.staleness = staleness;
+  config.deterministic = deterministic;
+  return config;
+}
+
+// A batch of its own memory, a pure function of its number; the label follows from the first feature's id.
+std::shared_ptr<const Batch> MakeBatch(uint64_t number) {
+  struct Storage {
+    Batch batch;
+    std::vector<std::vector<uint64_t>> ids;
+    std::vector<float> dense, labels;
+  };
+  auto storage = std::make_shared<Storage>();
+  Rng rng(RandomKey(number, 99));
+  storage->ids.resize(kFeatures);
+  for (uint32_t row = 0; row < kRows; ++row) {
+    for (auto& column : storage->ids) column.push_back(rng.Next() % 50);
+    for (uint32_t d = 0; d < kDense; ++d) storage->dense.push_back(static_cast<float>(rng.Uniform(-1, 1)));
+    storage->labels.push_back(storage->ids[0].back() % 3 == 0 ? 1.0f : 0.0f);
+  }
+  Batch& batch = storage->batch;
+  batch.rows = kRows;
+  batch.dense_count = kDense;
+  batch.label_count = 1;
+  for (const auto& column : storage->ids) batch.id_columns.push_back({{}, column});
+  batch.dense = storage->dense;
+  batch.labels = storage->labels;
+  return {storage, &batch};
+}
+
+// A completion to wait for.
+struct Waiter {
+  std::promise<Status> promise;
+  std::future<Status> future = promise.get_future();
+  Completion completion() {
+    return [this](Status status) { promise.set_value(std::move(status)); };
+  }
+  Status Wait() { return future.get(); }
+};
+
+Status PushAndWait(Trainer& trainer, std::shared_ptr<const Batch> batch) {
+  Waiter accepted;
+  trainer.Push(std::move(batch), accepted.completion());
+  return accepted.Wait();
+}
+
+Status DrainAndWait(Trainer& trainer) {
+  Waiter done;
+  trainer.Drain(done.completion());
+  return done.Wait();
+}
+
+void Train(Trainer& trainer, uint64_t first, uint64_t last) {
+  for (uint64_t step = first; step <= last; ++step) REQUIRE(PushAndWait(trainer, MakeBatch(step)).ok());
+}
+
+std::unique_ptr<Trainer> Make(const TrainerConfig& config) {
+  Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(config);
+  REQUIRE(trainer.ok());
+  return std::move(*trainer);
+}
+
+// Saves a paused trainer into a fresh folder; the files by name.
+struct Saved {
+  explicit Saved(Trainer& trainer) {
+    char name[] = "/tmp/persia-trainer-XXXXXX";
+    REQUIRE(mkdtemp(name) != nullptr);
+    path = name;
+    Result<std::vector<SnapshotFile>> result = trainer.Save(path);
+    REQUIRE(result.ok());
+    files = *result;
+  }
+  ~Saved() { std::filesystem::remove_all(path); }
+  std::map<std::string, uint64_t> Checksums() const {
+    std::map<std::string, uint64_t> checksums;
+    for (const SnapshotFile& file : files) checksums[file.name] = file.checksum;
+    return checksums;
+  }
+  std::string path;
+  std::vector<SnapshotFile> files;
+};
+
+std::map<std::string, uint64_t> FinalState(Trainer& trainer) {
+  REQUIRE(DrainAndWait(trainer).ok());
+  Waiter paused;
+  trainer.Pause(std::nullopt, paused.completion());
+  REQUIRE(paused.Wait().ok());
+  return Saved(trainer).Checksums();
+}
+
+}  // namespace
+
+TEST_CASE("training lowers the loss in sync and hybrid mode and respects the staleness bound") {
+  for (uint64_t staleness : {0, 4}) {
+    auto trainer = Make(SmallConfig(staleness, false));
+    Train(*trainer, 1, 20);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const double early = trainer->progress().loss_sum / 20;
+    Train(*trainer, 21, 300);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const TrainerProgress middle = trainer->progress();
+    Train(*trainer, 301, 320);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const TrainerProgress end = trainer->progress();
+    CHECK((end.loss_sum - middle.loss_sum) / 20 < 0.5 * early);
+    CHECK(end.steps == 320);
+    CHECK(end.samples == 320 * kRows);
+    CHECK(end.most_staleness <= staleness);
+    CHECK(end.staleness == 0);
+  }
+}
+
+TEST_CASE("two deterministic runs end in the same bytes, for any staleness") {
+  std::map<uint64_t, std::map<std::string, uint64_t>> states;
+  for (uint64_t staleness : {0, 1, 3}) {
+    for (int run = 0; run < 2; ++run) {
+      auto trainer = Make(SmallConfig(staleness, true));
+      Train(*trainer, 1, 40);
+      const auto state = FinalState(*trainer);
+      if (run == 0) states[staleness] = state;
+      CHECK(state == states[staleness]);
+    }
+  }
+  CHECK(states[0] != states[3]);  // staleness is real: it changes what is learnt
+}
+
+TEST_CASE("a run that was saved in the middle, at any step, ends like one that was not") {
+  for (uint64_t staleness : {0, 2, 5}) {
+    auto undisturbed = Make(SmallConfig(staleness, true));
+    Train(*undisturbed, 1, 24);
+    const auto expected = FinalState(*undisturbed);
+    for (uint64_t stop : {1, 7, 19, 24}) {
+      auto first = Make(SmallConfig(staleness, true));
+      Waiter paused;
+      first->Pause(stop, paused.completion());
+      // The pipeline looks ahead while it comes to rest, as in a run that goes on.
+      std::vector<std::unique_ptr<Waiter>> accepted;
+      for (uint64_t step = 1; step <= 24; ++step) {
+        accepted.push_back(std::make_unique<Waiter>());
+        first->Push(MakeBatch(step), accepted.back()->completion());
+      }
+      Waiter drained;
+      first->Drain(drained.completion());
+      REQUIRE(paused.Wait().ok());
+      CHECK(first->progress().steps == stop);
+      Saved saved(*first);
+
+      auto second = Make(SmallConfig(staleness, true));
+      REQUIRE(second->Restore(saved.path, saved.files).ok());
+      CHECK(second->progress().steps == stop);
+      Train(*second, stop + 1, 24);
+      CHECK(FinalState(*second) == expected);
+
+      first->Resume();
+      REQUIRE(drained.Wait().ok());
+      CHECK(FinalState(*first) == expected);
+    }
+  }
+}
+
+TEST_CASE("an invalid batch is refused alone and training goes on") {
+  auto trainer = Make(SmallConfig(2, false));
+  Train(*trainer, 1, 3);
+  auto bad = std::make_shared<Batch>(*MakeBatch(4));
+  bad->id_columns.pop_back();
+  CHECK(PushAndWait(*trainer, bad).code() == ErrorCode::kBatchInvalid);
+  Train(*trainer, 4, 6);
+  REQUIRE(DrainAndWait(*trainer).ok());
+  CHECK(trainer->progress().steps == 6);
+}
+
+TEST_CASE("a loss that is not finite stops the trainer after the steps before it were applied") {
+  TrainerConfig config = SmallConfig(3, false);
+  config.dense.optimizer.type = DenseOptimizerType::kSgd;
+  config.dense.optimizer.lr = 1e30f;  // overflows after a step or two
+  auto trainer = Make(config);
+  for (uint64_t step = 1; step <= 10; ++step) trainer->Push(MakeBatch(step), [](Status) {});
+  const Status failure = DrainAndWait(*trainer);
+  REQUIRE(failure.code() == ErrorCode::kNonFiniteLoss);
+  REQUIRE(failure.details().size() == 1);
+  const uint64_t failed = std::stoull(failure.details()[0].second);
+  CHECK(failed > 1);
+  CHECK(failure.message().find("step " + std::to_string(failed)) != std::string::npos);
+  CHECK(trainer->progress().steps == failed - 1);
+  CHECK(PushAndWait(*trainer, MakeBatch(11)).code() == ErrorCode::kNonFiniteLoss);
+  CHECK(trainer->Save("/tmp").status().code() == ErrorCode::kNonFiniteLoss);
+}
+
+TEST_CASE("prediction changes nothing and does not see ids that were never trained") {
+  auto trainer = Make(SmallConfig(0, true));
+  Train(*trainer, 1, 10);
+  REQUIRE(DrainAndWait(*trainer).ok());
+  const uint64_t rows_before = trainer->store().counters(0).rows;
+  auto unknown = std::make_shared<Batch>(*MakeBatch(11));
+  const std::vector<uint64_t> ids(kRows, 123'456'789);
+  for (IdColumn& column : unknown->id_columns) column.ids = ids;
+  std::vector<float> first, second;
+  REQUIRE(trainer->Predict(*unknown, &first).ok());
+  REQUIRE(trainer->Predict(*unknown, &second).ok());
+  CHECK(first == second);
+  CHECK(first.size() == kRows);
+  CHECK(trainer->store().counters(0).rows == rows_before);
+}
+
+TEST_CASE("prediction while training is running is safe") {
+  auto trainer = Make(SmallConfig(4, false));
+  std::thread predicting([&] {
+    std::vector<float> outputs;
+    for (int i = 0; i < 50; ++i) CHECK(trainer->Predict(*MakeBatch(1000), &outputs).ok());
+  });
+  Train(*trainer, 1, 60);
+  predicting.join();
+  CHECK(DrainAndWait(*trainer).ok());
+}
+
+TEST_CASE("a trainer that is closed in the middle ends everything that waits with PERSIA_CLOSED") {
+  auto trainer = Make(SmallConfig(1, true));
+  std::vector<std::unique_ptr<Waiter>> waiters;
+  for (uint64_t step = 1; step <= 30; ++step) {
+    waiters.push_back(std::make_unique<Waiter>());
+    trainer->Push(MakeBatch(step), waiters.back()->completion());
+  }
+  Waiter drained;
+  trainer->Drain(drained.completion());
+  trainer.reset();
+  for (auto& waiter : waiters) {
+    const ErrorCode code = waiter->Wait().code();
+    CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
+  }
+  const ErrorCode code = drained.Wait().code();
+  CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
+}
+
+TEST_CASE("saving is refused unless the trainer is paused, and a second pause too") {
+  auto trainer = Make(SmallConfig(0, false));
+  CHECK(trainer->Save("/tmp").status().code() == ErrorCode::kUsage);
+  Waiter first, second;
+  trainer->Pause(1, first.completion());
+  trainer->Pause(std::nullopt, second.completion());
+  CHECK(second.Wait().code() == ErrorCode::kUsage);
+  Train(*trainer, 1, 1);
+  CHECK(first.Wait().ok());
+}
+
+TEST_CASE("a snapshot of another model is refused with what differs") {
+  auto trainer = Make(SmallConfig(0, true));
+  Train(*trainer, 1, 3);
+  REQUIRE(DrainAndWait(*trainer).ok());
+  Waiter paused;
+  trainer->Pause(std::nullopt, paused.completion());
+  REQUIRE(paused.Wait().ok());
+  Saved saved(*trainer);
+  TrainerConfig other = SmallConfig(0, true);
+  other.dense.hidden = {16, 9};
+  const Status status = Make(other)->Restore(saved.path, saved.files);
+  CHECK(status.code() == ErrorCode::kCheckpointMismatch);
+  CHECK(status.message().find("layer.1.weight") != std::string::npos);
+}
+
+}  // namespace persia
