@@ -3,7 +3,7 @@
 #pragma once
 
 #if defined(__x86_64__)
-#define PERSIA_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#define PERSIA_TARGET_AVX2 __attribute__((target("avx2,fma")))
 #else
 #define PERSIA_TARGET_AVX2
 #endif

@@ -1,8 +1,9 @@
 #include "batch/batch.h"
 
-#include <bit>
 #include <cmath>
 #include <string>
+
+#include "base/finite.h"
 
 namespace persia {
 namespace {
@@ -58,16 +59,6 @@ Status ValidateIds(const Batch& batch, const FeatureSchema& schema) {
     return Invalid("A batch holds at most 2^32 - 1 ids, got " + std::to_string(occurrences) + ".");
   }
   return Status::Ok();
-}
-
-// Branch-free, so that the common case (all finite) runs at memory speed.
-bool AllFinite(std::span<const float> values) {
-  uint32_t found = 0;
-  for (const float value : values) {
-    const uint32_t exponent = std::bit_cast<uint32_t>(value) & 0x7f800000u;
-    found |= static_cast<uint32_t>(exponent == 0x7f800000u);
-  }
-  return found == 0;
 }
 
 // `values` is (rows, columns); `what` names it in messages: "dense", "label".

@@ -3,11 +3,12 @@
 #include <algorithm>
 #include <array>
 #include <bit>
-#include <cstring>
 #include <mutex>
 #include <utility>
 
 #include "base/aligned_buffer.h"
+#include "base/copy.h"
+#include "base/finite.h"
 #include "base/hash.h"
 #include "base/rng.h"
 #include "table/lru_rows.h"
@@ -25,26 +26,6 @@ uint32_t ShardBitsOf(uint64_t capacity_rows) {
 
 uint32_t ShardNumber(uint64_t hash, uint32_t shift) {
   return static_cast<uint32_t>(hash >> (64 - Table::kShardBits)) >> shift;
-}
-
-// Block by block with fixed sizes, because memcpy of a few KiB is very slow on some CPUs (microcoded string moves).
-void CopyFloats(const float* from, uint32_t count, float* to) {
-  constexpr uint32_t kBlock = 16;
-  uint32_t i = 0;
-  for (; i + kBlock <= count; i += kBlock) {
-    std::memcpy(to + i, from + i, kBlock * sizeof(float));
-    asm volatile("" ::: "memory");  // keeps the compiler from turning the loop into one memcpy
-  }
-  for (; i < count; ++i) to[i] = from[i];
-}
-
-bool AllFinite(const float* values, uint32_t count) {
-  uint32_t found = 0;
-  for (uint32_t i = 0; i < count; ++i) {
-    const uint32_t exponent = std::bit_cast<uint32_t>(values[i]) & 0x7f800000u;
-    found |= static_cast<uint32_t>(exponent == 0x7f800000u);
-  }
-  return found == 0;
 }
 
 }  // namespace
@@ -154,7 +135,7 @@ void Table::Gather(std::span<const uint64_t> signs, LookupMode mode, uint64_t re
       if (row == nullptr) {
         std::fill_n(to, options_.dim, 0.0f);
       } else {
-        CopyFloats(row, options_.dim, to);
+        CopyFloats(to, row, options_.dim);
       }
     });
   }
@@ -187,7 +168,7 @@ void Table::Apply(std::span<const uint64_t> signs, const float* gradients) {
       const float* gradient = gradients + probe.position * options_.dim;
       if (slot == kNoSlot) {
         ++shard.counts.missed_updates;
-      } else if (!AllFinite(gradient, options_.dim)) {
+      } else if (!AllFinite({gradient, options_.dim})) {
         ++shard.counts.non_finite_skipped;
       } else {
         optimizer_.Apply(shard.rows.row(slot), gradient);
@@ -202,7 +183,7 @@ bool Table::Read(uint64_t sign, float* row) const {
   std::lock_guard lock(shard.mutex);
   const uint32_t slot = shard.rows.Find(sign, hash);
   if (slot == kNoSlot) return false;
-  CopyFloats(shard.rows.row(slot), row_width(), row);
+  CopyFloats(row, shard.rows.row(slot), row_width());
   return true;
 }
 
@@ -217,7 +198,7 @@ void Table::Write(uint64_t sign, const float* row) {
   } else {
     shard.rows.Touch(slot);
   }
-  CopyFloats(row, row_width(), shard.rows.row(slot));
+  CopyFloats(shard.rows.row(slot), row, row_width());
 }
 
 bool Table::Erase(uint64_t sign) {

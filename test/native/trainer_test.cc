@@ -69,6 +69,13 @@ std::shared_ptr<const Batch> MakeBatch(uint64_t number) {
   return {storage, &batch};
 }
 
+// A batch to change, on the memory of another.
+std::shared_ptr<Batch> CopyOf(std::shared_ptr<const Batch> source) {
+  auto copy = std::make_shared<Batch>(*source);
+  copy->owner = std::move(source);
+  return copy;
+}
+
 // A completion to wait for.
 struct Waiter {
   std::promise<Status> promise;
@@ -202,7 +209,7 @@ TEST_CASE("a run that was saved in the middle, at any step, ends like one that w
 TEST_CASE("an invalid batch is refused alone and training goes on") {
   auto trainer = Make(SmallConfig(2, false));
   Train(*trainer, 1, 3);
-  auto bad = std::make_shared<Batch>(*MakeBatch(4));
+  auto bad = CopyOf(MakeBatch(4));
   bad->id_columns.pop_back();
   CHECK(PushAndWait(*trainer, bad).code() == ErrorCode::kBatchInvalid);
   Train(*trainer, 4, 6);
@@ -232,7 +239,7 @@ TEST_CASE("prediction changes nothing and does not see ids that were never train
   Train(*trainer, 1, 10);
   REQUIRE(DrainAndWait(*trainer).ok());
   const uint64_t rows_before = trainer->store().counters(0).rows;
-  auto unknown = std::make_shared<Batch>(*MakeBatch(11));
+  auto unknown = CopyOf(MakeBatch(11));
   const std::vector<uint64_t> ids(kRows, 123'456'789);
   for (IdColumn& column : unknown->id_columns) column.ids = ids;
   std::vector<float> first, second;

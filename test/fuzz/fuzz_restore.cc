@@ -1,0 +1,137 @@
+// Fuzz target of Trainer::Restore: a snapshot whose files are intact but whose contents are anything is taken or refused,
+// and a trainer that took it can predict.
+//
+// An input is the number of a file of the snapshot and that file's payload; the other files are right. The mutator turns
+// an empty input into a right one, so no seeds are needed.
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <filesystem>
+#include <future>
+#include <vector>
+
+#include <unistd.h>
+
+#include "base/rng.h"
+#include "trainer/trainer.h"
+
+extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t bytes, size_t most_bytes);
+
+namespace persia {
+namespace {
+
+constexpr uint32_t kRows = 4, kDim = 2;
+constexpr SnapshotKind kKinds[] = {SnapshotKind::kPipeline, SnapshotKind::kDense, SnapshotKind::kEmbedding};
+
+std::unique_ptr<Trainer> MakeTrainer() {
+  TrainerConfig config;
+  config.schema = *BuildFeatureSchema({{"id", kDim, Pooling::kSum, 0, 0, 0}}, 8);
+  config.tables.resize(1);
+  config.tables[0].dim = kDim;
+  config.tables[0].capacity_rows = 64;
+  config.dense.embedding_width = config.schema.embedding_width;
+  config.dense.hidden = {2};
+  config.dense.tasks = {{"click", Loss::kBce, 1.0f}};
+  config.dense.threads = 1;
+  config.staleness = 2;
+  config.deterministic = true;
+  return std::move(*Trainer::Create(config));
+}
+
+struct SampleBatch {
+  std::vector<uint64_t> ids = {1, 2, 3, 1};
+  std::vector<float> labels = {0, 1, 0, 1};
+  Batch batch;
+  SampleBatch() {
+    batch.rows = kRows;
+    batch.label_count = 1;
+    batch.id_columns = {{{}, ids}};
+    batch.labels = labels;
+  }
+};
+
+// A folder with the snapshot of a trainer in the middle of its work, and the payloads of its files.
+struct Snapshot {
+  std::string folder = "/dev/shm/persia-fuzz-XXXXXX";
+  std::vector<SnapshotFile> files;
+  std::vector<std::vector<uint8_t>> payloads;
+
+  Snapshot() {
+    PERSIA_CHECK(mkdtemp(folder.data()) != nullptr);
+    Save();
+    for (size_t i = 0; i < files.size(); ++i) payloads.push_back(ReadPayload(folder + "/" + files[i].name, kKinds[i]));
+  }
+  ~Snapshot() { std::filesystem::remove_all(folder); }
+
+  SnapshotFile Replace(size_t i, const uint8_t* payload, size_t bytes) const {
+    std::filesystem::remove(folder + "/" + files[i].name);
+    SnapshotWriter writer(folder, files[i].name, kKinds[i]);
+    writer.Bytes(payload, bytes);
+    return *writer.Finish();
+  }
+
+ private:
+  void Save() {
+    const SampleBatch sample;
+    const std::shared_ptr<const Batch> batch(std::shared_ptr<void>(), &sample.batch);
+    auto trainer = MakeTrainer();
+    std::promise<Status> paused;
+    trainer->Pause(2, [&](Status status) { paused.set_value(std::move(status)); });
+    for (int step = 1; step <= 4; ++step) {
+      std::promise<Status> accepted;
+      trainer->Push(batch, [&](Status status) { accepted.set_value(std::move(status)); });
+      PERSIA_CHECK(accepted.get_future().get().ok());
+    }
+    PERSIA_CHECK(paused.get_future().get().ok());
+    files = *trainer->Save(folder);
+    PERSIA_CHECK(files.size() == std::size(kKinds));
+  }
+
+  static std::vector<uint8_t> ReadPayload(const std::string& path, SnapshotKind kind) {
+    auto reader = SnapshotReader::Open(path, kind);
+    std::vector<uint8_t> payload;
+    for (uint8_t byte; reader->Bytes(&byte, 1).ok();) payload.push_back(byte);
+    return payload;
+  }
+};
+
+const Snapshot& Base() {
+  static const Snapshot snapshot;
+  return snapshot;
+}
+
+void CheckInput(const uint8_t* data, size_t bytes) {
+  if (bytes == 0) return;
+  const Snapshot& base = Base();
+  const size_t i = data[0] % base.files.size();
+  std::vector<SnapshotFile> files = base.files;
+  files[i] = base.Replace(i, data + 1, bytes - 1);
+
+  auto trainer = MakeTrainer();
+  const bool same = std::equal(data + 1, data + bytes, base.payloads[i].begin(), base.payloads[i].end());
+  const Status restored = trainer->Restore(base.folder, files);
+  PERSIA_CHECK(restored.ok() || !same);
+  if (restored.ok()) {
+    std::vector<float> outputs;
+    PERSIA_CHECK(trainer->Predict(SampleBatch().batch, &outputs).ok());
+    PERSIA_CHECK(outputs.size() == kRows);
+  }
+  base.Replace(i, base.payloads[i].data(), base.payloads[i].size());
+}
+
+}  // namespace
+}  // namespace persia
+
+extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t bytes, size_t most_bytes, unsigned int seed) {
+  const auto& payloads = persia::Base().payloads;
+  const auto& payload = payloads[seed % payloads.size()];
+  if (bytes > 1 || payload.size() >= most_bytes) return LLVMFuzzerMutate(data, bytes, most_bytes);
+  data[0] = static_cast<uint8_t>(seed % payloads.size());
+  std::memcpy(data + 1, payload.data(), payload.size());
+  return payload.size() + 1;
+}
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
+  persia::CheckInput(data, bytes);
+  return 0;
+}
