@@ -1,0 +1,290 @@
+// The public API: training from batches of one's own, prediction, saving and loading, the event loop.
+import { createHash } from 'node:crypto'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
+import { Batch, PersiaError, Trainer, hashId } from 'persia'
+import t, { type Test } from 'tap'
+import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
+
+function folder(t: Test): string {
+  const path = mkdtempSync(join(tmpdir(), 'persia-trainer-'))
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+/** The bytes of a checkpoint, as one hash a file. */
+function contents(directory: string): Record<string, string> {
+  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
+    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
+}
+
+const rejected = (promise: Promise<unknown>) => promise.then(() => undefined, (error: unknown) => error as PersiaError)
+
+t.test('fit learns, reports and respects the staleness bound', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  const before = await trainer.evaluate(batches(10, 5000))
+  const reports = await drained(trainer.fit(batches(400), { reportEverySeconds: 0.01 }))
+  const last = reports.at(-1)!
+  t.equal(last.step, 400)
+  t.equal(last.samples, 400 * 64)
+  t.equal(last.staleness, 0, 'nothing is in flight at the end')
+  t.ok(reports.every(({ staleness }) => staleness <= 3))
+  t.ok(trainer.mostStaleness <= 3)
+  const after = await trainer.evaluate(batches(10, 5000))
+  t.equal(after.samples, 640)
+  t.ok(before.auc['click']! < 0.7 && after.auc['click']! > 0.99, `AUC ${before.auc['click']} to ${after.auc['click']}`)
+  t.ok(after.logloss['click']! < before.logloss['click']!)
+})
+
+t.test('single steps train too, and give the loss of their batch', async (t) => {
+  await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync' })
+  const first = await trainer.step(makeBatch(0))
+  t.equal(first.step, 1)
+  t.ok(Math.abs(first.loss - Math.log(2)) < 0.1, `an untrained model's loss is about ln 2: ${first.loss}`)
+  for (let i = 1; i < 100; i++) await trainer.step(makeBatch(i))
+  t.ok((await trainer.step(makeBatch(100))).loss < first.loss / 2)
+  t.equal(trainer.steps, 101)
+  t.ok(trainer.counters().every(({ rows, missedUpdates }) => rows > 0 && missedUpdates === 0))
+})
+
+t.test('deterministic runs end in the same bytes', async (t) => {
+  const run = folder(t)
+  for (const name of ['a', 'b']) {
+    await using trainer = await Trainer.create({ ...smallConfig, deterministic: true })
+    await drained(trainer.fit(batches(50)))
+    await trainer.save(join(run, name, '50'))
+  }
+  t.same(contents(join(run, 'a', '50')), contents(join(run, 'b', '50')))
+})
+
+t.test('a deterministic run that is stopped by a signal, saved, loaded and continued ends like one that was not', async (t) => {
+  const run = folder(t)
+  const config = { ...smallConfig, deterministic: true }
+  {
+    await using trainer = await Trainer.create(config)
+    await drained(trainer.fit(batches(60)))
+    await trainer.save(join(run, 'whole', '60'))
+  }
+  for (const stopAfter of [1, 17, 40]) {
+    const stop = new AbortController()
+    const saved = join(run, `stopped-${stopAfter}`, 'checkpoint')
+    function* stopping() {
+      for (let i = 0; i < 60; i++) {
+        if (i === stopAfter) stop.abort()
+        yield makeBatch(i)
+      }
+    }
+    {
+      await using trainer = await Trainer.create(config)
+      await drained(trainer.fit(stopping(), { signal: stop.signal }))
+      t.ok(trainer.steps < 60, `stopped after step ${trainer.steps}`)
+      await trainer.save(saved)
+    }
+    const { trainer } = await Trainer.load(saved, config)
+    await drained(trainer.fit(batches(60 - trainer.steps, trainer.steps)))
+    await trainer.save(join(run, `resumed-${stopAfter}`, '60'))
+    await trainer.close()
+    t.same(contents(join(run, `resumed-${stopAfter}`, '60')), contents(join(run, 'whole', '60')))
+  }
+})
+
+t.test('periodic saving does not change what is learnt', async (t) => {
+  const run = folder(t)
+  const config = { ...smallConfig, deterministic: true }
+  for (const everySteps of [0, 7]) {
+    await using trainer = await Trainer.create(config)
+    let saves = 0
+    await drained(trainer.fit(batches(30), {
+      checkpoint: { everySteps, save: () => { saves++; return trainer.savePaused(join(run, 'periodic', String(trainer.steps)), {}) } },
+    }))
+    t.equal(saves, everySteps === 0 ? 0 : 4)
+    await trainer.save(join(run, String(everySteps), '30'))
+  }
+  t.same(contents(join(run, '7', '30')), contents(join(run, '0', '30')))
+  t.same(readdirSync(join(run, 'periodic')).sort(), ['14', '21', '28', '7', 'latest'])
+  const { trainer } = await Trainer.load(join(run, 'periodic', '21'))
+  t.equal(trainer.steps, 21)
+  await drained(trainer.fit(batches(9, 21)))
+  await trainer.save(join(run, 'continued', '30'))
+  await trainer.close()
+  t.same(contents(join(run, 'continued', '30')), contents(join(run, '0', '30')))
+})
+
+t.test('a loaded model predicts what the saved one did', async (t) => {
+  const run = folder(t)
+  await using trainer = await Trainer.create(smallConfig)
+  await drained(trainer.fit(batches(50)))
+  const expected = await trainer.predict(makeBatch(900))
+  await trainer.save(join(run, '50'))
+  const { trainer: loaded, manifest } = await Trainer.load(join(run, '50'))
+  t.same(await loaded.predict(makeBatch(900)), expected)
+  t.equal(manifest.step, 50)
+  await loaded.close()
+})
+
+t.test('saving over a checkpoint replaces it whole', async (t) => {
+  const run = folder(t)
+  await using trainer = await Trainer.create(smallConfig)
+  await trainer.step(makeBatch(0))
+  await trainer.save(join(run, 'x'))
+  const before = contents(join(run, 'x'))
+  await trainer.step(makeBatch(1))
+  await trainer.save(join(run, 'x'))
+  t.not(contents(join(run, 'x'))['dense.bin'], before['dense.bin'])
+  t.same(readdirSync(run).sort(), ['latest', 'x'])
+})
+
+t.test('a damaged checkpoint is refused with the file, and the last good one is named', async (t) => {
+  const run = folder(t)
+  await using trainer = await Trainer.create(smallConfig)
+  for (const step of [1, 2]) {
+    await trainer.step(makeBatch(step))
+    await trainer.save(join(run, String(step)))
+  }
+  for (const name of ['manifest.json', 'dense.bin', 'embedding-0.bin', 'embedding-1.bin', 'pipeline.bin']) {
+    const path = join(run, '2', name)
+    const good = readFileSync(path)
+    const bad = Buffer.from(good)
+    bad[Math.floor(bad.length / 2)]! ^= 4
+    writeFileSync(path, bad)
+    const error = await rejected(Trainer.load(join(run, '2')))
+    t.equal(error?.code, 'PERSIA_CHECKPOINT_DAMAGED', name)
+    t.match(error?.message, path)
+    t.equal(error?.details['lastGood'], join(run, '1'))
+    writeFileSync(path, good)
+  }
+  rmSync(join(run, '2', 'dense.bin'))
+  t.match(await rejected(Trainer.load(join(run, '2'))), { code: 'PERSIA_CHECKPOINT_DAMAGED' })
+  t.match(await rejected(Trainer.load(join(run, 'none'))), { code: 'PERSIA_CHECKPOINT_NOT_FOUND' })
+})
+
+t.test('a checkpoint of another model is refused with what differs', async (t) => {
+  const run = folder(t)
+  await using trainer = await Trainer.create(smallConfig)
+  await trainer.save(join(run, '0'))
+  const other = { ...smallConfig, features: { defaults: { dim: 4 }, columns: { user: null, item: { dim: 16 } } } }
+  const error = await rejected(Trainer.load(join(run, '0'), other))
+  t.equal(error?.code, 'PERSIA_CHECKPOINT_MISMATCH')
+  t.match(error?.message, 'features.columns.item.dim: 8 in the checkpoint, 16 in the config')
+})
+
+t.test('the event loop stays free while a long step trains', async (t) => {
+  await using trainer = await Trainer.create({ ...smallConfig, threads: 0, model: { hidden: [2048, 2048] } })
+  const big = makeBatch(0, 2048)
+  await trainer.step(big)
+  let ticks = 0
+  const timer = setInterval(() => ticks++, 1)
+  const started = performance.now()
+  let steps = 0
+  while (performance.now() - started < 500) {
+    await trainer.step(big)
+    steps++
+  }
+  const elapsed = performance.now() - started
+  clearInterval(timer)
+  // A blocked loop would tick once a step at most.
+  t.ok(ticks > 3 * steps, `${ticks} ticks of a 1 ms timer in ${elapsed.toFixed(0)} ms, ${steps} steps`)
+})
+
+t.test('batches of wrong shape are refused by name and the trainer goes on', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  const ids = { user: new BigUint64Array(2), item: new BigUint64Array(2) }
+  const [dense, labels] = [new Float32Array(2), new Float32Array(2)]
+  const step = (source: object) => rejected((async () => trainer.step(Batch.from(source as never)))())
+  const cases: [object, RegExp][] = [
+    [{ ids: {}, dense, labels }, /at least one id column/],
+    [{ ids: { user: ids.user }, dense, labels }, /no id column item/],
+    [{ ids: { ...ids, item: new BigUint64Array(3) }, dense, labels }, /ids.item has 3 samples, the first id column 2/],
+    [{ ids: { ...ids, item: [1n, 2n] }, dense, labels }, /ids.item must be a BigUint64Array/],
+    [{ ids: { ...ids, item: { ids: new BigUint64Array(1), offsets: Uint32Array.of(0, 1, 5) } }, dense, labels }, /item/],
+    [{ ids: { ...ids, item: { ids: new BigUint64Array(5), offsets: Uint32Array.of(0, 6, 5) } }, dense, labels }, /item/],
+    [{ ids, labels }, /no dense, the model needs x/],
+    [{ ids, dense: new Float32Array(3), labels }, /dense has 3 values, expected 2 samples × 1 columns/],
+    [{ ids, dense: { y: dense }, labels }, /dense.x must be a Float32Array/],
+    [{ ids, dense: Float32Array.of(1, Number.NaN), labels }, /sample 1, column 0/],
+    [{ ids, dense }, /no labels, the model needs click/],
+    [{ ids, dense, labels: Float32Array.of(0, Number.POSITIVE_INFINITY) }, /label/],
+  ]
+  for (const [source, message] of cases) t.match(await step(source), { code: 'PERSIA_BATCH_INVALID', message })
+  t.equal(trainer.steps, 0)
+  t.equal((await trainer.step(Batch.from({ ids, dense: { x: dense }, labels: { click: labels } }))).step, 1)
+})
+
+t.test('an Arrow record batch trains like the same typed arrays', async (t) => {
+  const users = [1n, 2n, 3n, 4n]
+  const items = [[7n], [], [8n, 9n], [7n]]
+  const fields = {
+    user: vectorFromArray(users, new Uint64()),
+    item: vectorFromArray(items, new List(new Field('item', new Uint64(), false))),
+    x: vectorFromArray([0.5, 1, 1.5, 2], new Float32()),
+    click: vectorFromArray([0, 1, 0, 1], new Float32()),
+  }
+  const schema = new Schema(Object.entries(fields).map(([name, { type }]) => new Field(name, type, false)))
+  const struct = makeData({
+    type: new Struct(schema.fields), length: 4, nullCount: 0, children: Object.values(fields).map(({ data }) => data[0]!) as never,
+  })
+  const arrays = Batch.from({
+    ids: { user: BigUint64Array.from(users), item: { ids: BigUint64Array.from(items.flat()), offsets: Uint32Array.of(0, 1, 1, 3, 4) } },
+    dense: Float32Array.of(0.5, 1, 1.5, 2),
+    labels: Float32Array.of(0, 1, 0, 1),
+  })
+  const whole = new RecordBatch(schema, struct as never)
+  const losses: number[] = []
+  for (const batch of [arrays, Batch.from(whole), Batch.from(whole.slice(1, 4))]) {
+    await using trainer = await Trainer.create(smallConfig)
+    losses.push((await trainer.step(batch)).loss)
+  }
+  t.equal(losses[0], losses[1])
+  t.ok(Number.isFinite(losses[2]!), 'a slice, whose offsets do not start at 0')
+  const nulls = tableFromArrays({ user: [1n, null] }).batches[0]!
+  t.throws(() => Batch.from(nulls), { code: 'PERSIA_BATCH_INVALID', message: /nulls/ })
+})
+
+t.test('a closed trainer says so, and closing again is fine', async (t) => {
+  const trainer = await Trainer.create(smallConfig)
+  await trainer.close()
+  await trainer.close()
+  t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_CLOSED' })
+  t.throws(() => trainer.counters(), { code: 'PERSIA_CLOSED' })
+})
+
+t.test('a dataset that throws ends fit with its error, after what was handed in', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  function* failing() {
+    yield* batches(5)
+    throw new Error('disk on fire')
+  }
+  t.match(await rejected(drained(trainer.fit(failing()))), { message: 'disk on fire' })
+  t.equal(trainer.steps, 5)
+})
+
+t.test('breaking out of fit applies what was handed in', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  for await (const report of trainer.fit(batches(1000), { reportEverySeconds: 0 })) {
+    if (report.step >= 3) break
+  }
+  const steps = trainer.steps
+  t.ok(steps >= 3 && steps < 1000)
+  t.equal((await trainer.step(makeBatch(0))).step, steps + 1)
+})
+
+t.test('saving inside a running fit works in every mode', async (t) => {
+  const run = folder(t)
+  for (const deterministic of [false, true]) {
+    await using trainer = await Trainer.create({ ...smallConfig, deterministic })
+    let saved = 0
+    for await (const report of trainer.fit(batches(40), { reportEverySeconds: 0 })) {
+      if (report.step < 40 && saved < 3) await trainer.save(join(run, String(deterministic), String(++saved)))
+    }
+    t.equal(trainer.steps, 40)
+    t.ok(saved > 0)
+  }
+})
+
+t.test('text ids hash to XXH64 of their bytes', async (t) => {
+  t.equal(hashId(''), 0xef46db3751d8e999n)
+  t.equal(hashId('a'), 0xd24ec4f1a98c6e5bn)
+  t.equal(hashId('日本'), hashId(Buffer.from('日本').toString('utf8')))
+})
