@@ -2,11 +2,11 @@
 //
 //   npm run bench -- [NAME] [--smoke] [--out FILE]
 //
-// NAME picks benchmarks whose name or file contains it (dense, table, prepare, …). A full run repeats each benchmark,
+// NAME picks the benchmarks whose name or source file contains it (dense, embedding, gather, …). A full run repeats each benchmark,
 // interleaved with the others, and reports median and spread; with --out every result is appended to FILE as a JSON line
 // with machine and commit. --smoke runs each once, shortly, to see that it works, and ends with a tally.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -43,10 +43,15 @@ function build() {
 /** The names of the benchmarks to run; ends the process when there are none. */
 function chosen() {
   const all = execFileSync(program, ['--benchmark_list_tests=true'], { encoding: 'utf8' }).trim().split('\n')
-  const matching = all.filter((benchmark) => benchmark.toLowerCase().includes(name.toLowerCase()))
+  const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(name.toLowerCase()))
   if (matching.length > 0) return matching
   console.error(`no benchmark is called ${name}; there are ${all.join(', ')}`)
   process.exit(2)
+}
+
+function sourceOf(benchmark) {
+  const registration = `BENCHMARK(${benchmark.split('/')[0]})`
+  return readdirSync('bench/micro').find((file) => readFileSync(join('bench/micro', file), 'utf8').includes(registration))
 }
 
 /** Runs the program, which shows a table meanwhile, and returns its report. */

@@ -6,7 +6,6 @@ export default async function * report(events) {
   const tally = { passed: 0, failed: 0, skipped: 0 }
   for await (const { type, data } of events) {
     if (type === 'test:stderr' || type === 'test:stdout') yield data.message
-    if (type === 'test:diagnostic' && data.level === 'error') yield `${data.message}\n`
     if (type !== 'test:pass' && type !== 'test:fail') continue
     const outcome = outcomeOf(type, data)
     if (data.nesting === 0 || outcome === 'skipped') tally[outcome]++

@@ -55,11 +55,15 @@ void StalenessGate::Drain(uint64_t last_step) {
 }
 
 std::optional<uint64_t> StalenessGate::RequestPause(std::optional<uint64_t> at) {
-  std::lock_guard lock(mutex_);
-  const uint64_t earliest = state_.EarliestPause();
-  if (at && *at < earliest) return std::nullopt;
-  state_.pause_at = at ? *at : earliest;
-  return state_.pause_at;
+  {
+    std::lock_guard lock(mutex_);
+    const uint64_t earliest = state_.EarliestPause();
+    if (at && *at < earliest) return std::nullopt;
+    state_.pause_at = at ? *at : earliest;
+    at = state_.pause_at;
+  }
+  changed_.notify_all();  // a later step than that of an earlier pause lets the stages go on
+  return at;
 }
 
 void StalenessGate::Resume() {

@@ -76,6 +76,7 @@ class StalenessGate {
   void Drain(uint64_t last_step);
 
   // Asks for a pause after step `at`, or as soon as possible; returns the step, or nothing when `at` is behind already.
+  // Replaces an earlier pause: from there the pipeline goes on to the new one.
   std::optional<uint64_t> RequestPause(std::optional<uint64_t> at);
   void Resume();
 

@@ -73,8 +73,9 @@ class Trainer {
   // `done` runs when every batch pushed before is applied.
   void Drain(Completion done);
 
-  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. One pause at a time;
-  // kUsage when `at` has passed. Batches may and, in deterministic mode, must still be pushed: see StalenessGate.
+  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. A pipeline at rest goes
+  // on to the next pause or with Resume. kUsage when `at` has passed or a pause is under way. Batches may and, in
+  // deterministic mode, must still be pushed: see StalenessGate.
   void Pause(std::optional<uint64_t> at, Completion paused);
   void Resume();
 

@@ -90,26 +90,35 @@ t.test('a deterministic run that is stopped by a signal, saved, loaded and conti
   }
 })
 
-t.test('periodic saving does not change what is learnt', async (t) => {
+t.test('periodic saving, also more often than the bound, does not change what is learnt', async (t) => {
   const run = folder(t)
   const config = { ...smallConfig, deterministic: true }
-  for (const everySteps of [0, 7]) {
+  const trained = async (everySteps: number) => {
     await using trainer = await Trainer.create(config)
-    let saves = 0
-    await drained(trainer.fit(batches(30), {
-      checkpoint: { everySteps, save: () => { saves++; return trainer.savePaused(join(run, 'periodic', String(trainer.steps)), {}) } },
-    }))
-    t.equal(saves, everySteps === 0 ? 0 : 4)
-    await trainer.save(join(run, String(everySteps), '30'))
+    const save = () => trainer.savePaused(join(run, `every-${everySteps}`, String(trainer.steps)), {})
+    await drained(trainer.fit(batches(30), { checkpoint: { everySteps, save } }))
+    await trainer.save(join(run, `final-${everySteps}`, '30'))
+    return contents(join(run, `final-${everySteps}`, '30'))
   }
-  t.same(contents(join(run, '7', '30')), contents(join(run, '0', '30')))
-  t.same(readdirSync(join(run, 'periodic')).sort(), ['14', '21', '28', '7', 'latest'])
-  const { trainer } = await Trainer.load(join(run, 'periodic', '21'))
-  t.equal(trainer.steps, 21)
-  await drained(trainer.fit(batches(9, 21)))
-  await trainer.save(join(run, 'continued', '30'))
-  await trainer.close()
-  t.same(contents(join(run, 'continued', '30')), contents(join(run, '0', '30')))
+  const undisturbed = await trained(0)
+  for (const everySteps of [1, 2, 7]) {
+    t.same(await trained(everySteps), undisturbed)
+    const steps = readdirSync(join(run, `every-${everySteps}`)).filter((name) => name !== 'latest')
+    t.equal(steps.length, Math.floor(30 / everySteps))
+    for (const step of steps.map(Number)) {
+      const { trainer } = await Trainer.load(join(run, `every-${everySteps}`, String(step)))
+      await drained(trainer.fit(batches(30 - step, step)))
+      await trainer.save(join(run, 'continued', '30'))
+      await trainer.close()
+      t.same(contents(join(run, 'continued', '30')), undisturbed, `from step ${step}`)
+    }
+  }
+})
+
+t.test('a failed periodic save ends fit with its error', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  const save = () => Promise.reject(new Error('no space left'))
+  t.match(await rejected(drained(trainer.fit(batches(50), { checkpoint: { everySteps: 10, save } }))), { message: 'no space left' })
 })
 
 t.test('a loaded model predicts what the saved one did', async (t) => {

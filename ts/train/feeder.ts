@@ -13,6 +13,8 @@ export class Feeder {
   /** The pipeline rests because of the signal; nothing more is to be pushed. */
   stopped = false
   private step: number
+  /** Steps at which the pipeline has still to rest, the one under way included. */
+  private restSteps: number[] = []
   private resting: Promise<void> | undefined
   private stopping: Promise<void> | undefined
   private ending: Promise<void> | undefined
@@ -28,21 +30,42 @@ export class Feeder {
   }
 
   async push(batch: NativeBatch): Promise<void> {
-    this.step++
-    const { checkpoint, signal } = this.options
-    if (checkpoint && checkpoint.everySteps > 0 && this.step % checkpoint.everySteps === 0 && !this.stopping) {
-      await this.resting
-      this.resting = quiet(this.rest(this.step, checkpoint.save))
-    }
+    this.scheduleRest(++this.step)
     const pushed = quiet(settling(this.trainer.push(batch)))
     await Promise.race([pushed, this.aborted])
-    if (!signal?.aborted) return
-    if (this.resting) {
-      await Promise.race([pushed, this.resting])
-    } else {
-      this.stopping ??= quiet(settling(this.trainer.pause()).then(() => { this.stopped = true }))
-      await Promise.race([pushed, this.stopping])
+    if (this.options.signal?.aborted) await Promise.race([pushed, this.stop()])
+  }
+
+  private scheduleRest(step: number): void {
+    const { checkpoint } = this.options
+    if (!checkpoint || checkpoint.everySteps === 0 || step % checkpoint.everySteps !== 0 || this.stopping) return
+    this.restSteps.push(step)
+    this.resting ??= quiet(this.rest(checkpoint.save))
+  }
+
+  /** Saves at each scheduled step; between two of them the pipeline goes on by itself. */
+  private async rest(save: () => Promise<unknown>): Promise<void> {
+    try {
+      for (let [step] = this.restSteps; step !== undefined; [step] = this.restSteps) {
+        await settling(this.trainer.pause(step))
+        await save()
+        this.restSteps.shift()
+      }
+    } finally {
+      this.trainer.resume()
     }
+    this.resting = undefined
+  }
+
+  /** Brings the pipeline to rest for good, after the save under way. */
+  private stop(): Promise<void> {
+    this.restSteps.splice(1)
+    this.stopping ??= quiet((async () => {
+      await this.resting
+      await settling(this.trainer.pause())
+      this.stopped = true
+    })())
+    return this.stopping
   }
 
   /** Waits until everything that was handed in is applied, or the pipeline rests because of the signal. */
@@ -67,16 +90,6 @@ export class Feeder {
     const drained = quiet(settling(this.trainer.drain()))
     await (this.stopping ?? this.resting)
     if (!this.stopped) await drained
-  }
-
-  private async rest(step: number, save: () => Promise<unknown>): Promise<void> {
-    await settling(this.trainer.pause(step))
-    try {
-      await save()
-    } finally {
-      this.trainer.resume()
-      this.resting = undefined
-    }
   }
 }
 

@@ -1,0 +1,198 @@
+// The command line on real data: the contracts of output, exit codes, checkpoints and interruption.
+import { spawn, spawnSync } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+
+t.setTimeout(120_000)
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
+const main = join(root, 'dist', 'cli', 'main.js')
+const adult = join(root, 'examples', 'adult-income', 'persia.yml')
+
+function folder(t: Test): string {
+  const path = mkdtempSync(join(tmpdir(), 'persia-cli-'))
+  t.teardown(() => rmSync(path, { recursive: true, force: true }))
+  return path
+}
+
+interface Outcome { status: number | null; stdout: string; stderr: string; events: Record<string, never>[] }
+
+function persia(args: string[], cwd?: string): Outcome {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', cwd })
+  return { status, stdout, stderr, events: eventsOf(stdout) }
+}
+
+const eventsOf = (stdout: string) => stdout.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Record<string, never>)
+
+/** Options that make the reference model small enough for a test. */
+const small = (run: string) => ['--config', adult, '--set', 'model.hidden=[64, 32]', '--set', 'model.optimizer.lr=0.003',
+  '--set', `checkpoint.dir=${run}`, '--set', 'threads=1']
+
+function contents(directory: string): Record<string, string> {
+  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
+    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
+}
+
+t.test('train, eval and predict on adult-income keep the contract', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const trained = persia(['train', ...small(run), '--set', 'epochs=3', '--json'])
+  t.equal(trained.status, 0, trained.stderr)
+  t.ok(trained.stdout.trim().split('\n').every((line) => line.startsWith('{')), 'standard output carries JSON lines only')
+  const progress = trained.events.filter(({ event }) => event === 'progress')
+  t.ok(progress.length >= 3)
+  for (const event of progress) t.same(Object.keys(event), ['event', 'step', 'samples', 'loss', 'samplesPerSecond', 'staleness'])
+  const evals = trained.events.filter(({ event }) => event === 'eval')
+  t.equal(evals.length, 3, 'one evaluation an epoch')
+  t.same(Object.keys(evals[0]!), ['event', 'split', 'samples', 'auc', 'logloss'])
+  t.match(evals[2], { split: 'test', samples: 16281 })
+  const { auc } = evals[2] as unknown as { auc: { income: number } }
+  t.ok(auc.income > 0.9, `AUC ${auc.income}`)
+  const done = trained.events.at(-1)!
+  t.match(done, { event: 'done', steps: 96, checkpoint: join(run, '96') })
+  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint'])
+
+  const evaluated = persia(['eval', ...small(run), '--json'])
+  t.equal(evaluated.status, 0, evaluated.stderr)
+  t.same(evaluated.events, [evals[2]], 'the checkpoint evaluates as the model did')
+
+  const output = join(run, 'scores.csv')
+  t.equal(persia(['predict', ...small(run), '--output', output]).status, 0)
+  const lines = readFileSync(output, 'utf8').trim().split('\n')
+  t.equal(lines[0], 'income')
+  t.equal(lines.length, 16281 + 1, 'a line a row')
+  const json = persia(['predict', ...small(run), '--json'])
+  t.same(json.events[4], { event: 'prediction', row: 5, outputs: { income: Number(lines[5]) } })
+})
+
+t.test('two deterministic runs leave the same bytes, and an interrupted one too after --resume', async (t) => {
+  const runs = folder(t)
+  const deterministic = (name: string) => [...small(join(runs, name)), '--set', 'deterministic=true', '--set', 'epochs=2', '--json']
+  t.equal(persia(['train', ...deterministic('a')]).status, 0)
+  t.equal(persia(['train', ...deterministic('b')]).status, 0)
+  t.same(contents(join(runs, 'a', '64')), contents(join(runs, 'b', '64')))
+
+  const status = await interrupted(['train', ...deterministic('c'), '--set', 'checkpoint.everySteps=5', '--report-every', '0'], 'SIGINT')
+  t.equal(status, 130)
+  const stopped = readFileSync(join(runs, 'c', 'latest'), 'utf8').trim()
+  t.ok(Number(stopped) < 64, `stopped after step ${stopped}`)
+  t.equal(persia(['eval', ...deterministic('c')]).status, 0, 'the checkpoint is complete')
+  const resumed = persia(['train', ...deterministic('c'), '--resume'])
+  t.equal(resumed.status, 0, resumed.stderr)
+  t.same(contents(join(runs, 'c', '64')), contents(join(runs, 'a', '64')))
+})
+
+/** Runs a command and sends it the signal at its first progress; its exit code. */
+function interrupted(args: string[], signal: NodeJS.Signals): Promise<number | null> {
+  const child = spawn(process.execPath, [main, ...args], { stdio: ['ignore', 'pipe', 'ignore'] })
+  let sent = false
+  child.stdout.on('data', (data: Buffer) => {
+    if (!sent && data.includes('"progress"')) sent = child.kill(signal)
+  })
+  return new Promise((resolve) => child.on('exit', resolve))
+}
+
+t.test('a finished run starts anew, an unfinished one goes on, --resume says which', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const args = [...small(run), '--json']
+  t.match(persia(['train', ...args, '--resume']), { status: 2, stderr: /PERSIA_CHECKPOINT_NOT_FOUND/ })
+  t.equal(persia(['train', ...args, '--set', 'epochs=1']).events.at(-1)!['steps'], 32)
+  const anew = persia(['train', ...args, '--set', 'epochs=1']).events
+  t.equal(anew.find(({ event }) => event === 'progress')!['step']! <= 32, true)
+  const more = persia(['train', ...args, '--set', 'epochs=2', '--resume']).events
+  t.equal(more.at(-1)!['steps'], 64)
+  t.ok(more.find(({ event }) => event === 'progress')!['step']! > 32, 'goes on after step 32')
+  const nothing = persia(['train', ...args, '--set', 'epochs=2', '--resume'])
+  t.equal(nothing.status, 0)
+  t.match(nothing.events.at(-1), { event: 'done', steps: 64, samplesPerSecond: 0 })
+})
+
+t.test('a checkpoint of another model and a damaged one are refused', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  t.equal(persia(['train', ...small(run), '--set', 'epochs=1', '--set', 'checkpoint.everySteps=10']).status, 0)
+  const other = persia(['eval', ...small(run), '--set', 'features.defaults.dim=4'])
+  t.match(other, { status: 2, stderr: /PERSIA_CHECKPOINT_MISMATCH/ })
+  t.match(other.stderr, 'features.columns.workclass.dim: 8 in the checkpoint, 4 in the config')
+  const path = join(run, '32', 'dense.bin')
+  const bytes = readFileSync(path)
+  bytes[1000]! ^= 1
+  writeFileSync(path, bytes)
+  const damaged = persia(['eval', ...small(run)])
+  t.match(damaged, { status: 1, stderr: /PERSIA_CHECKPOINT_DAMAGED/ })
+  t.match(damaged.stderr, `The last good checkpoint is ${join(run, '30')}`)
+  t.equal(persia(['eval', ...small(run), '--checkpoint', join(run, '30')]).status, 0)
+})
+
+t.test('wrong usage, config and data end with exit code 2 and change nothing', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const cases: [string[], RegExp][] = [
+    [[], /Which command/],
+    [['trian'], /trian/],
+    [['train'], /config/],
+    [['train', '--config', '/nonexistent.yml'], /PERSIA_CONFIG_UNREADABLE.*\/nonexistent.yml/],
+    [['train', ...small(run), '--bogus'], /bogus/],
+    [['train', ...small(run), '--set', 'model.hiden=[1]'], /PERSIA_CONFIG_UNKNOWN_KEY[^]*model.hidden/],
+    [['train', ...small(run), '--set', 'batchSize=many'], /PERSIA_CONFIG_INVALID[^]*batchSize/],
+    [['train', ...small(run), '--set', 'data.train.path=none.csv'], /PERSIA_DATA_NOT_FOUND[^]*none.csv/],
+    [['train', ...small(run), '--set', 'data.dense=[agee]'], /PERSIA_DATA_MISSING_COLUMN[^]*agee[^]*age/],
+    [['train', ...small(run), '--set', 'data.labels=[income]'], /PERSIA_DATA_BAD_ROW[^]*train.csv.gz line 2, column income/],
+    [['eval', ...small(run)], /PERSIA_CHECKPOINT_NOT_FOUND/],
+  ]
+  for (const [args, message] of cases) {
+    const outcome = persia(args)
+    t.equal(outcome.status, 2, args.join(' '))
+    t.match(outcome.stderr, message)
+    t.equal(outcome.stdout, '')
+  }
+  t.throws(() => readdirSync(run), { code: 'ENOENT' }, 'no checkpoint folder was made')
+})
+
+t.test('bad rows are named, or skipped, counted and reported', async (t) => {
+  const directory = folder(t)
+  mkdirSync(join(directory, 'data'))
+  const rows = Array.from({ length: 300 }, (_, i) => `u${i % 7},${i % 50},${i % 7 < 3 ? 1 : 0}`)
+  rows[41] = 'u1,old,1'
+  rows[99] = 'u1,3,2'
+  writeFileSync(join(directory, 'data', 'train.csv'), `user,age,click\n${rows.join('\n')}\n`)
+  writeFileSync(join(directory, 'persia.yml'), `
+batchSize: 32
+threads: 1
+data: { train: { path: data/train.csv }, labels: [click], dense: [age], onBadRow: fail }
+features: { columns: { user: } }
+model: { hidden: [8] }
+`)
+  const failed = persia(['train', '--config', 'persia.yml'], directory)
+  t.match(failed, { status: 2, stderr: /PERSIA_DATA_BAD_ROW: data\/train.csv line 43, column age: "old"/ })
+  const skipped = persia(['train', '--config', 'persia.yml', '--set', 'data.onBadRow=skip', '--json'], directory)
+  t.equal(skipped.status, 0, skipped.stderr)
+  const event = skipped.events.find(({ event }) => event === 'skipped')
+  t.match(event, { split: 'train', rows: 2 })
+  t.match(JSON.stringify(event), /line 43, column age[^]*line 101, column click/)
+  t.match(skipped.events.at(-1), { event: 'done', steps: 10, checkpoint: 'checkpoints/10' })
+})
+
+t.test('standardize statistics are kept in the checkpoint and used for other data', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  t.equal(persia(['train', ...small(run), '--set', 'epochs=1', '--set', 'data.transform=standardize']).status, 0)
+  const manifest = JSON.parse(readFileSync(join(run, '32', 'manifest.json'), 'utf8')) as { statistics: { age: { mean: number } } }
+  t.ok(Math.abs(manifest.statistics.age.mean - 38.58) < 0.01)
+})
+
+t.test('without a terminal and without --json people get plain lines', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const { stdout, status } = persia(['train', ...small(run), '--set', 'epochs=1'])
+  t.equal(status, 0)
+  t.match(stdout, /step 32 .*loss 0\.\d{4}.*samples\/s.*staleness 0/)
+  t.match(stdout, /test: 16281 samples {2}income AUC 0\.\d{4} {2}income logloss 0\.\d{4}/)
+  t.match(stdout, /done: 32 steps in .* checkpoint .*\/32/)
+})
+
+t.test('doctor finds the addon and says what it is', async (t) => {
+  const { status, events } = persia(['doctor', '--json'])
+  t.equal(status, 0)
+  t.same(events.map(({ name }) => name), ['persia', 'node', 'addon', 'duckdb', 'memory'])
+  t.match(events[2], { ok: true, found: /persia.*\.node; \d+ cores/ })
+})
