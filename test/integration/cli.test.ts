@@ -190,6 +190,13 @@ t.test('without a terminal and without --json people get plain lines', async (t)
   t.match(stdout, /done: 32 steps in .* checkpoint .*\/32/)
 })
 
+t.test('a positive text that never occurs is warned about', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const { stderr, status } = persia(['train', ...small(run), '--set', 'epochs=1', '--set', 'data.labels=[{column: income, positive: ">50k"}]', '--json'])
+  t.equal(status, 0)
+  t.match(stderr, /warning: all samples of test have the same label income.*is ">50k" the text that means 1\?/)
+})
+
 t.test('doctor finds the addon and says what it is', async (t) => {
   const { status, events } = persia(['doctor', '--json'])
   t.equal(status, 0)

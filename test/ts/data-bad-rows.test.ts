@@ -134,5 +134,5 @@ t.test('rows left out in training are left out of the statistics', async (t) => 
   const baseDir = t.testdir({ 'x.csv': `${header}${good}bob,,1000,7\nfew\nann,a,3,1\n` })
   const dense = [{ column: 'age', transform: 'standardize' as const, missing: 'auto' as const }]
   const options = { ...clicks, dense, onBadRow: 'skip' as const, baseDir, source: { path: ['x.csv'] } }
-  t.same(await collectStatistics(options), { age: { mean: 2, stddev: 1 } })
+  t.same((await collectStatistics(options)).statistics, { age: { mean: 2, stddev: 1 } })
 })

@@ -155,13 +155,14 @@ t.test('standardize uses the statistics of the present values, the same bits eve
   })
   const dense = [{ column: 'age', transform: 'standardize' as const, missing: 'auto' as const }]
   const options = { ...clicks, dense, baseDir, source: { path: ['x.csv'] } }
-  const statistics = await collectStatistics(options)
+  const { statistics, rows } = await collectStatistics(options)
   t.same(statistics, { age: { mean: 5, stddev: Math.sqrt(26 / 3) } })
+  t.equal(rows, 4)
   const kept = JSON.parse(JSON.stringify(statistics))
   const test = await samplesOf({ ...options, statistics: kept, source: { path: ['test.csv'] } })
   t.same(test.map(({ dense }) => dense[0]), [Math.fround(3 / Math.sqrt(26 / 3)), 0])
   await t.rejects(openReader(options), { code: 'PERSIA_USAGE' }, 'without statistics')
-  t.same(await collectStatistics({ ...options, dense: clicks.dense }), {}, 'nothing to collect')
+  t.same(await collectStatistics({ ...options, dense: clicks.dense }), { statistics: {}, rows: null }, 'nothing to collect')
 
   await runSql(`copy (select 'a' as user, '' as tags, sin(i) * 1e6 as age, 1 as click from range(100000) r(i))
     to '${baseDir}/big.csv'`)

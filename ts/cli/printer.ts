@@ -14,14 +14,16 @@ export function makePrinter(json: boolean): Printer {
   return process.stdout.isTTY ? new ProgressBar() : { print: printLine, close() {} }
 }
 
-/** `start` and `interrupted` are for people: programs see the exit code and the first progress. */
+const forPeople = new Set<RunEvent['event']>(['start', 'warning', 'interrupted'])
+
 function printJson(event: RunEvent): void {
-  if (event.event !== 'start' && event.event !== 'interrupted') process.stdout.write(`${JSON.stringify(event)}\n`)
+  if (!forPeople.has(event.event)) process.stdout.write(`${JSON.stringify(event)}\n`)
+  else if (describe(event) !== undefined) process.stderr.write(`${describe(event)}\n`)
 }
 
 function printLine(event: RunEvent): void {
   const line = describe(event)
-  if (line !== undefined) process.stdout.write(`${line}\n`)
+  if (line !== undefined) (event.event === 'warning' ? process.stderr : process.stdout).write(`${line}\n`)
 }
 
 function describe(event: RunEvent): string | undefined {
@@ -35,6 +37,8 @@ function describe(event: RunEvent): string | undefined {
       return `${event.split}: ${event.samples} samples  ${metricsText(event)}`
     case 'skipped':
       return `${event.split}: ${event.rows} bad rows skipped, first: ${event.first.join('; ')}`
+    case 'warning':
+      return `warning: ${event.message}`
     case 'interrupted':
       return `interrupted; checkpoint ${event.checkpoint} is complete, --resume goes on from it`
     case 'done':

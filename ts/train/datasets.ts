@@ -1,7 +1,8 @@
 // The splits of a config as datasets: what the reader needs of the config, and its batches as `Batch`.
 import type { Config, LoadedConfig } from '../config/index.js'
+import { describeBadRow } from '../data/bad-rows.js'
 import { Batch } from '../data/batch.js'
-import { openReader, type BadRow, type BatchReader, type ReaderOptions } from '../data/reader.js'
+import { openReader, type BatchReader, type ReaderOptions } from '../data/reader.js'
 import type { DataSource } from '../data/source.js'
 import { collectStatistics, type Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
@@ -39,9 +40,8 @@ export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', stati
 }
 
 /** What `transform: standardize` needs of the training data, and its number of rows where that had to be read. */
-export async function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Statistics; rows: number | null }> {
-  const options = readerOptions(loaded, 'train')
-  return { statistics: await collectStatistics(options), rows: null }
+export function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Statistics; rows: number | null }> {
+  return collectStatistics(readerOptions(loaded, 'train'))
 }
 
 function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test'): ReaderOptions {
@@ -70,9 +70,14 @@ class ReaderDataset implements FileDataset {
 
   constructor(private readonly split: string, private readonly options: ReaderOptions) {}
 
+  private get unit(): 'line' | 'row' {
+    const { source } = this.options
+    return 'path' in source && source.format !== 'parquet' ? 'line' : 'row'
+  }
+
   get skipped(): SkippedRows {
     const { skippedRows = 0, skippedSamples = [] } = this.reader ?? {}
-    return { split: this.split, rows: skippedRows, first: skippedSamples.map(badRowText) }
+    return { split: this.split, rows: skippedRows, first: skippedSamples.map((row) => describeBadRow(row, this.unit)) }
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
@@ -83,8 +88,4 @@ class ReaderDataset implements FileDataset {
   async close(): Promise<void> {
     await this.reader?.close()
   }
-}
-
-function badRowText({ file, line, column, reason }: BadRow): string {
-  return `${file} line ${line}${column ? `, column ${column}` : ''}: ${reason}`
 }

@@ -13,6 +13,7 @@ export type RunEvent =
   | ({ event: 'progress' } & ProgressReport)
   | ({ event: 'skipped' } & SkippedRows)
   | ({ event: 'eval' } & EvalReport)
+  | { event: 'warning'; message: string }
   | { event: 'interrupted'; checkpoint: string }
   | ({ event: 'done' } & DoneReport)
 
@@ -112,7 +113,9 @@ class Run {
 
   private async *evaluate(): AsyncGenerator<RunEvent, void, undefined> {
     const dataset = openDataset(this.loaded, 'test', this.trainer.statistics)
-    yield { event: 'eval', ...await this.trainer.evaluate(dataset) }
+    const report = await this.trainer.evaluate(dataset)
+    yield { event: 'eval', ...report }
+    yield* warnings(this.loaded.config, report)
     if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
   }
 
@@ -130,5 +133,15 @@ class Run {
     const samples = this.trainer.samples - this.samplesBefore
     const samplesPerSecond = samples > 0 ? Math.round(samples / this.trainingSeconds) : 0
     return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint }
+  }
+}
+
+/** What is probably not meant. */
+function* warnings({ data }: LoadedConfig['config'], { split, auc, samples }: EvalReport): Generator<RunEvent, void, undefined> {
+  if (samples === 0) yield { event: 'warning', message: `the ${split} data has no rows` }
+  for (const { column, positive } of data.labels) {
+    if (samples === 0 || auc[column] !== null) continue
+    const hint = positive === undefined ? '' : `; is ${JSON.stringify(positive)} the text that means 1?`
+    yield { event: 'warning', message: `all samples of ${split} have the same label ${column}, so there is no AUC${hint}` }
   }
 }
