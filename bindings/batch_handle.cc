@@ -33,10 +33,12 @@ std::span<const float> ReadMatrix(const Napi::Object& source, const char* name, 
   return owned;
 }
 
-// A batch on JavaScript's memory, and the matrices that had to be interleaved.
+// A batch on JavaScript's memory, the matrices that had to be interleaved, and the offsets: those are copied, since the core
+// checks them once and relies on them afterwards, whatever JavaScript writes meanwhile.
 struct HeldBatch {
   Batch batch;
   std::vector<float> dense, labels;
+  std::vector<std::vector<uint32_t>> offsets;
 };
 
 std::shared_ptr<const Batch> FromTypedArrays(Napi::Env env, const Napi::Object& source) {
@@ -53,8 +55,8 @@ std::shared_ptr<const Batch> FromTypedArrays(Napi::Env env, const Napi::Object& 
     held.push_back(Field(column, "ids"));
     ids.ids = TypedArray<const uint64_t>(held.back(), "ids");
     if (const Napi::Value offsets = column.Get("offsets"); !offsets.IsUndefined()) {
-      held.push_back(offsets);
-      ids.offsets = TypedArray<const uint32_t>(offsets, "offsets");
+      const auto given = TypedArray<const uint32_t>(offsets, "offsets");
+      ids.offsets = holder->offsets.emplace_back(given.begin(), given.end());
     }
     batch->id_columns.push_back(ids);
   }

@@ -1,5 +1,8 @@
 #include "js_thread.h"
 
+#include <exception>
+#include <new>
+
 #include "convert.h"
 
 namespace persia::bindings {
@@ -57,9 +60,20 @@ class PoolWorker : public Napi::AsyncWorker {
       : Napi::AsyncWorker(env), work_(std::move(work)), value_(std::move(value)), settle_(std::move(settle)) {}
 
  protected:
-  void Execute() override { settle_(work_(), value_); }
+  void Execute() override { settle_(Work(), value_); }
 
  private:
+  // The standard library reports a lack of memory by exception; none may leave this thread.
+  Status Work() {
+    try {
+      return work_();
+    } catch (const std::bad_alloc&) {
+      return Status(ErrorCode::kOutOfMemory, "there is not enough memory");
+    } catch (const std::exception& error) {
+      return Status(ErrorCode::kInternal, error.what());
+    }
+  }
+
   std::function<Status()> work_;
   MakeValue value_;
   Settler settle_;

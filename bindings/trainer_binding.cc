@@ -37,6 +37,7 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     return DefineClass(env, "Trainer",
                        {InstanceMethod<&TrainerBinding::Push>("push"), InstanceMethod<&TrainerBinding::Drain>("drain"),
                         InstanceMethod<&TrainerBinding::Pause>("pause"), InstanceMethod<&TrainerBinding::Resume>("resume"),
+                        InstanceMethod<&TrainerBinding::AtRest>("atRest"),
                         InstanceMethod<&TrainerBinding::Save>("save"), InstanceMethod<&TrainerBinding::Restore>("restore"),
                         InstanceMethod<&TrainerBinding::Predict>("predict"),
                         InstanceMethod<&TrainerBinding::Progress>("progress"),
@@ -44,11 +45,26 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
                         InstanceMethod<&TrainerBinding::Close>("close")});
   }
 
-  explicit TrainerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerBinding>(info) {
-    Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(ReadTrainerConfig(info[0].As<Napi::Object>()));
-    ThrowIfError(info.Env(), trainer.status());
-    trainer_ = std::move(*trainer);
+  // createTrainer(config): Promise<Trainer>. Filling the weights takes a while: it happens on the pool.
+  static Napi::Value Create(const Napi::CallbackInfo& info) {
+    auto made = std::make_shared<std::shared_ptr<Trainer>>();
+    auto work = [config = ReadTrainerConfig(info[0].As<Napi::Object>()), made] {
+      Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(config);
+      if (trainer.ok()) *made = std::move(*trainer);
+      return trainer.status();
+    };
+    return RunInPool(info.Env(), work, [made](Napi::Env env) -> Napi::Value {
+      return constructor.New({Napi::External<std::shared_ptr<Trainer>>::New(env, made.get())});
+    });
   }
+
+  explicit TrainerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerBinding>(info) {
+    if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "native call: use createTrainer");
+    trainer_ = std::move(*info[0].As<Napi::External<std::shared_ptr<Trainer>>>().Data());
+  }
+
+  // One for each environment; an environment is bound to its thread.
+  static thread_local Napi::FunctionReference constructor;
 
   std::shared_ptr<Trainer> trainer(Napi::Env env) const {
     if (!trainer_) throw ToError(env, Status(ErrorCode::kClosed, "the trainer was closed"));
@@ -84,6 +100,10 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
   }
 
   void Resume(const Napi::CallbackInfo& info) { trainer(info.Env())->Resume(); }
+
+  Napi::Value AtRest(const Napi::CallbackInfo& info) {
+    return Napi::Boolean::New(info.Env(), trainer(info.Env())->at_rest());
+  }
 
   // save(directory: string): Promise<{ name, bytes, checksum }[]>
   Napi::Value Save(const Napi::CallbackInfo& info) {
@@ -137,14 +157,16 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
 
   // close(): Promise<void>; may be called again. The threads are joined on the pool: a step under way can take a while.
   Napi::Value Close(const Napi::CallbackInfo& info) {
-    return RunInPool(info.Env(), [target = std::exchange(trainer_, nullptr)]() mutable {
-      target.reset();
+    return RunInPool(info.Env(), [target = std::exchange(trainer_, nullptr)] {
+      if (target) target->Close();
       return Status::Ok();
     });
   }
 
   std::shared_ptr<Trainer> trainer_;
 };
+
+thread_local Napi::FunctionReference TrainerBinding::constructor;
 
 // Collects the metrics of a labelled split.
 class EvaluatorBinding : public Napi::ObjectWrap<EvaluatorBinding> {
@@ -238,7 +260,9 @@ class EvaluatorBinding : public Napi::ObjectWrap<EvaluatorBinding> {
 }  // namespace
 
 void RegisterTrainer(Napi::Env env, Napi::Object exports) {
-  exports.Set("Trainer", TrainerBinding::Define(env));
+  TrainerBinding::constructor = Napi::Persistent(TrainerBinding::Define(env));
+  TrainerBinding::constructor.SuppressDestruct();
+  exports.Set("createTrainer", Napi::Function::New(env, TrainerBinding::Create, "createTrainer"));
   exports.Set("Evaluator", EvaluatorBinding::Define(env));
 }
 

@@ -64,6 +64,7 @@ export interface NativeTrainer {
   drain(): Promise<void>
   pause(afterStep?: number): Promise<void>
   resume(): void
+  atRest(): boolean
   save(directory: string): Promise<NativeSnapshotFile[]>
   restore(directory: string, files: NativeSnapshotFile[]): Promise<void>
   predict(batch: NativeBatch): Promise<Float32Array>
@@ -82,7 +83,7 @@ export interface NativeEvaluator {
 export interface NativeAddon {
   BatchHandle: new (source: NativeBatchSource) => NativeBatch
   Batcher: NativeBatcherConstructor
-  Trainer: new (config: NativeTrainerConfig) => NativeTrainer
+  createTrainer(config: NativeTrainerConfig): Promise<NativeTrainer>
   Evaluator: new (trainer: NativeTrainer) => NativeEvaluator
   hashId(text: string): bigint
   checksum(bytes: Uint8Array): bigint

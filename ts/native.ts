@@ -54,10 +54,10 @@ export function calling<T>(call: () => T): T {
   }
 }
 
-/** As calling, for the addon's promises; the caller's stack is kept. */
-export async function settling<T>(promise: Promise<T>): Promise<T> {
+/** As calling, for what the addon promises. */
+export async function settling<T>(call: () => Promise<T>): Promise<T> {
   try {
-    return await promise
+    return await call()
   } catch (error) {
     throw fromNative(error)
   }

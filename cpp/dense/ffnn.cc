@@ -72,7 +72,7 @@ class Ffnn final : public DenseModel {
 Ffnn::Ffnn(const DenseModelConfig& config, const Layout& layout)
     : config_(config),
       layout_(layout),
-      pool_(config.threads, "dense"),
+      pool_(config.threads, "persia-dense"),
       optimizer_(config.optimizer, layout.size),
       parameters_(layout.size),
       gradients_(layout.size),

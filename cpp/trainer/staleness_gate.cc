@@ -14,6 +14,7 @@ void StalenessGate::Update(Change change) {
   {
     std::lock_guard lock(mutex_);
     change(state_);
+    state_.Settle();
   }
   changed_.notify_all();
 }
@@ -55,19 +56,16 @@ void StalenessGate::Drain(uint64_t last_step) {
 }
 
 std::optional<uint64_t> StalenessGate::RequestPause(std::optional<uint64_t> at) {
-  {
-    std::lock_guard lock(mutex_);
-    const uint64_t earliest = state_.EarliestPause();
-    if (at && *at < earliest) return std::nullopt;
-    state_.pause_at = at ? *at : earliest;
-    at = state_.pause_at;
-  }
-  changed_.notify_all();  // a later step than that of an earlier pause lets the stages go on
-  return at;
+  std::lock_guard lock(mutex_);
+  const uint64_t earliest = state_.EarliestPause();
+  if (at && *at < earliest) return std::nullopt;
+  const uint64_t step = at ? *at : earliest;
+  if (!state_.pause_at || step < *state_.pause_at) state_.SetPause(step);
+  return step;
 }
 
-void StalenessGate::Resume() {
-  Update([](GateState& state) { state.pause_at.reset(); });
+void StalenessGate::Resume(std::optional<uint64_t> next) {
+  Update([&](GateState& state) { state.SetPause(next); });
 }
 
 void StalenessGate::Stop() {

@@ -7,9 +7,9 @@
 //  - lookup(t) starts when A >= t - 1 - S: no batch is ever more than S behind.
 //  - ordered (deterministic): apply(a) also waits for lookup(min(a + S, N)), so every lookup sees exactly the gradients
 //    up to t - 1 - S and a run is the same on every machine. Without it apply never waits.
-//  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *paused* when A = k, no
-//    lookup is under way and, if ordered, L = min(k + S, N). That is a state which an undisturbed run passes through, so
-//    saving it changes nothing.
+//  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *at rest* once A = k and
+//    no lookup is under way; from then on no stage starts until the pause is lifted. If ordered, L = min(k + S, N) then, a
+//    state which an undisturbed run passes through, so saving it changes nothing.
 //
 // GateState holds the rules as pure functions of the counters (tested over all small schedules); StalenessGate adds the
 // mutex and the waiting. All counters are guarded by the mutex; no atomics.
@@ -34,15 +34,25 @@ struct GateState {
   uint64_t applied = 0;
   uint64_t drained_to = 0;                // N: no step after this one was handed in when a drain was asked for
   std::optional<uint64_t> pause_at;       // k
+  bool at_rest = false;                   // the pause was reached
 
   bool MayLookup(uint64_t step) const {
-    return applied + staleness + 1 >= step && (!pause_at || step <= *pause_at + staleness);
+    return !at_rest && applied + staleness + 1 >= step && (!pause_at || step <= *pause_at + staleness);
   }
   bool MayTrain(uint64_t step) const { return !pause_at || step <= *pause_at; }
   bool MayApply(uint64_t step) const { return !ordered || lookups_done >= Horizon(step); }
-  bool Paused() const {
-    return pause_at && applied == *pause_at && trains_started == applied && lookups_started == lookups_done &&
-           (!ordered || lookups_done >= Horizon(*pause_at));
+
+  // To be called after every change: comes to rest when the pause is reached.
+  void Settle() {
+    at_rest = at_rest || (pause_at && applied == *pause_at && trains_started == applied &&
+                          lookups_started == lookups_done && (!ordered || lookups_done >= Horizon(*pause_at)));
+  }
+
+  // Replaces the pause, or lifts it; never one before EarliestPause().
+  void SetPause(std::optional<uint64_t> at) {
+    pause_at = at;
+    at_rest = false;
+    Settle();
   }
 
   // The earliest step at which training can stop: nothing that is looked up too far ahead is thrown away.
@@ -76,9 +86,10 @@ class StalenessGate {
   void Drain(uint64_t last_step);
 
   // Asks for a pause after step `at`, or as soon as possible; returns the step, or nothing when `at` is behind already.
-  // Replaces an earlier pause: from there the pipeline goes on to the new one.
+  // Of several pauses the earliest holds.
   std::optional<uint64_t> RequestPause(std::optional<uint64_t> at);
-  void Resume();
+  // Goes on to the pause after step `next`, or freely.
+  void Resume(std::optional<uint64_t> next);
 
   void Stop();
 

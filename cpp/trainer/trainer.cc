@@ -1,5 +1,7 @@
 #include "trainer/trainer.h"
 
+#include <algorithm>
+#include <iterator>
 #include <limits>
 #include <utility>
 
@@ -45,35 +47,54 @@ Trainer::Trainer(TrainerConfig config, std::unique_ptr<DenseModel> model)
   threads_.push_back(StartThread("persia-apply", [this] { ApplyLoop(); }));
 }
 
-Trainer::~Trainer() {
+Trainer::~Trainer() { Close(); }
+
+void Trainer::Close() {
+  std::lock_guard lock(closing_);
   Fail(Status(ErrorCode::kClosed, "the trainer was closed"));
   intake_.Close();
   for (auto thread = threads_.rbegin(); thread != threads_.rend(); ++thread) thread->join();
+  threads_.clear();
 }
 
 void Trainer::Push(std::shared_ptr<const Batch> batch, Completion accepted) {
-  intake_.Push({std::move(batch), std::move(accepted)});
+  if (!intake_.Push({std::move(batch), accepted})) accepted(failure());
 }
 
-void Trainer::Drain(Completion done) { intake_.Push({nullptr, std::move(done)}); }
+void Trainer::Drain(Completion done) {
+  if (!intake_.Push({nullptr, done})) done(failure());
+}
 
 void Trainer::Pause(std::optional<uint64_t> at, Completion paused) {
   Status refused;
   {
     std::lock_guard lock(mutex_);
-    refused = failure_;
-    if (refused.ok() && pause_) refused = Status(ErrorCode::kUsage, "the trainer is being paused already");
-    if (refused.ok()) {
-      const std::optional<uint64_t> step = gate_.RequestPause(at);
-      if (step) pause_ = Waiting{*step, std::move(paused)};
-      if (!step) refused = Status(ErrorCode::kUsage, "cannot pause after step " + std::to_string(*at) + ": it has passed");
+    refused = failure_;  // answered at once: a trainer that failed does not come to rest
+    const std::optional<uint64_t> step = refused.ok() ? gate_.RequestPause(at) : std::nullopt;
+    if (step) {
+      pauses_.push_back({*step, std::move(paused)});
+    } else if (refused.ok()) {
+      refused = Status(ErrorCode::kUsage, "cannot pause after step " + std::to_string(*at) + ": it has passed");
     }
   }
   if (!refused.ok()) return paused(refused);
   Signal();
 }
 
-void Trainer::Resume() { gate_.Resume(); }
+void Trainer::Resume() {
+  {
+    std::lock_guard lock(mutex_);
+    if (holds_ == 0 || --holds_ > 0) return;
+    gate_.Resume(NextPause());
+  }
+  Signal();
+}
+
+std::optional<uint64_t> Trainer::NextPause() const {
+  std::optional<uint64_t> next;
+  for (const Waiting& pause : pauses_) next = std::min(next.value_or(pause.step), pause.step);
+  return next;
+}
 
 // ---- stages ---------------------------------------------------------------------------------------------------------
 
@@ -97,12 +118,21 @@ void Trainer::Accept(Intake& intake) {
 }
 
 void Trainer::AcceptDrain(Completion done) {
+  std::vector<Completion> unreachable;
   Status refused;
   {
     std::lock_guard lock(mutex_);
-    refused = failure_;
-    if (refused.ok()) drains_.push_back({prepared_, std::move(done)});
+    // After a failure, steps that are trained already are still applied: the drain is answered after them.
+    if (finished_) refused = failure_;
+    if (!finished_) drains_.push_back({prepared_, done});
+    std::erase_if(pauses_, [&](Waiting& pause) {
+      if (pause.step <= prepared_) return false;
+      unreachable.push_back(std::move(pause.done));
+      return true;
+    });
+    if (holds_ == 0 && !unreachable.empty()) gate_.Resume(NextPause());
   }
+  for (Completion& paused : unreachable) paused(Status(ErrorCode::kAborted, "the step to pause after does not come"));
   if (!refused.ok()) return done(refused);
   gate_.Drain(prepared_);
   Signal();
@@ -163,6 +193,7 @@ Status Trainer::PrepareStep(const Batch& batch, StepSlot& slot) const {
   const auto tasks = static_cast<uint32_t>(dense.tasks.size());
   const uint32_t label_count = &slot == predict_slot_.get() ? batch.label_count : tasks;
   PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, dense.dense_count, label_count));
+  if (label_count == tasks) PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
   slot.rows = batch.rows;
   slot.input.Resize(size_t{batch.rows} * dense.input_width());
   slot.labels.Resize(batch.labels.size());
@@ -176,22 +207,40 @@ Status Trainer::PrepareStep(const Batch& batch, StepSlot& slot) const {
   return Status::Ok();
 }
 
+// Labels of a bce task are probabilities.
+Status Trainer::CheckLabels(const Batch& batch) const {
+  const auto& tasks = config_.dense.tasks;
+  for (size_t i = 0; i < batch.labels.size(); ++i) {
+    const TaskSpec& task = tasks[i % tasks.size()];
+    if (task.loss != Loss::kBce || (batch.labels[i] >= 0.0f && batch.labels[i] <= 1.0f)) continue;
+    const std::string row = std::to_string(i / tasks.size());
+    return Status(ErrorCode::kBatchInvalid, "The label " + task.label + " of sample " + row + " is " +
+                                                std::to_string(batch.labels[i]) + "; a bce task takes 0 to 1.")
+        .With("label", task.label)
+        .With("sample", row);
+  }
+  return Status::Ok();
+}
+
 Status Trainer::LookupStep(StepSlot& slot) {
   const size_t stride = config_.dense.input_width();
-  const auto restored = restored_lookups_.find(slot.step);
-  if (restored == restored_lookups_.end()) {
+  std::optional<AlignedBuffer<float>> restored;
+  {
+    std::lock_guard lock(mutex_);
+    if (auto node = restored_lookups_.extract(slot.step)) restored = std::move(node.mapped());
+  }
+  if (!restored) {
     return worker_.Lookup({kThisWorker, slot.step}, LookupMode::kTrain, slot.plan, slot.input.data(), stride);
   }
   const size_t width = config_.schema.embedding_width;
-  if (restored->second.size() != slot.rows * width) {
+  if (restored->size() != slot.rows * width) {
     return Status(ErrorCode::kCheckpointMismatch, "step " + std::to_string(slot.step) + " has " +
                   std::to_string(slot.rows) + " samples, the checkpoint saw " +
-                  std::to_string(restored->second.size() / width) + ": the training data has changed since");
+                  std::to_string(restored->size() / width) + ": the training data has changed since");
   }
   for (size_t row = 0; row < slot.rows; ++row) {
-    CopyFloats(slot.input.data() + row * stride, restored->second.data() + row * width, width);
+    CopyFloats(slot.input.data() + row * stride, restored->data() + row * width, width);
   }
-  restored_lookups_.erase(restored);
   return Status::Ok();
 }
 
@@ -225,19 +274,20 @@ Status Trainer::ApplyStep(StepSlot& slot) {
 // ---- completions and failure ----------------------------------------------------------------------------------------
 
 void Trainer::Signal() {
-  const GateState state = gate_.state();
   std::vector<Completion> ready;
   {
     std::lock_guard lock(mutex_);
-    std::erase_if(drains_, [&](Waiting& drain) {
-      if (state.applied < drain.step) return false;
-      ready.push_back(std::move(drain.done));
-      return true;
-    });
-    if (pause_ && state.Paused() && *state.pause_at == pause_->step) {
-      ready.push_back(std::move(pause_->done));
-      pause_.reset();
-    }
+    const GateState state = gate_.state();
+    auto take = [&](std::vector<Waiting>& waiting, auto holds) {
+      return std::erase_if(waiting, [&](Waiting& one) {
+        if (!holds(one)) return false;
+        ready.push_back(std::move(one.done));
+        return true;
+      });
+    };
+    take(drains_, [&](const Waiting& drain) { return state.applied >= drain.step; });
+    holds_ += static_cast<uint32_t>(
+        take(pauses_, [&](const Waiting& pause) { return state.at_rest && state.pause_at == pause.step; }));
   }
   for (Completion& done : ready) done(Status::Ok());
 }
@@ -258,20 +308,21 @@ Status Trainer::failure() const {
 }
 
 void Trainer::FailWaiting() {
-  std::vector<Waiting> drains;
-  std::optional<Waiting> pause;
+  std::vector<Waiting> waiting;
   {
     std::lock_guard lock(mutex_);
-    std::swap(drains, drains_);
-    std::swap(pause, pause_);
+    finished_ = true;
+    std::swap(waiting, drains_);
+    std::move(pauses_.begin(), pauses_.end(), std::back_inserter(waiting));
+    pauses_.clear();
   }
-  for (Waiting& drain : drains) drain.done(failure());
-  if (pause) pause->done(failure());
+  for (Waiting& one : waiting) one.done(failure());
 }
 
 // ---- prediction and progress ----------------------------------------------------------------------------------------
 
 Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
+  if (Status status = failure(); status.code() == ErrorCode::kClosed) return status;
   std::lock_guard predict_lock(predict_mutex_);
   StepSlot& slot = *predict_slot_;
   PERSIA_RETURN_IF_ERROR(PrepareStep(batch, slot));

@@ -60,26 +60,31 @@ using Completion = std::function<void(Status)>;
 class Trainer {
  public:
   static Result<std::unique_ptr<Trainer>> Create(TrainerConfig config);
-  ~Trainer();  // stops the threads; what is waiting gets kClosed
+  ~Trainer();  // closes
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
   const TrainerConfig& config() const { return config_; }
 
+  // Stops and joins the threads; what is waiting, and every later call, gets kClosed. May be called again.
+  void Close();
+
   // Hands in the batch of the next step. `accepted` runs when the batch was prepared (its memory is free again) or refused
   // (kBatchInvalid): waiting for it is the back-pressure.
   void Push(std::shared_ptr<const Batch> batch, Completion accepted);
 
-  // `done` runs when every batch pushed before is applied.
+  // `done` runs when every batch pushed before is applied. Pauses at steps that were not pushed are withdrawn (kAborted).
   void Drain(Completion done);
 
-  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. A pipeline at rest goes
-  // on to the next pause or with Resume. kUsage when `at` has passed or a pause is under way. Batches may and, in
-  // deterministic mode, must still be pushed: see StalenessGate.
+  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. From then on it rests until
+  // each pause that was reached is ended by one Resume. Several may be asked for, at several steps. kUsage when `at` has
+  // passed. To come to rest in deterministic mode, batches must still be pushed or a drain asked for: see StalenessGate.
   void Pause(std::optional<uint64_t> at, Completion paused);
+  // Ends one pause that was reached.
   void Resume();
+  bool at_rest() const { return gate_.state().at_rest; }
 
-  // Writes tables, network and pipeline state to `directory`. Only while paused (kUsage).
+  // Writes tables, network and pipeline state to `directory`. Only at rest (kUsage).
   Result<std::vector<SnapshotFile>> Save(const std::string& directory);
   // Checks all files of a snapshot, then replaces the trainer's state. Only before the first Push.
   Status Restore(const std::string& directory, const std::vector<SnapshotFile>& files);
@@ -122,8 +127,11 @@ class Trainer {
   Status TrainStep(StepSlot& slot);
   Status ApplyStep(StepSlot& slot);
 
+  Status CheckLabels(const Batch& batch) const;
+
   void Fail(Status status);
   Status failure() const;
+  std::optional<uint64_t> NextPause() const;  // under mutex_
   void Signal();  // runs the completions whose condition now holds
   void FailWaiting();
 
@@ -142,18 +150,20 @@ class Trainer {
   BoundedQueue<Intake> intake_;  // no bound of its own: every entry has a caller who waits for its completion
   BoundedQueue<StepSlot*> free_, to_lookup_, to_train_, to_apply_;
   uint64_t prepared_ = 0;                                      // last step handed in; prepare thread, Restore
-  std::map<uint64_t, AlignedBuffer<float>> restored_lookups_;  // step -> pooled embeddings; lookup thread, Restore
-
   std::mutex predict_mutex_;
   std::unique_ptr<StepSlot> predict_slot_;  // scratch of Predict
 
   mutable std::mutex mutex_;  // guards what follows
   Status failure_;
+  bool finished_ = false;  // after a failure: every trained step is applied, nothing moves any more
   std::vector<Waiting> drains_;
-  std::optional<Waiting> pause_;
+  std::vector<Waiting> pauses_;  // asked for, not yet reached
+  uint32_t holds_ = 0;           // reached, not yet ended
   std::map<uint64_t, const StepSlot*> looked_up_;  // in flight: looked up, not yet in training
+  std::map<uint64_t, AlignedBuffer<float>> restored_lookups_;  // of a checkpoint: step -> pooled embeddings, not yet used
   TrainerProgress totals_;
 
+  std::mutex closing_;  // one Close at a time
   std::vector<std::thread> threads_;
 };
 

@@ -4,8 +4,9 @@
 //                    in flight: count u32, (step u64, rows u32, embedding width u32, pooled f32…)…
 //   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
 //   embedding-C.bin  row class u32 | dim u32 | row width u32 | rows u64 | (sign u64, row f32…)… least recent first
-#include <algorithm>
+#include <map>
 #include <string>
+#include <vector>
 
 #include "trainer/trainer.h"
 
@@ -73,11 +74,15 @@ Result<SnapshotFile> SaveClass(const std::string& directory, const ParameterStor
   writer.Value(row_class);
   writer.Value(dim);
   writer.Value(store.row_width(row_class));
-  writer.Value(store.counters(row_class).rows);
+  const uint64_t rows = store.counters(row_class).rows;
+  writer.Value(rows);
+  uint64_t written = 0;
   PERSIA_RETURN_IF_ERROR(store.Scan(row_class, [&](uint64_t sign, std::span<const float> row) {
     writer.Value(sign);
     writer.Floats(row);
+    ++written;
   }));
+  PERSIA_CHECK(written == rows);  // at rest nobody inserts or evicts
   return writer.Finish();
 }
 
@@ -108,25 +113,38 @@ Status RestoreClass(const std::string& directory, ParameterStore& store, uint32_
 
 }  // namespace
 
+// At rest nothing changes what is written here, so the lock is held only to look it up, not while the disk works.
 Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
-  SnapshotWriter writer(directory, kPipelineName, SnapshotKind::kPipeline);
+  struct InFlight {
+    const float* pooled;
+    size_t rows, stride;
+  };
   const size_t width = config_.schema.embedding_width;
-  const size_t stride = config_.dense.input_width();
-  std::lock_guard lock(mutex_);
-  writer.Value(totals_.steps);
-  writer.Value(totals_.samples);
+  std::map<uint64_t, InFlight> in_flight;
+  TrainerProgress totals;
+  {
+    std::lock_guard lock(mutex_);
+    totals = totals_;
+    for (const auto& [step, slot] : looked_up_) {
+      in_flight[step] = {slot->input.data(), slot->rows, config_.dense.input_width()};
+    }
+    for (const auto& [step, pooled] : restored_lookups_) in_flight[step] = {pooled.data(), pooled.size() / width, width};
+  }
+  SnapshotWriter writer(directory, kPipelineName, SnapshotKind::kPipeline);
+  writer.Value(totals.steps);
+  writer.Value(totals.samples);
   const std::vector<RequestId> applied = store_->AppliedRequests();
   writer.Value(static_cast<uint32_t>(applied.size()));
   for (const RequestId& request : applied) {
     writer.Value(request.worker);
     writer.Value(request.sequence);
   }
-  writer.Value(static_cast<uint32_t>(looked_up_.size()));
-  for (const auto& [step, slot] : looked_up_) {
+  writer.Value(static_cast<uint32_t>(in_flight.size()));
+  for (const auto& [step, lookup] : in_flight) {
     writer.Value(step);
-    writer.Value(slot->rows);
+    writer.Value(static_cast<uint32_t>(lookup.rows));
     writer.Value(static_cast<uint32_t>(width));
-    for (size_t row = 0; row < slot->rows; ++row) writer.Floats({slot->input.data() + row * stride, width});
+    for (size_t row = 0; row < lookup.rows; ++row) writer.Floats({lookup.pooled + row * lookup.stride, width});
   }
   return writer.Finish();
 }
@@ -174,6 +192,7 @@ Status Trainer::RestoreInFlight(SnapshotReader& reader) {
     }
     AlignedBuffer<float> pooled(size_t{rows} * width);
     PERSIA_RETURN_IF_ERROR(reader.Floats(pooled.span()));
+    std::lock_guard lock(mutex_);
     restored_lookups_[step] = std::move(pooled);
   }
   return reader.ExpectEnd();
@@ -181,7 +200,7 @@ Status Trainer::RestoreInFlight(SnapshotReader& reader) {
 
 Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
   if (Status status = failure(); !status.ok()) return status;
-  if (!gate_.state().Paused()) return Status(ErrorCode::kUsage, "a trainer can be saved only while it is paused");
+  if (!at_rest()) return Status(ErrorCode::kUsage, "a trainer can be saved only while it is at rest");
   std::vector<SnapshotFile> files;
   auto add = [&](Result<SnapshotFile> file) {
     if (file.ok()) files.push_back(*file);

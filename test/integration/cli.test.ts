@@ -133,6 +133,9 @@ t.test('wrong usage, config and data end with exit code 2 and change nothing', a
     [['trian'], /trian/],
     [['train'], /config/],
     [['train', '--config', '/nonexistent.yml'], /PERSIA_CONFIG_UNREADABLE.*\/nonexistent.yml/],
+    [['train', '--config'], /PERSIA_USAGE/],
+    [['train', ...small(run), '--config', 'other.yml'], /--config is given 2 times/],
+    [['train', ...small(run), '--report-every', '-1'], /--report-every/],
     [['train', ...small(run), '--bogus'], /bogus/],
     [['train', ...small(run), '--set', 'model.hiden=[1]'], /PERSIA_CONFIG_UNKNOWN_KEY[^]*model.hidden/],
     [['train', ...small(run), '--set', 'batchSize=many'], /PERSIA_CONFIG_INVALID[^]*batchSize/],
@@ -195,6 +198,50 @@ t.test('a positive text that never occurs is warned about', async (t) => {
   const { stderr, status } = persia(['train', ...small(run), '--set', 'epochs=1', '--set', 'data.labels=[{column: income, positive: ">50k"}]', '--json'])
   t.equal(status, 0)
   t.match(stderr, /warning: all samples of test have the same label income.*is ">50k" the text that means 1\?/)
+})
+
+t.test('two runs in one folder are kept apart, and a killed one leaves no lock', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  mkdirSync(run)
+  writeFileSync(join(run, '.lock'), `${process.pid} ${startOf(process.pid)}`)
+  t.match(persia(['train', ...small(run)]), { status: 2, stderr: new RegExp(`in use by process ${process.pid}`) })
+  writeFileSync(join(run, '.lock'), `${process.pid} 1`)  // another process had this number
+  mkdirSync(join(run, '.tmp-32'))
+  t.equal(persia(['train', ...small(run), '--set', 'epochs=1']).status, 0)
+  t.same(readdirSync(run).sort(), ['32', 'latest'])
+})
+
+const startOf = (pid: number) => readFileSync(`/proc/${pid}/stat`, 'utf8').split(') ')[1]!.split(' ')[19]
+
+t.test('a reader that goes away does not end training', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const { status } = spawnSync('sh', ['-c', `"$0" "$@" | head -n 1`, process.execPath, main, 'train', ...small(run), '--json', '--report-every', '0'])
+  t.equal(status, 0)
+  t.ok(readdirSync(run).includes('64'), 'the run was finished and saved')
+  t.equal(spawnSync('bash', ['-c', `set -o pipefail; "$0" "$@" | head -n 1`, process.execPath, main, 'predict', ...small(run)]).status, 0)
+})
+
+t.test('a batch size can change between epochs but not within one', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const args = [...small(run), '--set', 'checkpoint.everySteps=20', '--set', 'checkpoint.keep=0', '--json']
+  t.equal(persia(['train', ...args, '--set', 'epochs=1']).status, 0)
+  t.equal(persia(['train', ...args, '--set', 'batchSize=512', '--set', 'epochs=2', '--resume']).events.at(-1)!['steps'], 96)
+  const middle = persia(['train', ...args, '--set', 'batchSize=512', '--resume', join(run, '20')])
+  t.match(middle, { status: 2, stderr: /PERSIA_CHECKPOINT_MISMATCH.*20 batches of 1024/ })
+})
+
+t.test('predictions appear as a whole or not at all', async (t) => {
+  const directory = folder(t)
+  const run = join(directory, 'checkpoints')
+  const output = join(directory, 'scores.csv')
+  writeFileSync(output, 'before')
+  t.equal(persia(['predict', ...small(run), '--output', output]).status, 2)
+  t.equal(readFileSync(output, 'utf8'), 'before')
+  t.equal(persia(['train', ...small(run), '--set', 'epochs=1']).status, 0)
+  t.match(persia(['predict', ...small(run), '--output', '/dev/full']), { status: 1, stderr: /PERSIA_IO/ })
+  t.match(persia(['predict', ...small(run), '--output', join(directory, 'none', 'x')]), { status: 1, stderr: /PERSIA_IO/ })
+  t.equal(persia(['predict', ...small(run), '--output', output]).status, 0)
+  t.equal(readFileSync(output, 'utf8').split('\n').length, 16281 + 2)
 })
 
 t.test('doctor finds the addon and says what it is', async (t) => {

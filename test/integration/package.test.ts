@@ -6,6 +6,8 @@ import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
 
+t.setTimeout(300_000)
+
 const tarball = path.resolve(process.env['PERSIA_TARBALL'] ?? '')
 const root = path.resolve(import.meta.dirname, '../../..')
 const folder = realpathSync(mkdtempSync(path.join(tmpdir(), 'persia-package-')))

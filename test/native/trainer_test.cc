@@ -279,15 +279,116 @@ TEST_CASE("a trainer that is closed in the middle ends everything that waits wit
   CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
 }
 
-TEST_CASE("saving is refused unless the trainer is paused, and a second pause too") {
+TEST_CASE("saving is refused unless the trainer is at rest") {
   auto trainer = Make(SmallConfig(0, false));
   CHECK(trainer->Save("/tmp").status().code() == ErrorCode::kUsage);
-  Waiter first, second;
-  trainer->Pause(1, first.completion());
-  trainer->Pause(std::nullopt, second.completion());
-  CHECK(second.Wait().code() == ErrorCode::kUsage);
-  Train(*trainer, 1, 1);
-  CHECK(first.Wait().ok());
+}
+
+TEST_CASE("several pauses are reached in the order of their steps and each is ended by itself") {
+  auto trainer = Make(SmallConfig(2, true));
+  Waiter at_five, at_two, again_at_two, now;
+  trainer->Pause(5, at_five.completion());
+  trainer->Pause(2, at_two.completion());
+  trainer->Pause(2, again_at_two.completion());
+  for (uint64_t step = 1; step <= 12; ++step) trainer->Push(MakeBatch(step), [](Status) {});
+  CHECK(at_two.Wait().ok());
+  CHECK(again_at_two.Wait().ok());
+  CHECK(trainer->progress().steps == 2);
+  trainer->Resume();
+  CHECK(trainer->at_rest());  // the other pause at step 2 still holds
+  trainer->Pause(std::nullopt, now.completion());
+  CHECK(now.Wait().ok());
+  trainer->Resume();
+  trainer->Resume();
+  CHECK(at_five.Wait().ok());
+  CHECK(trainer->progress().steps == 5);
+  trainer->Resume();
+  CHECK(DrainAndWait(*trainer).ok());
+  CHECK(trainer->progress().steps == 12);
+}
+
+TEST_CASE("a drain withdraws the pauses at steps that were not pushed") {
+  auto trainer = Make(SmallConfig(0, false));
+  Waiter reachable, unreachable;
+  trainer->Pause(7, unreachable.completion());
+  trainer->Pause(2, reachable.completion());
+  Train(*trainer, 1, 2);
+  Waiter drained;
+  trainer->Drain(drained.completion());
+  CHECK(unreachable.Wait().code() == ErrorCode::kAborted);
+  CHECK(reachable.Wait().ok());
+  trainer->Resume();
+  CHECK(drained.Wait().ok());
+  Train(*trainer, 3, 9);
+  CHECK(DrainAndWait(*trainer).ok());
+}
+
+TEST_CASE("what is pushed while a trainer is saved is looked up afterwards") {
+  for (bool deterministic : {false, true}) {
+    auto trainer = Make(SmallConfig(5, deterministic));
+    Train(*trainer, 1, 3);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    Waiter paused;
+    trainer->Pause(std::nullopt, paused.completion());
+    REQUIRE(paused.Wait().ok());
+    for (uint64_t step = 4; step <= 9; ++step) trainer->Push(MakeBatch(1000 + step), [](Status) {});
+    for (int round = 0; round < 20; ++round) {
+      Saved saved(*trainer);
+      CHECK(Make(SmallConfig(5, deterministic))->Restore(saved.path, saved.files).ok());
+    }
+    trainer->Resume();
+    REQUIRE(DrainAndWait(*trainer).ok());
+    CHECK(trainer->progress().steps == 9);
+  }
+}
+
+TEST_CASE("a restored trainer that is saved again before it goes on keeps what was in flight") {
+  auto undisturbed = Make(SmallConfig(4, true));
+  Train(*undisturbed, 1, 20);
+  const auto expected = FinalState(*undisturbed);
+  auto first = Make(SmallConfig(4, true));
+  Waiter paused;
+  first->Pause(6, paused.completion());
+  for (uint64_t step = 1; step <= 20; ++step) first->Push(MakeBatch(step), [](Status) {});
+  REQUIRE(paused.Wait().ok());
+  Saved saved(*first);
+  for (uint64_t handed_in : {0, 2}) {
+    auto second = Make(SmallConfig(4, true));
+    REQUIRE(second->Restore(saved.path, saved.files).ok());
+    for (uint64_t step = 7; step < 7 + handed_in; ++step) second->Push(MakeBatch(step), [](Status) {});
+    Waiter rest;
+    second->Pause(6, rest.completion());
+    REQUIRE(rest.Wait().ok());
+    Saved again(*second);
+    CHECK(again.Checksums() == saved.Checksums());
+    auto third = Make(SmallConfig(4, true));
+    REQUIRE(third->Restore(again.path, again.files).ok());
+    Train(*third, 7, 20);
+    CHECK(FinalState(*third) == expected);
+  }
+}
+
+TEST_CASE("a closed trainer refuses everything with PERSIA_CLOSED") {
+  auto trainer = Make(SmallConfig(0, false));
+  Train(*trainer, 1, 2);
+  trainer->Close();
+  trainer->Close();
+  std::vector<float> outputs;
+  CHECK(PushAndWait(*trainer, MakeBatch(3)).code() == ErrorCode::kClosed);
+  CHECK(DrainAndWait(*trainer).code() == ErrorCode::kClosed);
+  CHECK(trainer->Predict(*MakeBatch(3), &outputs).code() == ErrorCode::kClosed);
+  CHECK(trainer->Save("/tmp").status().code() == ErrorCode::kClosed);
+}
+
+TEST_CASE("a label of a bce task outside of 0 to 1 is refused with its sample") {
+  auto trainer = Make(SmallConfig(0, false));
+  auto bad = CopyOf(MakeBatch(1));
+  std::vector<float> labels(kRows, 1.0f);
+  labels[3] = 5.0f;
+  bad->labels = labels;
+  const Status status = PushAndWait(*trainer, bad);
+  CHECK(status.code() == ErrorCode::kBatchInvalid);
+  CHECK(status.message().find("click of sample 3") != std::string::npos);
 }
 
 TEST_CASE("a snapshot of another model is refused with what differs") {

@@ -95,7 +95,7 @@ t.test('periodic saving, also more often than the bound, does not change what is
   const config = { ...smallConfig, deterministic: true }
   const trained = async (everySteps: number) => {
     await using trainer = await Trainer.create(config)
-    const save = () => trainer.savePaused(join(run, `every-${everySteps}`, String(trainer.steps)), {})
+    const save = () => trainer.save(join(run, `every-${everySteps}`, String(trainer.steps)))
     await drained(trainer.fit(batches(30), { checkpoint: { everySteps, save } }))
     await trainer.save(join(run, `final-${everySteps}`, '30'))
     return contents(join(run, `final-${everySteps}`, '30'))
@@ -103,7 +103,7 @@ t.test('periodic saving, also more often than the bound, does not change what is
   const undisturbed = await trained(0)
   for (const everySteps of [1, 2, 7]) {
     t.same(await trained(everySteps), undisturbed)
-    const steps = readdirSync(join(run, `every-${everySteps}`)).filter((name) => name !== 'latest')
+    const steps = readdirSync(join(run, `every-${everySteps}`))
     t.equal(steps.length, Math.floor(30 / everySteps))
     for (const step of steps.map(Number)) {
       const { trainer } = await Trainer.load(join(run, `every-${everySteps}`, String(step)))
@@ -142,7 +142,64 @@ t.test('saving over a checkpoint replaces it whole', async (t) => {
   await trainer.step(makeBatch(1))
   await trainer.save(join(run, 'x'))
   t.not(contents(join(run, 'x'))['dense.bin'], before['dense.bin'])
-  t.same(readdirSync(run).sort(), ['latest', 'x'])
+  t.same(readdirSync(run), ['x'], 'and leaves nothing else')
+})
+
+t.test('a folder that holds anything but a checkpoint is not replaced by one', async (t) => {
+  const run = folder(t)
+  writeFileSync(join(run, 'thesis.txt'), 'precious')
+  await using trainer = await Trainer.create(smallConfig)
+  t.match(await rejected(trainer.save(run)), { code: 'PERSIA_USAGE', message: /not empty/ })
+  t.same(readdirSync(run), ['thesis.txt'])
+  t.match(await rejected(trainer.save(join(run, 'thesis.txt', 'x'))), { code: 'PERSIA_IO' })
+})
+
+t.test('saves at the same time, beside periodic ones too, are all complete', async (t) => {
+  const run = folder(t)
+  for (const deterministic of [false, true]) {
+    await using trainer = await Trainer.create({ ...smallConfig, deterministic })
+    const others: Promise<void>[] = []
+    const checkpoint = { everySteps: 4, save: () => trainer.save(join(run, 'periodic')) }
+    for await (const { step } of trainer.fit(batches(60), { reportEverySeconds: 0, checkpoint })) {
+      if (others.length < 6) others.push(trainer.save(join(run, 'own')), trainer.save(join(run, `own-${step}`)))
+    }
+    await Promise.all(others)
+    t.equal(trainer.steps, 60)
+    for (const name of readdirSync(run)) await (await Trainer.load(join(run, name))).trainer.close()
+  }
+})
+
+t.test('a refused batch at a step to save at ends fit with its error', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  function* refused() {
+    yield* batches(4)
+    yield Batch.from({
+      ids: { user: new BigUint64Array(1), item: new BigUint64Array(1) }, dense: Float32Array.of(Number.NaN), labels: Float32Array.of(0),
+    })
+  }
+  const checkpoint = { everySteps: 5, save: () => Promise.reject(new Error('not reached')) }
+  t.match(await rejected(drained(trainer.fit(refused(), { checkpoint }))), { code: 'PERSIA_BATCH_INVALID' })
+  t.equal(trainer.steps, 4)
+  t.equal((await trainer.step(makeBatch(9))).step, 5)
+})
+
+t.test('after its signal a trainer can be saved but does not train on', async (t) => {
+  const run = folder(t)
+  for (const deterministic of [false, true]) {
+    await using trainer = await Trainer.create({ ...smallConfig, deterministic })
+    const stop = new AbortController()
+    for await (const report of trainer.fit(batches(1000), { reportEverySeconds: 0, signal: stop.signal })) {
+      if (report.step >= 5) stop.abort()
+    }
+    const { steps } = trainer
+    t.ok(steps >= 5 && steps < 1000)
+    await trainer.save(join(run, 'a'))
+    await trainer.save(join(run, 'b'))
+    t.equal(trainer.steps, steps)
+    t.same(contents(join(run, 'a')), contents(join(run, 'b')))
+    t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_USAGE' })
+    t.match(await rejected(drained(trainer.fit(batches(1)))), { code: 'PERSIA_USAGE' })
+  }
 })
 
 t.test('a damaged checkpoint is refused with the file, and the last good one is named', async (t) => {
@@ -203,9 +260,17 @@ t.test('batches of wrong shape are refused by name and the trainer goes on', asy
   const [dense, labels] = [new Float32Array(2), new Float32Array(2)]
   const step = (source: object) => rejected((async () => trainer.step(Batch.from(source as never)))())
   const cases: [object, RegExp][] = [
+    [null as never, /made of an object, got null/],
+    [5 as never, /made of an object, got 5/],
+    [{ ids: null }, /ids must be an object/],
     [{ ids: {}, dense, labels }, /at least one id column/],
+    [{ ids: { user: null } }, /ids.user must be a BigUint64Array/],
+    [{ ids: { user: new BigInt64Array(2) } }, /ids.user must be a BigUint64Array/],
+    [{ ids: { user: new BigUint64Array(new SharedArrayBuffer(16)) } }, /SharedArrayBuffer/],
+    [{ ids, dense: null, labels }, /no dense, the model needs x/],
+    [{ ids, dense, labels: Float32Array.of(0, 3) }, /label click of sample 1 is 3/],
     [{ ids: { user: ids.user }, dense, labels }, /no id column item/],
-    [{ ids: { ...ids, item: new BigUint64Array(3) }, dense, labels }, /ids.item has 3 samples, the first id column 2/],
+    [{ ids: { ...ids, item: new BigUint64Array(3) }, dense, labels }, /ids.item has 3 samples, ids.user has 2/],
     [{ ids: { ...ids, item: [1n, 2n] }, dense, labels }, /ids.item must be a BigUint64Array/],
     [{ ids: { ...ids, item: { ids: new BigUint64Array(1), offsets: Uint32Array.of(0, 1, 5) } }, dense, labels }, /item/],
     [{ ids: { ...ids, item: { ids: new BigUint64Array(5), offsets: Uint32Array.of(0, 6, 5) } }, dense, labels }, /item/],
@@ -247,8 +312,20 @@ t.test('an Arrow record batch trains like the same typed arrays', async (t) => {
   }
   t.equal(losses[0], losses[1])
   t.ok(Number.isFinite(losses[2]!), 'a slice, whose offsets do not start at 0')
-  const nulls = tableFromArrays({ user: [1n, null] }).batches[0]!
-  t.throws(() => Batch.from(nulls), { code: 'PERSIA_BATCH_INVALID', message: /nulls/ })
+  await using trainer = await Trainer.create(smallConfig)
+  const wrong = (columns: Record<string, unknown>, message: RegExp) =>
+    t.rejects(async () => trainer.step(Batch.from(tableFromArrays(columns as never).batches[0]!)), { code: 'PERSIA_BATCH_INVALID', message })
+  const user = BigUint64Array.of(1n, 2n)
+  const x = Float32Array.of(1, 2)
+  await wrong({ user: [1n, null], item: user, x, click: x }, /user has 1 nulls/)
+  await wrong({ user: ['a', 'b'], item: user, x, click: x }, /user must be uint64/)
+  await wrong({ user, x, click: x }, /item is missing/)
+  await wrong({ user, item: user, x: ['a', 'b'], click: x }, /x must hold integers/)
+  await wrong({ user, item: user, x: [true, false], click: x }, /x must hold integers/)
+  await wrong({ user, item: user, x: user, click: x }, /x must hold integers/)
+  t.equal((await trainer.step(Batch.from(tableFromArrays({
+    user, item: user, x: Float64Array.of(1, 2), click: Int32Array.of(0, 1), comment: ['not', 'used'],
+  }).batches[0]!))).step, 1, 'other number types are converted, other columns left alone')
 })
 
 t.test('a closed trainer says so, and closing again is fine', async (t) => {
@@ -256,6 +333,8 @@ t.test('a closed trainer says so, and closing again is fine', async (t) => {
   await trainer.close()
   await trainer.close()
   t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_CLOSED' })
+  t.match(await rejected(trainer.predict(makeBatch(0))), { code: 'PERSIA_CLOSED' })
+  t.match(await rejected(trainer.save('/tmp/none')), { code: 'PERSIA_CLOSED' })
   t.throws(() => trainer.counters(), { code: 'PERSIA_CLOSED' })
 })
 

@@ -12,6 +12,7 @@ import { trainCommand } from './train.js'
 
 /** Ends the process: with the command's own exit code for a PersiaError, 2 for a wrong command line. */
 function fail(error: unknown): never {
+  if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(0)  // a reader that went away (`persia predict | head`)
   if (error instanceof PersiaError) {
     process.stderr.write(`${error.code}: ${error.message}\n`)
     process.exit(error.exitCode)
@@ -19,9 +20,6 @@ function fail(error: unknown): never {
   process.stderr.write(`${error instanceof Error ? error.stack : String(error)}\n`)
   process.exit(1)
 }
-
-// A reader that went away (`persia predict | head`) is no failure.
-process.stdout.on('error', (error: NodeJS.ErrnoException) => process.exit(error.code === 'EPIPE' ? 0 : 1))
 
 try {
   await yargs(hideBin(process.argv))
@@ -36,8 +34,8 @@ try {
     .wrap(Math.min(110, process.stdout.columns ?? 110))
     .parserConfiguration({ 'duplicate-arguments-array': true })
     .fail((message, error) => {
-      if (error) throw error
-      throw new PersiaError('PERSIA_USAGE', `${message}. See persia --help, or persia <command> --help.`)
+      if (error && error.name !== 'YError') throw error
+      throw new PersiaError('PERSIA_USAGE', `${message ?? error?.message}. See persia --help, or persia <command> --help.`)
     })
     .parseAsync()
 } catch (error) {

@@ -1,12 +1,23 @@
 // Options that several commands share.
 import type { Argv } from 'yargs'
 import { loadConfigFile, type LoadedConfig } from '../config/index.js'
+import { PersiaError } from '../errors.js'
 
 export interface CommonArguments { config: string; set: string[]; json: boolean }
 
+/** Refuses an option that is given twice, where one value would silently lose. */
+export function onlyOnce(name: string): (value: unknown) => string {
+  return (value) => {
+    if (!Array.isArray(value)) return value as string
+    throw new PersiaError('PERSIA_USAGE', `--${name} is given ${value.length} times: ${value.join(', ')}`)
+  }
+}
+
 export function commonOptions<T>(yargs: Argv<T>) {
   return yargs
-    .option('config', { type: 'string', demandOption: true, describe: 'Config file (YAML)', requiresArg: true })
+    .option('config', { 
+      type: 'string', demandOption: true, requiresArg: true, coerce: onlyOnce('config'), describe: 'Config file (YAML)',
+    })
     .option('set', {
       type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'Override one option: key.path=value (repeatable)',
     })
@@ -15,7 +26,7 @@ export function commonOptions<T>(yargs: Argv<T>) {
 
 export function checkpointOption<T>(yargs: Argv<T>) {
   return yargs.option('checkpoint', {
-    type: 'string', requiresArg: true, describe: 'Folder of the checkpoint [default: the newest in checkpoint.dir]',
+    type: 'string', requiresArg: true, coerce: onlyOnce('checkpoint'), describe: 'Folder of the checkpoint [default: the newest in checkpoint.dir]',
   })
 }
 

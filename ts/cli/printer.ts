@@ -14,7 +14,7 @@ export function makePrinter(json: boolean): Printer {
   return process.stdout.isTTY ? new ProgressBar() : { print: printLine, close() {} }
 }
 
-const forPeople = new Set<RunEvent['event']>(['start', 'warning', 'interrupted'])
+const forPeople = new Set<RunEvent['event']>(['start', 'warning'])
 
 function printJson(event: RunEvent): void {
   if (!forPeople.has(event.event)) process.stdout.write(`${JSON.stringify(event)}\n`)

@@ -1,7 +1,8 @@
 // `persia train`: trains as the config says, with progress, evaluation after each epoch and a checkpoint at the end.
 import type { CommandModule } from 'yargs'
 import { runTraining } from '../train/run.js'
-import { commonOptions, loadConfig, type CommonArguments } from './options.js'
+import { PersiaError } from '../errors.js'
+import { commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
 
 interface TrainArguments extends CommonArguments { resume: string | undefined; 'report-every': number }
@@ -12,9 +13,9 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
   builder: (yargs) => commonOptions(yargs)
     .option('resume', {
       type: 'string', describe: 'Go on from the newest checkpoint, or from the one in the given folder',
-      coerce: (value: string | undefined) => (value === '' ? 'always' : value),
+      coerce: (value: unknown) => onlyOnce('resume')(value) || (value === '' ? 'always' : undefined),
     })
-    .option('report-every', { type: 'number', default: 1, describe: 'Seconds between two progress reports' }),
+    .option('report-every', { type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports' }),
   async handler(args) {
     const loaded = loadConfig(args)
     const stop = new AbortController()
@@ -24,6 +25,7 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       stop.abort()
     }
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
+    process.stdout.on('error', () => {})  // a reader that goes away (`| head`) ends the reports, not the training
     const printer = makePrinter(args.json)
     try {
       const options = { signal: stop.signal, reportEverySeconds: args['report-every'], ...(args.resume && { resume: args.resume }) }
@@ -36,4 +38,9 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     }
   },
+}
+
+function seconds(value: number): number {
+  if (value >= 0 && Number.isFinite(value)) return value
+  throw new PersiaError('PERSIA_USAGE', `--report-every takes a number of seconds, 0 or more, got ${value}`)
 }

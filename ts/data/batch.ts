@@ -25,20 +25,25 @@ export interface BatchSource {
 export interface BatchLayout { features: string[]; dense: string[]; labels: string[] }
 
 export class Batch {
-  private constructor(readonly rows: number, private readonly source: BatchSource | NativeBatch) {}
+  private constructor(readonly rows: number, private readonly source: BatchSource | RecordBatchLike | NativeBatch) {}
 
   /**
    * Makes a batch of typed arrays, or of an Arrow RecordBatch whose columns are named as in the config (ids: uint64, int64 or
-   * lists of these; dense and labels: float32 or float64 without nulls).
+   * lists of these; dense and labels: numbers without nulls; other columns are left alone).
    * Throws PERSIA_BATCH_INVALID when a column has a wrong type or length.
    */
   static from(source: BatchSource | RecordBatchLike): Batch {
-    if (isRecordBatch(source)) return new Batch(source.numRows, columnsOfRecordBatch(source))
-    const columns = Object.entries(source.ids ?? {})
+    if (typeof source !== 'object' || source === null) throw invalid(`a batch is made of an object, got ${source}`, 'ids')
+    if (isRecordBatch(source)) return new Batch(source.numRows, source)
+    if (typeof source.ids !== 'object' || source.ids === null) throw invalid('ids must be an object of id columns by name', 'ids')
+    const columns = Object.entries(source.ids)
+    for (const [name, column] of columns) checkIdColumn(name, column)
     const [first] = columns
     if (!first) throw invalid('a batch needs at least one id column', 'ids')
     const rows = rowsOf(first[1])
-    for (const [name, column] of columns) checkIdColumn(name, column, rows)
+    for (const [name, column] of columns) {
+      if (rowsOf(column) !== rows) throw invalid(`ids.${name} has ${rowsOf(column)} samples, ids.${first[0]} has ${rows}`, name)
+    }
     return new Batch(rows, source)
   }
 
@@ -49,29 +54,37 @@ export class Batch {
 
   /** @internal The native handle for a model with this layout; prediction leaves labels out. */
   handle(layout: BatchLayout, use: 'labelled' | 'unlabelled'): NativeBatch {
-    if (!('ids' in this.source)) return this.source
-    const { ids, dense, labels } = this.source
-    const labelNames = use === 'labelled' ? layout.labels : []
+    const wanted = { ...layout, labels: use === 'labelled' ? layout.labels : [] }
+    if (isRecordBatch(this.source)) return this.handleOf(columnsOfRecordBatch(this.source, wanted), wanted)
+    return 'ids' in this.source ? this.handleOf(this.source, wanted) : this.source
+  }
+
+  private handleOf({ ids, dense, labels }: BatchSource, layout: BatchLayout): NativeBatch {
     return new (native().BatchHandle)({
       rows: this.rows,
       ids: layout.features.map((name) => nativeColumn(name, ids[name])),
       denseCount: layout.dense.length,
       dense: matrix(dense, layout.dense, this.rows, 'dense'),
-      labelCount: labelNames.length,
-      labels: matrix(labelNames.length > 0 ? labels : undefined, labelNames, this.rows, 'labels'),
+      labelCount: layout.labels.length,
+      labels: matrix(layout.labels.length > 0 ? labels : undefined, layout.labels, this.rows, 'labels'),
     })
   }
 }
 
 const rowsOf = (column: IdColumn) => (column instanceof BigUint64Array ? column.length : column.offsets.length - 1)
 
-function checkIdColumn(name: string, column: IdColumn, rows: number): void {
-  const ids = column instanceof BigUint64Array ? column : column?.ids
-  const jagged = !(column instanceof BigUint64Array)
-  if (!(ids instanceof BigUint64Array) || (jagged && !(column.offsets instanceof Uint32Array))) {
+function checkIdColumn(name: string, column: IdColumn): void {
+  const plain = column instanceof BigUint64Array
+  if (!plain && !(column?.ids instanceof BigUint64Array && column.offsets instanceof Uint32Array)) {
     throw invalid(`ids.${name} must be a BigUint64Array, or { ids: BigUint64Array, offsets: Uint32Array }`, name)
   }
-  if (rowsOf(column) !== rows) throw invalid(`ids.${name} has ${rowsOf(column)} samples, the first id column ${rows}`, name)
+  checkOwned(plain ? column : column.ids, `ids.${name}`)
+  if (!plain && column.offsets.length === 0) throw invalid(`ids.${name}.offsets is empty; it has one entry more than samples`, name)
+}
+
+/** C++ reads the memory later: another thread must not be able to change it meanwhile. */
+function checkOwned(array: BigUint64Array | Float32Array, name: string): void {
+  if (!(array.buffer instanceof ArrayBuffer)) throw invalid(`${name} lies in a SharedArrayBuffer; copy it first`, name)
 }
 
 function nativeColumn(name: string, column: IdColumn | undefined): NativeIdColumn {
@@ -81,17 +94,19 @@ function nativeColumn(name: string, column: IdColumn | undefined): NativeIdColum
 
 /** Row-major as it is; columns in the model's order, which the addon interleaves. */
 function matrix(given: FloatMatrix | undefined, names: string[], rows: number, what: string): Float32Array | Float32Array[] {
-  if (given === undefined) {
+  if (given === undefined || given === null) {
     if (names.length === 0) return new Float32Array(0)
     throw invalid(`the batch has no ${what}, the model needs ${names.join(', ')}`, what)
   }
   if (given instanceof Float32Array) {
+    checkOwned(given, what)
     if (given.length === rows * names.length) return given
     throw invalid(`${what} has ${given.length} values, expected ${rows} samples × ${names.length} columns`, what)
   }
   return names.map((name) => {
     const column = given[name]
     if (!(column instanceof Float32Array)) throw invalid(`${what}.${name} must be a Float32Array`, name)
+    checkOwned(column, `${what}.${name}`)
     if (column.length === rows) return column
     throw invalid(`${what}.${name} has ${column.length} values, expected ${rows}`, name)
   })

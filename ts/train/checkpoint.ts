@@ -8,12 +8,12 @@
 // A checkpoint is written to a temporary folder, every file and the folder synced, then renamed: it is there as a whole or
 // not at all. Nothing in it depends on the machine, the time or where it lies, so equal runs leave equal bytes.
 import { constants } from 'node:fs'
-import { access, mkdir, open, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
+import { access, mkdir, open, readFile, readdir, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { diffFingerprint, modelFingerprint, parseConfig, type Config } from '../config/index.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
-import { native, settling } from '../native.js'
+import { native } from '../native.js'
 import type { NativeSnapshotFile } from '../native-types.js'
 
 const format = 1
@@ -45,19 +45,47 @@ export interface CheckpointContent extends Omit<Manifest, 'format' | 'files' | '
 /** Writes `directory`; `saveFiles` writes and syncs the native files into the folder it is given. */
 export async function writeCheckpoint(directory: string, content: CheckpointContent,
   saveFiles: (target: string) => Promise<NativeSnapshotFile[]>): Promise<void> {
-  const parent = dirname(directory)
-  const name = basename(directory)
-  const temporary = join(parent, `.tmp-${name}`)
-  await mkdir(parent, { recursive: true })
-  await rm(temporary, { recursive: true, force: true })
-  await mkdir(temporary)
+  await onDisk(directory, () => checkReplaceable(directory))
+  const temporary = join(dirname(directory), `.tmp-${basename(directory)}`)
+  await onDisk(temporary, async () => {
+    await rm(temporary, { recursive: true, force: true })
+    await mkdir(temporary, { recursive: true })
+  })
   const files = await saveFiles(temporary)
-  await writeSynced(join(temporary, 'manifest.json'), manifestText(content, files))
-  await syncDirectory(temporary)
-  await replaceDirectory(directory, temporary)
-  await writeSynced(join(parent, '.tmp-latest'), `${name}\n`)
-  await rename(join(parent, '.tmp-latest'), join(parent, 'latest'))
-  await syncDirectory(parent)
+  await onDisk(directory, async () => {
+    await writeSynced(join(temporary, 'manifest.json'), manifestText(content, files))
+    await syncDirectory(temporary)
+    await replaceDirectory(directory, temporary)
+  })
+}
+
+/** Only nothing, an empty folder or an older checkpoint makes room for a new one. */
+async function checkReplaceable(directory: string): Promise<void> {
+  const entries = await entriesOf(directory)
+  if (entries.length === 0 || entries.includes('manifest.json')) return
+  throw new PersiaError('PERSIA_USAGE',
+    `${directory} is not a checkpoint and not empty, so it is not replaced by one. Save to a folder of its own, such as ${join(directory, 'model')}`,
+    { directory })
+}
+
+/** Names `name` as the newest checkpoint of a run. */
+export async function markLatest(run: string, name: string): Promise<void> {
+  await onDisk(run, async () => {
+    await writeSynced(join(run, '.tmp-latest'), `${name}\n`)
+    await rename(join(run, '.tmp-latest'), join(run, 'latest'))
+    await syncDirectory(run)
+  })
+}
+
+/** Errors of the file system as PERSIA_IO, with the path. */
+async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    const { code, message } = error as NodeJS.ErrnoException
+    if (error instanceof PersiaError || code === undefined) throw error
+    throw new PersiaError('PERSIA_IO', `cannot write ${path}: ${message}`, { file: path }, { cause: error })
+  }
 }
 
 function manifestText({ config, ...content }: CheckpointContent, files: NativeSnapshotFile[]): string {
@@ -105,10 +133,12 @@ async function replaceDirectory(directory: string, temporary: string): Promise<v
   if (replacing) await rm(aside, { recursive: true, force: true })
 }
 
+/** Clears up after a process that was killed while it wrote. */
 async function recover(run: string): Promise<void> {
   for (const entry of await entriesOf(run)) {
     const name = /^\.old-(\d+)$/.exec(entry)?.[1]
     if (name && !(await exists(join(run, name)))) await rename(join(run, entry), join(run, name))
+    else if (/^\.(old|tmp)-(\d+|latest)$/.test(entry)) await rm(join(run, entry), { recursive: true, force: true })
   }
 }
 
@@ -130,45 +160,75 @@ async function stepsOf(run: string): Promise<string[]> {
 
 /** The folder of the newest checkpoint of a run, if there is one. */
 export async function newestCheckpoint(run: string): Promise<string | undefined> {
-  await recover(run)
   const steps = await stepsOf(run)
   const latest = await readFile(join(run, 'latest'), 'utf8').then((text) => text.trim(), () => undefined)
   const newest = latest && steps.includes(latest) ? latest : steps[0]
   return newest === undefined ? undefined : join(run, newest)
 }
 
-/** Leaves the `keep` checkpoints that were written last; 0 keeps all. */
-export async function pruneCheckpoints(run: string, keep: number): Promise<void> {
+/** Leaves the newest checkpoint, `newest`, and those written last before it, `keep` in all; 0 keeps everything. */
+export async function pruneCheckpoints(run: string, keep: number, newest: string): Promise<void> {
   if (keep === 0) return
-  const written = await Promise.all((await stepsOf(run)).map(async (name) => {
+  const others = await Promise.all((await stepsOf(run)).filter((name) => name !== newest).map(async (name) => {
     const { mtimeMs } = await stat(join(run, name, 'manifest.json')).catch(() => ({ mtimeMs: 0 }))
     return { name, mtimeMs }
   }))
-  written.sort((a, b) => b.mtimeMs - a.mtimeMs)
-  for (const { name } of written.slice(keep)) await rm(join(run, name), { recursive: true, force: true })
+  others.sort((a, b) => b.mtimeMs - a.mtimeMs)
+  for (const { name } of others.slice(keep - 1)) await rm(join(run, name), { recursive: true, force: true })
 }
 
 /**
- * Reads and checks the manifest, and compares it with `config` if given. The files themselves are checked when they are
- * restored, or by verifyCheckpoint.
+ * Keeps other runs out of a run's folder, which is made if need be, until the returned function is called.
+ * PERSIA_USAGE names the process that has it, PERSIA_IO why the folder can't be written.
  */
-export async function readCheckpoint(directory: string, config?: Config): Promise<{ manifest: Manifest; files: NativeSnapshotFile[] }> {
+export async function lockRun(run: string): Promise<() => Promise<void>> {
+  const path = join(run, '.lock')
+  await onDisk(run, async () => {
+    await mkdir(run, { recursive: true })
+    const [owner, started] = (await readFile(path, 'utf8').catch(() => '')).split(' ')
+    if (owner && started && started === await startOf(owner)) {
+      throw new PersiaError('PERSIA_USAGE', `${run} is in use by process ${owner}. Wait for it, or set another checkpoint.dir`, { owner })
+    }
+    await rm(path, { force: true })  // of a process that is gone
+    await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
+    await recover(run)
+  })
+  return async () => {
+    await rm(path, { force: true })
+    await rmdir(run).catch(() => {})  // only if nothing was written to it
+  }
+}
+
+/** When a process was started, in clock ticks: with its number it names a process, also where numbers come again. */
+async function startOf(pid: number | string): Promise<string | undefined> {
+  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
+  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+}
+
+/**
+ * Calls `read` with the manifest, checked and compared with `config` if given, and the files that it lists. When the checkpoint
+ * turns out to be damaged, here or in `read`, the error names the last good one of its run.
+ */
+export async function readingCheckpoint<T>(directory: string, config: Config | undefined,
+  read: (manifest: Manifest, files: NativeSnapshotFile[]) => Promise<T>): Promise<T> {
   try {
     const manifest = await readManifest(directory)
     if (config) checkMatches(directory, manifest, config)
-    const files = manifest.files.map(({ name, bytes, checksum }) => ({ name, bytes, checksum: BigInt(`0x${checksum}`) }))
-    await settling(native().verifySnapshot(directory, files))
-    return { manifest, files }
+    return await read(manifest, filesOf(manifest))
   } catch (error) {
     throw await withAlternative(error, directory)
   }
 }
 
+const filesOf = ({ files }: Manifest): NativeSnapshotFile[] =>
+  files.map(({ name, bytes, checksum }) => ({ name, bytes, checksum: BigInt(`0x${checksum}`) }))
+
 async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, 'manifest.json')
-  const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
+  const text = await readFile(path, 'utf8').catch(async (error: NodeJS.ErrnoException) => {
     if (error.code !== 'ENOENT') throw new PersiaError('PERSIA_IO', `cannot read ${path}: ${error.message}`, { file: path })
-    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND', `there is no checkpoint in ${directory}: ${path} is missing`, { file: path })
+    const code = (await exists(directory)) ? 'PERSIA_CHECKPOINT_DAMAGED' : 'PERSIA_CHECKPOINT_NOT_FOUND'
+    throw new PersiaError(code, `there is no checkpoint in ${directory}: ${path} is missing`, { file: path })
   })
   const end = text.indexOf('\n')
   const body = text.slice(end)
@@ -205,8 +265,7 @@ async function withAlternative(error: unknown, directory: string): Promise<unkno
 
 async function isGood(directory: string): Promise<boolean> {
   try {
-    const { files } = await readManifest(directory)
-    await native().verifySnapshot(directory, files.map(({ name, bytes, checksum }) => ({ name, bytes, checksum: BigInt(`0x${checksum}`) })))
+    await native().verifySnapshot(directory, filesOf(await readManifest(directory)))
     return true
   } catch {
     return false

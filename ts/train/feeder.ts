@@ -1,4 +1,5 @@
 // How a pass over a dataset is fed to the native pipeline, and how its counters are read.
+import { PersiaError } from '../errors.js'
 import { calling, settling } from '../native.js'
 import type { NativeBatch, NativeProgress, NativeTrainer } from '../native-types.js'
 import type { ProgressReport } from './reports.js'
@@ -13,59 +14,25 @@ export class Feeder {
   /** The pipeline rests because of the signal; nothing more is to be pushed. */
   stopped = false
   private step: number
-  /** Steps at which the pipeline has still to rest, the one under way included. */
-  private restSteps: number[] = []
-  private resting: Promise<void> | undefined
+  private readonly rests = new Set<Promise<void>>()
+  private failure: unknown
   private stopping: Promise<void> | undefined
   private ending: Promise<void> | undefined
-  private readonly aborted: Promise<void>
+  /** Ends the waiting of the push under way. */
+  private wake: () => void = () => {}
+  private readonly onAbort = () => this.wake()
 
   constructor(private readonly trainer: NativeTrainer, private readonly options: FitOptions) {
     this.step = calling(() => trainer.progress()).steps
-    const { signal } = options
-    this.aborted = new Promise((resolve) => {
-      if (signal?.aborted) resolve()
-      signal?.addEventListener('abort', () => resolve(), { once: true })
-    })
+    options.signal?.addEventListener('abort', this.onAbort)
   }
 
   async push(batch: NativeBatch): Promise<void> {
+    if (this.failure !== undefined) throw this.failure
     this.scheduleRest(++this.step)
-    const pushed = quiet(settling(this.trainer.push(batch)))
-    await Promise.race([pushed, this.aborted])
+    const pushed = quiet(settling(() => this.trainer.push(batch)))
+    await this.orAborted(pushed)
     if (this.options.signal?.aborted) await Promise.race([pushed, this.stop()])
-  }
-
-  private scheduleRest(step: number): void {
-    const { checkpoint } = this.options
-    if (!checkpoint || checkpoint.everySteps === 0 || step % checkpoint.everySteps !== 0 || this.stopping) return
-    this.restSteps.push(step)
-    this.resting ??= quiet(this.rest(checkpoint.save))
-  }
-
-  /** Saves at each scheduled step; between two of them the pipeline goes on by itself. */
-  private async rest(save: () => Promise<unknown>): Promise<void> {
-    try {
-      for (let [step] = this.restSteps; step !== undefined; [step] = this.restSteps) {
-        await settling(this.trainer.pause(step))
-        await save()
-        this.restSteps.shift()
-      }
-    } finally {
-      this.trainer.resume()
-    }
-    this.resting = undefined
-  }
-
-  /** Brings the pipeline to rest for good, after the save under way. */
-  private stop(): Promise<void> {
-    this.restSteps.splice(1)
-    this.stopping ??= quiet((async () => {
-      await this.resting
-      await settling(this.trainer.pause())
-      this.stopped = true
-    })())
-    return this.stopping
   }
 
   /** Waits until everything that was handed in is applied, or the pipeline rests because of the signal. */
@@ -85,11 +52,52 @@ export class Feeder {
     }
   }
 
+  private orAborted(pushed: Promise<void>): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.wake = resolve
+      pushed.then(resolve, reject)
+      if (this.options.signal?.aborted) resolve()
+    })
+  }
+
+  /** Saves after `step` if it is one of the steps to save at. */
+  private scheduleRest(step: number): void {
+    const { checkpoint } = this.options
+    if (!checkpoint || checkpoint.everySteps === 0 || step % checkpoint.everySteps !== 0 || this.stopping) return
+    const rest = quiet(this.rest(step, checkpoint.save))
+    this.rests.add(rest)
+    rest.then(() => this.rests.delete(rest), (error: unknown) => { this.failure ??= error })
+  }
+
+  private async rest(step: number, save: () => Promise<unknown>): Promise<void> {
+    try {
+      await settling(() => this.trainer.pause(step))
+    } catch (error) {
+      if (error instanceof PersiaError && error.code === 'PERSIA_ABORTED') return  // its batch was refused: no such step
+      throw error
+    }
+    try {
+      await save()
+    } finally {
+      this.trainer.resume()
+    }
+  }
+
+  /** Brings the pipeline to rest for good. */
+  private stop(): Promise<void> {
+    this.stopping ??= quiet(settling(() => this.trainer.pause()).then(() => { this.stopped = true }))
+    return this.stopping
+  }
+
   private async finish(): Promise<void> {
-    if (this.stopped) return
-    const drained = quiet(settling(this.trainer.drain()))
-    await (this.stopping ?? this.resting)
-    if (!this.stopped) await drained
+    try {
+      const drained = this.stopped ? undefined : quiet(settling(() => this.trainer.drain()))
+      await this.stopping
+      await Promise.all(this.stopped ? [] : this.rests)
+      if (!this.stopped) await drained
+    } finally {
+      this.options.signal?.removeEventListener('abort', this.onAbort)
+    }
   }
 }
 

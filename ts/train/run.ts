@@ -1,9 +1,9 @@
 // One training run from config to checkpoint: epochs, evaluation, periodic and final checkpoints, resuming. The command line
 // prints what this yields.
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import type { LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
-import { newestCheckpoint, pruneCheckpoints, readCheckpoint, type Position } from './checkpoint.js'
+import { lockRun, markLatest, newestCheckpoint, pruneCheckpoints, readingCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { openDataset, readStatistics, type SkippedRows } from './datasets.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { Trainer } from './trainer.js'
@@ -27,12 +27,18 @@ export interface RunOptions {
 
 /** Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. */
 export async function* runTraining(loaded: LoadedConfig, options: RunOptions = {}): AsyncGenerator<RunEvent, void, undefined> {
-  const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options.resume ?? loaded.config.checkpoint.resume)
+  const { checkpoint, epochs } = loaded.config
+  const unlock = await lockRun(checkpoint.dir)
   try {
-    yield { event: 'start', resumedFrom, totalSamples: rows && rows * loaded.config.epochs }
-    yield* new Run(loaded, options, trainer, position).events()
+    const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options.resume ?? checkpoint.resume)
+    try {
+      yield { event: 'start', resumedFrom, totalSamples: rows && rows * epochs }
+      yield* new Run(loaded, options, trainer, position).events()
+    } finally {
+      await trainer.close()
+    }
   } finally {
-    await trainer.close()
+    await unlock()
   }
 }
 
@@ -42,6 +48,7 @@ async function openTrainer(loaded: LoadedConfig, resume: string): Promise<Opened
   const { config } = loaded
   const from = await checkpointToResume(config.checkpoint.dir, resume)
   if (from !== null) {
+    await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config.batchSize))
     const { trainer, manifest } = await Trainer.load(from, config)
     return { trainer, position: manifest.position, resumedFrom: from, rows: null }
   }
@@ -59,8 +66,17 @@ async function checkpointToResume(run: string, resume: string): Promise<string |
     throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND', `there is no checkpoint to resume in ${run}`, { directory: run })
   }
   if (resume === 'always') return newest
-  const { manifest } = await readCheckpoint(newest)
-  return manifest.finished ? null : newest
+  const finished = await readingCheckpoint(newest, undefined, async (manifest) => manifest.finished)
+  return finished ? null : newest
+}
+
+/** A position in the middle of an epoch counts batches: it means other rows when their size has changed. */
+function checkPosition(directory: string, { position, config }: Manifest, batchSize: number): void {
+  const before = (config as { batchSize: number }).batchSize
+  if (position.epochStep === 0 || before === batchSize) return
+  throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH',
+    `${directory} stands in the middle of an epoch, ${position.epochStep} batches of ${before} in: batchSize cannot be ${batchSize} until its end`,
+    { directory, before, batchSize })
 }
 
 class Run {
@@ -97,7 +113,7 @@ class Run {
       const reports = this.trainer.fit(dataset, {
         ...(signal && { signal }),
         ...(reportEverySeconds !== undefined && { reportEverySeconds }),
-        checkpoint: { everySteps, save: () => { track(); return this.save(false, 'paused') } },
+        checkpoint: { everySteps, save: () => { track(); return this.save(false) } },
       })
       for await (const report of reports) yield { event: 'progress', ...report }
     } finally {
@@ -119,12 +135,12 @@ class Run {
     if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
   }
 
-  private async save(finished: boolean, state: 'running' | 'paused' = 'running'): Promise<string> {
+  private async save(finished: boolean): Promise<string> {
     const { dir, keep } = this.loaded.config.checkpoint
     const directory = join(dir, String(this.trainer.steps))
-    const content = { position: this.position, finished }
-    await (state === 'paused' ? this.trainer.savePaused(directory, content) : this.trainer.save(directory, content))
-    await pruneCheckpoints(dir, keep)
+    await this.trainer.save(directory, { position: this.position, finished })
+    await markLatest(dir, basename(directory))
+    await pruneCheckpoints(dir, keep, basename(directory))
     return directory
   }
 

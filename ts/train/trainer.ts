@@ -1,11 +1,12 @@
 // Trainer: one model in this process. A thin shell over the native pipeline: batches go over in one call each, counters come
 // back as reports. What happens to a batch in between: cpp/trainer/trainer.h.
 import { parseConfig, type Config, type ConfigInput } from '../config/index.js'
-import type { Batch } from '../data/batch.js'
+import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
+import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
 import type { NativeTrainer, TableCounters } from '../native-types.js'
-import { readCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
+import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
 import type { EvalReport, ProgressReport } from './reports.js'
@@ -15,7 +16,7 @@ export type Dataset = Iterable<Batch> | AsyncIterable<Batch>
 export interface FitOptions {
   /** Seconds between two reports; 1 unless given. */
   reportEverySeconds?: number
-  /** Ends the pass early, at a step at which the model can be saved. Afterwards: `save`, then `close`. */
+  /** Ends the pass early, at a step at which the model can be saved. Afterwards only `save`, `predict` and `close`. */
   signal?: AbortSignal
   /** `save` runs while training rests after each step whose number is a multiple of `everySteps`. */
   checkpoint?: { everySteps: number; save: () => Promise<unknown> }
@@ -30,6 +31,9 @@ export interface SaveOptions {
 
 export class Trainer {
   private readonly layout
+  private saving: Promise<void> = Promise.resolve()
+  /** A fit was ended by its signal: the pipeline rests in the middle of what was handed in. */
+  private stopped = false
 
   private constructor(
     readonly config: Config,
@@ -43,7 +47,7 @@ export class Trainer {
   /** Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load. */
   static async create(config: ConfigInput | Config, statistics: Statistics = {}): Promise<Trainer> {
     const resolved = parseConfig(config)
-    return new Trainer(resolved, calling(() => new (native().Trainer)(nativeConfig(resolved))), statistics)
+    return new Trainer(resolved, await settling(() => native().createTrainer(nativeConfig(resolved))), statistics)
   }
 
   /**
@@ -52,15 +56,16 @@ export class Trainer {
    * another model.
    */
   static async load(directory: string, config?: ConfigInput | Config): Promise<{ trainer: Trainer; manifest: Manifest }> {
-    const { manifest, files } = await readCheckpoint(directory, config && parseConfig(config))
-    const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics)
-    try {
-      await settling(trainer.nativeTrainer.restore(directory, files))
-    } catch (error) {
-      await trainer.close()
-      throw error
-    }
-    return { trainer, manifest }
+    return readingCheckpoint(directory, config && parseConfig(config), async (manifest, files) => {
+      const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics)
+      try {
+        await settling(() => trainer.nativeTrainer.restore(directory, files))
+      } catch (error) {
+        await trainer.close()
+        throw error
+      }
+      return { trainer, manifest }
+    })
   }
 
   /** Steps applied so far, those before a restore included. */
@@ -88,11 +93,12 @@ export class Trainer {
    * one at the end. Breaking out of the loop still applies what was handed in.
    */
   async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {
+    this.checkGoing()
     const meter = new Meter(this.nativeTrainer, options.reportEverySeconds ?? 1)
     const feeder = new Feeder(this.nativeTrainer, options)
     try {
       for await (const batch of dataset) {
-        await feeder.push(calling(() => batch.handle(this.layout, 'labelled')))
+        await feeder.push(this.handleOf(batch, 'labelled'))
         if (feeder.stopped) break
         if (meter.due()) yield meter.report()
       }
@@ -101,15 +107,17 @@ export class Trainer {
       }
     } finally {
       await feeder.end()
+      this.stopped = feeder.stopped
     }
     if (meter.hasNews()) yield meter.report()
   }
 
   /** Trains one step on one batch and ends when it is applied, for loops of your own. */
   async step(batch: Batch): Promise<ProgressReport> {
+    this.checkGoing()
     const meter = new Meter(this.nativeTrainer, 0)
-    await settling(this.nativeTrainer.push(calling(() => batch.handle(this.layout, 'labelled'))))
-    await settling(this.nativeTrainer.drain())
+    await settling(() => this.nativeTrainer.push(this.handleOf(batch, 'labelled')))
+    await settling(() => this.nativeTrainer.drain())
     return meter.report()
   }
 
@@ -118,11 +126,12 @@ export class Trainer {
     const evaluator = calling(() => new (native().Evaluator)(this.nativeTrainer))
     let samples = 0
     for await (const batch of dataset) {
-      await settling(evaluator.add(calling(() => batch.handle(this.layout, 'labelled'))))
+      const handle = this.handleOf(batch, 'labelled')
+      await settling(() => evaluator.add(handle))
       samples += batch.rows
     }
     const report: EvalReport = { split, samples, auc: {}, logloss: {} }
-    for (const { label, auc, logloss, mse } of await settling(evaluator.results())) {
+    for (const { label, auc, logloss, mse } of await settling(() => evaluator.results())) {
       if (auc !== undefined) report.auc[label] = numberOrNull(auc)
       if (logloss !== undefined) report.logloss[label] = numberOrNull(logloss)
       if (mse !== undefined) report.mse = { ...report.mse, [label]: numberOrNull(mse) }
@@ -132,40 +141,55 @@ export class Trainer {
 
   /** Outputs of the tasks, (rows × tasks) row-major: probabilities for bce, values for mse. Unknown ids count as zeros. */
   async predict(batch: Batch): Promise<Float32Array> {
-    return settling(this.nativeTrainer.predict(calling(() => batch.handle(this.layout, 'unlabelled'))))
+    return settling(() => this.nativeTrainer.predict(this.handleOf(batch, 'unlabelled')))
   }
 
   /**
-   * Writes a checkpoint to `directory`, which is replaced as a whole or not at all. Training rests meanwhile. Inside a running
-   * `fit` with `deterministic`, use its `checkpoint` option instead: only that leaves the run's results as they were.
+   * Writes a checkpoint to `directory`, which is replaced as a whole or not at all; a folder that holds anything else is
+   * refused. Training rests meanwhile. In deterministic mode a save in the middle of a `fit` changes what is learnt, unless it
+   * comes from `fit`'s `checkpoint` option.
    */
-  async save(directory: string, options: SaveOptions = {}): Promise<void> {
-    const drained = settling(this.nativeTrainer.drain())
-    drained.catch(() => {})  // says only what pause says too
-    await settling(this.nativeTrainer.pause())
+  save(directory: string, options: SaveOptions = {}): Promise<void> {
+    // One after another, so that two saves of one folder can't meet.
+    const saved = this.saving.then(() => this.saveAtRest(directory, options))
+    this.saving = saved.catch(() => {})
+    return saved
+  }
+
+  private async saveAtRest(directory: string, { position, finished = true }: SaveOptions): Promise<void> {
+    if (!calling(() => this.nativeTrainer.atRest())) {
+      // Where lookups have to get ahead before the pipeline can rest, they must not wait for batches that nobody hands in.
+      settling(() => this.nativeTrainer.drain()).catch(() => {})  // says only what pause says too
+    }
+    await settling(() => this.nativeTrainer.pause())
     try {
-      await this.savePaused(directory, options)
+      const { steps, samples } = this.progress()
+      await writeCheckpoint(directory, {
+        step: steps, samples, position: position ?? { epoch: 0, epochStep: steps }, finished,
+        config: this.config, statistics: this.statistics,
+      }, (target) => settling(() => this.nativeTrainer.save(target)))
     } finally {
       this.nativeTrainer.resume()
     }
   }
 
-  /** @internal As `save`, for a pipeline that rests already. */
-  async savePaused(directory: string, { position, finished = true }: SaveOptions): Promise<void> {
-    const { steps, samples } = this.progress()
-    await writeCheckpoint(directory, {
-      step: steps, samples, position: position ?? { epoch: 0, epochStep: steps }, finished,
-      config: this.config, statistics: this.statistics,
-    }, (target) => settling(this.nativeTrainer.save(target)))
-  }
-
   /** Ends the threads and frees the memory; what was handed in but not trained is dropped. May be called again. */
   async close(): Promise<void> {
-    await this.nativeTrainer.close()
+    await settling(() => this.nativeTrainer.close())
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close()
+  }
+
+  private handleOf(batch: Batch, use: 'labelled' | 'unlabelled') {
+    if (batch instanceof Batch) return calling(() => batch.handle(this.layout, use))
+    throw new PersiaError('PERSIA_BATCH_INVALID', `expected a Batch, got ${typeof batch}; make one with Batch.from`)
+  }
+
+  private checkGoing(): void {
+    if (!this.stopped) return
+    throw new PersiaError('PERSIA_USAGE', 'training was stopped by its signal: save this trainer, close it, and load the checkpoint to go on')
   }
 
   private progress() {
