@@ -5,6 +5,7 @@ import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { DuckDBInstance } from '@duckdb/node-api'
 import t, { type Test } from 'tap'
 
 t.setTimeout(120_000)
@@ -242,6 +243,19 @@ t.test('predictions appear as a whole or not at all', async (t) => {
   t.match(persia(['predict', ...small(run), '--output', join(directory, 'none', 'x')]), { status: 1, stderr: /PERSIA_IO/ })
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 0)
   t.equal(readFileSync(output, 'utf8').split('\n').length, 16281 + 2)
+})
+
+t.test('predict takes files of another format and without labels', async (t) => {
+  const directory = folder(t)
+  const run = join(directory, 'checkpoints')
+  t.equal(persia(['train', ...small(run), '--set', 'epochs=1']).status, 0)
+  const connection = await (await DuckDBInstance.create(':memory:')).connect()
+  await connection.run(`copy (select * exclude (income) from read_csv('${join(dirname(adult), 'test.csv.gz')}', all_varchar = true) limit 100)
+    to '${join(directory, 'some.parquet')}'`)
+  const whole = persia(['predict', ...small(run)]).stdout.split('\n')
+  const some = persia(['predict', ...small(run), '--input', join(directory, 'some.parquet')])
+  t.equal(some.status, 0, some.stderr)
+  t.same(some.stdout.trim().split('\n'), whole.slice(0, 101))
 })
 
 t.test('doctor finds the addon and says what it is', async (t) => {

@@ -13,6 +13,7 @@ import { readConfigFile, type Written } from './written.js'
 
 export { configJsonSchema, type ConfigInput } from './schema.js'
 export type { Config, DenseColumn, FeatureColumn, LabelColumn, Task } from './resolve.js'
+export { formatByEnding } from './source.js'
 export type { DataFormat, FileSource, Source, SqlSource } from './source.js'
 export { leavesOf, type Leaf } from './explain.js'
 export { diffFingerprint, modelFingerprint, type ModelFingerprint } from './fingerprint.js'

@@ -65,12 +65,15 @@ function resolveFiles(written: WrittenSource, paths: string[], format: DataForma
   return { path: paths, format, delimiter, header, ...(columns && { columns }) }
 }
 
+/** The format that a file's ending says. */
+export function formatByEnding(file: string): DataFormat | undefined {
+  const match = ending.exec(file)
+  return (match?.[1] ?? match?.[2])?.toLowerCase() as DataFormat | undefined
+}
+
 /** The format by the file endings; csv to go on with when they don't say, which is refused. */
 function formatOf(paths: string[], path: Path, resolution: Resolution): DataFormat {
-  const formats = paths.map((file) => {
-    const match = ending.exec(file)
-    return (match?.[1] ?? match?.[2])?.toLowerCase() as DataFormat | undefined
-  })
+  const formats = paths.map(formatByEnding)
   const unclear = formats.indexOf(undefined)
   const distinct = [...new Set(formats)]
   resolution.note([...path, 'format'], { derived: 'file ending' })

@@ -1,6 +1,6 @@
 // What a finished model is used for from files: evaluation and prediction.
 import { resolve } from 'node:path'
-import { parseConfig, type LoadedConfig } from '../config/index.js'
+import { formatByEnding, parseConfig, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
 import { newestCheckpoint } from './checkpoint.js'
@@ -46,10 +46,12 @@ const csvField = (json: string) => {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text
 }
 
-/** The same config, reading `input` as the test data: format and layout as those of data.test where the endings agree. */
+/** The same config, reading `input` as the test data: with the layout of data.test if that has the same format. */
 function withInput(loaded: LoadedConfig, input: string): LoadedConfig {
   const { data } = loaded.config
-  const layout = data.test && 'path' in data.test ? data.test : {}
+  const known = data.test && 'path' in data.test ? data.test : undefined
+  const format = formatByEnding(input) ?? known?.format
+  const layout = known && known.format === format ? known : { ...(format && { format }) }
   const test = { ...layout, path: [resolve(input)] }
   return { ...loaded, config: parseConfig({ ...loaded.config, data: { ...data, test } }) }
 }
