@@ -29,7 +29,8 @@ Napi::Value Checksum(const Napi::CallbackInfo& info) {
 
 // verifySnapshot(directory: string, files: { name, bytes, checksum }[]): Promise<void>
 Napi::Value VerifySnapshot(const Napi::CallbackInfo& info) {
-  return RunInPool(info.Env(), [directory = info[0].As<Napi::String>().Utf8Value(), files = FilesFromJs(info[1].As<Napi::Array>())] {
+  return RunInPool(info.Env(), [directory = info[0].As<Napi::String>().Utf8Value(),
+                                files = FilesFromJs(info[1].As<Napi::Array>())] {
     for (const SnapshotFile& file : files) PERSIA_RETURN_IF_ERROR(SnapshotReader::Verify(directory, file));
     return Status::Ok();
   });

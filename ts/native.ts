@@ -34,9 +34,11 @@ function notFound(path: string | undefined, cause: Error): PersiaError {
   const reason = path ? `It was found but does not load: ${cause.message}.` : 'No binary for this platform was found.'
   const remedy = existsSync(join(packageRoot, 'ci', 'setup'))
     ? 'Run `npm run setup` and `npm run build` in the repository.'
-    : `Install a release with a prebuilt binary for ${platform} (Linux with glibc 2.34 or newer, x64), or build from the repository.`
+    : `Install a release with a prebuilt binary for ${platform} (there is one for Linux x64 with glibc 2.34 or newer), `
+      + 'or build from the repository.'
   return new PersiaError('PERSIA_ADDON_NOT_FOUND',
-    `Persia's native addon cannot be loaded on ${platform}, Node ${process.version}. ${reason} Tried: ${tried.join(', ')}. ${remedy}`,
+    `Persia's native addon cannot be loaded on ${platform}, Node ${process.version}. ${reason} `
+    + `Tried: ${tried.join(', ')}. ${remedy}`,
     { tried, platform }, { cause })
 }
 

@@ -15,18 +15,20 @@ export function onlyOnce(name: string): (value: unknown) => string {
 
 export function commonOptions<T>(yargs: Argv<T>) {
   return yargs
-    .option('config', { 
+    .option('config', {
       type: 'string', demandOption: true, requiresArg: true, coerce: onlyOnce('config'), describe: 'Config file (YAML)',
     })
     .option('set', {
-      type: 'string', array: true, nargs: 1, default: [] as string[], describe: 'Override one option: key.path=value (repeatable)',
+      type: 'string', array: true, nargs: 1, default: [] as string[],
+      describe: 'Override one option: key.path=value (repeatable)',
     })
     .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on standard output' })
 }
 
 export function checkpointOption<T>(yargs: Argv<T>) {
   return yargs.option('checkpoint', {
-    type: 'string', requiresArg: true, coerce: onlyOnce('checkpoint'), describe: 'Folder of the checkpoint [default: the newest in checkpoint.dir]',
+    type: 'string', requiresArg: true, coerce: onlyOnce('checkpoint'),
+    describe: 'Folder of the checkpoint [default: the newest in checkpoint.dir]',
   })
 }
 

@@ -8,20 +8,26 @@ import { PersiaError } from '../errors.js'
 import { predictFile } from '../train/inference.js'
 import { checkpointOption, commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 
-interface PredictArguments extends CommonArguments { checkpoint: string | undefined; input: string | undefined; output: string | undefined }
+interface PredictArguments extends CommonArguments {
+  checkpoint: string | undefined
+  input: string | undefined
+  output: string | undefined
+}
 
 export const predictCommand: CommandModule<object, PredictArguments> = {
   command: 'predict',
   describe: 'Write the predictions of a checkpoint, one line a row',
   builder: (yargs) => checkpointOption(commonOptions(yargs))
     .option('input', {
-      type: 'string', requiresArg: true, coerce: onlyOnce('input'), describe: 'File or glob, labels not needed [default: data.test]',
+      type: 'string', requiresArg: true, coerce: onlyOnce('input'),
+      describe: 'File or glob, labels not needed [default: data.test]',
     })
     .option('output', {
       type: 'string', requiresArg: true, coerce: onlyOnce('output'), describe: 'File to write [default: standard output]',
     }),
   async handler(args) {
-    const lines = predictFile(loadConfig(args), { style: args.json ? 'json' : 'csv', checkpoint: args.checkpoint, input: args.input })
+    const style = args.json ? 'json' : 'csv'
+    const lines = predictFile(loadConfig(args), { style, checkpoint: args.checkpoint, input: args.input })
     const first = await lines.next()  // the model and the data are found before any file is touched
     const text = restOf(first, lines)
     if (args.output === undefined) await pipeline(text, process.stdout, { end: false })

@@ -42,7 +42,8 @@ function describe(event: RunEvent): string | undefined {
     case 'interrupted':
       return `interrupted; checkpoint ${event.checkpoint} is complete, --resume goes on from it`
     case 'done':
-      return `done: ${event.steps} steps in ${event.seconds} s, ${event.samplesPerSecond} samples/s, checkpoint ${event.checkpoint}`
+      return `done: ${event.steps} steps in ${event.seconds} s, ${event.samplesPerSecond} samples/s, `
+        + `checkpoint ${event.checkpoint}`
   }
 }
 

@@ -28,7 +28,8 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
     process.stdout.on('error', () => {})  // a reader that goes away (`| head`) ends the reports, not the training
     const printer = makePrinter(args.json)
     try {
-      const options = { signal: stop.signal, reportEverySeconds: args['report-every'], ...(args.resume && { resume: args.resume }) }
+      const reportEverySeconds = args['report-every']
+      const options = { signal: stop.signal, reportEverySeconds, ...(args.resume && { resume: args.resume }) }
       for await (const event of runTraining(loaded, options)) {
         printer.print(event)
         if (event.event === 'interrupted') process.exitCode = 130

@@ -52,7 +52,9 @@ function floatsOf({ type, length, nullCount, values }: DataLike, name: string): 
 
 function idsOf(data: DataLike, name: string): IdColumn {
   if (data.type.typeId !== typeIds.list) {
-    if (data.nullCount > 0) throw refused(name, `has ${data.nullCount} nulls; use a list column, in which a sample may have no id`)
+    if (data.nullCount > 0) {
+      throw refused(name, `has ${data.nullCount} nulls; use a list column, in which a sample may have no id`)
+    }
     return unsigned(data, name).subarray(0, data.length)
   }
   const offsets = (data.valueOffsets as Int32Array).subarray(0, data.length + 1)
@@ -66,7 +68,9 @@ const reinterpret = (offsets: Int32Array) => new Uint32Array(offsets.buffer, off
 function unsigned({ type, nullCount, values }: DataLike, name: string): BigUint64Array {
   if (nullCount > 0) throw refused(name, 'has nulls inside its lists')
   if (type.typeId === typeIds.int && values instanceof BigUint64Array) return values
-  if (type.typeId === typeIds.int && values instanceof BigInt64Array) return new BigUint64Array(values.buffer, values.byteOffset, values.length)
+  if (type.typeId === typeIds.int && values instanceof BigInt64Array) {
+    return new BigUint64Array(values.buffer, values.byteOffset, values.length)
+  }
   throw refused(name, 'must be uint64, int64 or a list of these. Text ids: hash them with hashId first')
 }
 

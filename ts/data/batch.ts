@@ -79,7 +79,9 @@ function checkIdColumn(name: string, column: IdColumn): void {
     throw invalid(`ids.${name} must be a BigUint64Array, or { ids: BigUint64Array, offsets: Uint32Array }`, name)
   }
   checkOwned(plain ? column : column.ids, `ids.${name}`)
-  if (!plain && column.offsets.length === 0) throw invalid(`ids.${name}.offsets is empty; it has one entry more than samples`, name)
+  if (!plain && column.offsets.length === 0) {
+    throw invalid(`ids.${name}.offsets is empty; it has one entry more than samples`, name)
+  }
 }
 
 /** C++ reads the memory later: another thread must not be able to change it meanwhile. */

@@ -64,7 +64,8 @@ async function checkReplaceable(directory: string): Promise<void> {
   const entries = await entriesOf(directory)
   if (entries.length === 0 || entries.includes('manifest.json')) return
   throw new PersiaError('PERSIA_USAGE',
-    `${directory} is not a checkpoint and not empty, so it is not replaced by one. Save to a folder of its own, such as ${join(directory, 'model')}`,
+    `${directory} is not a checkpoint and not empty, so it is not replaced by one. `
+    + `Save to a folder of its own, such as ${join(directory, 'model')}`,
     { directory })
 }
 
@@ -187,7 +188,8 @@ export async function lockRun(run: string): Promise<() => Promise<void>> {
     await mkdir(run, { recursive: true })
     const [owner, started] = (await readFile(path, 'utf8').catch(() => '')).split(' ')
     if (owner && started && started === await startOf(owner)) {
-      throw new PersiaError('PERSIA_USAGE', `${run} is in use by process ${owner}. Wait for it, or set another checkpoint.dir`, { owner })
+      throw new PersiaError('PERSIA_USAGE',
+        `${run} is in use by process ${owner}. Wait for it, or set another checkpoint.dir`, { owner })
     }
     await rm(path, { force: true })  // of a process that is gone
     await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
@@ -237,7 +239,8 @@ async function readManifest(directory: string): Promise<Manifest> {
   }
   const manifest = JSON.parse(text) as Manifest
   if (manifest.format === format) return manifest
-  throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH', `${path} has format ${manifest.format}, this release reads ${format}`, { file: path })
+  throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH',
+    `${path} has format ${manifest.format}, this release reads ${format}`, { file: path })
 }
 
 function checkMatches(directory: string, manifest: Manifest, config: Config): void {
@@ -260,7 +263,8 @@ async function withAlternative(error: unknown, directory: string): Promise<unkno
         { ...error.details, lastGood: other }, { cause: error })
     }
   }
-  return new PersiaError(error.code, `${error.message}. There is no other good checkpoint in ${run}`, error.details, { cause: error })
+  const message = `${error.message}. There is no other good checkpoint in ${run}`
+  return new PersiaError(error.code, message, error.details, { cause: error })
 }
 
 async function isGood(directory: string): Promise<boolean> {

@@ -29,7 +29,8 @@ export interface DatasetOptions {
 }
 
 /** The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. */
-export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics, options: DatasetOptions = {}): FileDataset {
+export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
+  options: DatasetOptions = {}): FileDataset {
   const { labels, skipBatches } = options
   return new ReaderDataset(split, {
     ...readerOptions(loaded, split),
@@ -62,7 +63,8 @@ function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test
 function sourceOf(config: Config, split: 'train' | 'test'): DataSource {
   const source = config.data[split]
   if (source) return source as DataSource  // the format is one the reader knows: config/unsupported.ts
-  throw new PersiaError('PERSIA_CONFIG_INVALID', `data.${split} is not given: expected { path } or { sql }`, { path: `data.${split}` })
+  throw new PersiaError('PERSIA_CONFIG_INVALID',
+    `data.${split} is not given: expected { path } or { sql }`, { path: `data.${split}` })
 }
 
 class ReaderDataset implements FileDataset {

@@ -13,7 +13,8 @@ async function loadModel(loaded: LoadedConfig, checkpoint: string | undefined): 
   const run = loaded.config.checkpoint.dir
   const directory = checkpoint ?? await newestCheckpoint(run)
   if (directory === undefined) {
-    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND', `there is no checkpoint in ${run}; train first, or give --checkpoint`, { directory: run })
+    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND',
+      `there is no checkpoint in ${run}; train first, or give --checkpoint`, { directory: run })
   }
   return (await Trainer.load(directory, loaded.config)).trainer
 }
@@ -29,7 +30,8 @@ export async function* evaluateCheckpoint(loaded: LoadedConfig, split: 'train' |
 export interface PredictOptions { style: 'csv' | 'json'; checkpoint?: string | undefined; input?: string | undefined }
 
 /** Text, in pieces: a header line for csv, then a line a row. */
-export async function* predictFile(loaded: LoadedConfig, { style, checkpoint, input }: PredictOptions): AsyncGenerator<string | Buffer, void, undefined> {
+export async function* predictFile(loaded: LoadedConfig,
+  { style, checkpoint, input }: PredictOptions): AsyncGenerator<string | Buffer, void, undefined> {
   const source = input === undefined ? loaded : withInput(loaded, input)
   await using trainer = await loadModel(loaded, checkpoint)
   const labels = trainer.config.data.labels.map(({ column }) => JSON.stringify(column))

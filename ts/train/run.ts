@@ -3,7 +3,9 @@
 import { basename, join } from 'node:path'
 import type { LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
-import { lockRun, markLatest, newestCheckpoint, pruneCheckpoints, readingCheckpoint, type Manifest, type Position } from './checkpoint.js'
+import {
+  lockRun, markLatest, newestCheckpoint, pruneCheckpoints, readingCheckpoint, type Manifest, type Position,
+} from './checkpoint.js'
 import { openDataset, readStatistics, type SkippedRows } from './datasets.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { Trainer } from './trainer.js'
@@ -75,7 +77,8 @@ function checkPosition(directory: string, { position, config }: Manifest, batchS
   const before = (config as { batchSize: number }).batchSize
   if (position.epochStep === 0 || before === batchSize) return
   throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH',
-    `${directory} stands in the middle of an epoch, ${position.epochStep} batches of ${before} in: batchSize cannot be ${batchSize} until its end`,
+    `${directory} stands in the middle of an epoch, ${position.epochStep} batches of ${before} in: `
+    + `batchSize cannot be ${batchSize} until its end`,
     { directory, before, batchSize })
 }
 

@@ -189,7 +189,8 @@ export class Trainer {
 
   private checkGoing(): void {
     if (!this.stopped) return
-    throw new PersiaError('PERSIA_USAGE', 'training was stopped by its signal: save this trainer, close it, and load the checkpoint to go on')
+    throw new PersiaError('PERSIA_USAGE',
+      'training was stopped by its signal: save this trainer, close it, and load the checkpoint to go on')
   }
 
   private progress() {
