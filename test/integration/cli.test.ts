@@ -252,10 +252,15 @@ t.test('predict takes files of another format and without labels', async (t) => 
   const connection = await (await DuckDBInstance.create(':memory:')).connect()
   await connection.run(`copy (select * exclude (income) from read_csv('${join(dirname(adult), 'test.csv.gz')}', all_varchar = true) limit 100)
     to '${join(directory, 'some.parquet')}'`)
-  const whole = persia(['predict', ...small(run)]).stdout.split('\n')
+  const scores = (stdout: string) => stdout.trim().split('\n').slice(1).map(Number)
+  const whole = scores(persia(['predict', ...small(run)]).stdout)
   const some = persia(['predict', ...small(run), '--input', join(directory, 'some.parquet')])
   t.equal(some.status, 0, some.stderr)
-  t.same(some.stdout.trim().split('\n'), whole.slice(0, 101))
+  t.equal(scores(some.stdout).length, 100)
+  // The sums in a product depend on the number of rows in its last bit.
+  for (const [row, score] of scores(some.stdout).entries()) {
+    if (!(Math.abs(score - whole[row]!) < 1e-6)) t.fail(`row ${row + 1}: ${score}, in the whole file ${whole[row]}`)
+  }
 })
 
 t.test('doctor finds the addon and says what it is', async (t) => {
