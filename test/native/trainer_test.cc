@@ -355,9 +355,9 @@ TEST_CASE("a restored trainer that is saved again before it goes on keeps what w
   for (uint64_t handed_in : {0, 2}) {
     auto second = Make(SmallConfig(4, true));
     REQUIRE(second->Restore(saved.path, saved.files).ok());
-    for (uint64_t step = 7; step < 7 + handed_in; ++step) second->Push(MakeBatch(step), [](Status) {});
     Waiter rest;
     second->Pause(6, rest.completion());
+    for (uint64_t step = 7; step < 7 + handed_in; ++step) second->Push(MakeBatch(step), [](Status) {});
     REQUIRE(rest.Wait().ok());
     Saved again(*second);
     CHECK(again.Checksums() == saved.Checksums());
