@@ -71,19 +71,19 @@ t.test('train, eval and predict on adult-income keep the contract', async (t) =>
 
 t.test('two deterministic runs leave the same bytes, and an interrupted one too after --resume', async (t) => {
   const runs = folder(t)
-  const deterministic = (name: string) => [...small(join(runs, name)), '--set', 'deterministic=true', '--set', 'epochs=2', '--json']
+  const deterministic = (name: string) => [...small(join(runs, name)), '--set', 'deterministic=true', '--set', 'epochs=4', '--json']
   t.equal(persia(['train', ...deterministic('a')]).status, 0)
   t.equal(persia(['train', ...deterministic('b')]).status, 0)
-  t.same(contents(join(runs, 'a', '64')), contents(join(runs, 'b', '64')))
+  t.same(contents(join(runs, 'a', '128')), contents(join(runs, 'b', '128')))
 
-  const status = await interrupted(['train', ...deterministic('c'), '--set', 'checkpoint.everySteps=5', '--report-every', '0'], 'SIGINT')
+  const status = await interrupted(['train', ...deterministic('c'), '--set', 'checkpoint.everySteps=2', '--report-every', '0'], 'SIGINT')
   t.equal(status, 130)
   const stopped = readFileSync(join(runs, 'c', 'latest'), 'utf8').trim()
-  t.ok(Number(stopped) < 64, `stopped after step ${stopped}`)
+  t.ok(Number(stopped) < 128, `stopped after step ${stopped}`)
   t.equal(persia(['eval', ...deterministic('c')]).status, 0, 'the checkpoint is complete')
   const resumed = persia(['train', ...deterministic('c'), '--resume'])
   t.equal(resumed.status, 0, resumed.stderr)
-  t.same(contents(join(runs, 'c', '64')), contents(join(runs, 'a', '64')))
+  t.same(contents(join(runs, 'c', '128')), contents(join(runs, 'a', '128')))
 })
 
 /** Runs a command and sends it the signal at its first progress; its exit code. */
