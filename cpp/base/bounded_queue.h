@@ -50,14 +50,9 @@ class BoundedQueue {
     filled_.notify_all();
   }
 
-  size_t size() const {
-    std::lock_guard lock(mutex_);
-    return items_.size();
-  }
-
  private:
   const size_t capacity_;
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable room_;
   std::condition_variable filled_;
   std::deque<T> items_;

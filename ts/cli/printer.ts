@@ -17,19 +17,18 @@ export function makePrinter(json: boolean): Printer {
 const forPeople = new Set<RunEvent['event']>(['start', 'warning'])
 
 function printJson(event: RunEvent): void {
-  if (!forPeople.has(event.event)) process.stdout.write(`${JSON.stringify(event)}\n`)
-  else if (describe(event) !== undefined) process.stderr.write(`${describe(event)}\n`)
+  if (forPeople.has(event.event)) process.stderr.write(`${describe(event)}\n`)
+  else process.stdout.write(`${JSON.stringify(event)}\n`)
 }
 
 function printLine(event: RunEvent): void {
-  const line = describe(event)
-  if (line !== undefined) (event.event === 'warning' ? process.stderr : process.stdout).write(`${line}\n`)
+  (event.event === 'warning' ? process.stderr : process.stdout).write(`${describe(event)}\n`)
 }
 
-function describe(event: RunEvent): string | undefined {
+function describe(event: RunEvent): string {
   switch (event.event) {
     case 'start':
-      return event.resumedFrom === null ? undefined : `resumed from ${event.resumedFrom}`
+      return `${event.name}: ${event.resumedFrom === null ? 'a new run' : `goes on from ${event.resumedFrom}`}`
     case 'progress':
       return `step ${event.step}  samples ${event.samples}  loss ${fixed(event.loss)}  ${event.samplesPerSecond} samples/s`
         + `  staleness ${event.staleness}`

@@ -11,7 +11,7 @@ import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { Trainer } from './trainer.js'
 
 export type RunEvent =
-  | { event: 'start'; resumedFrom: string | null; totalSamples: number | null }
+  | { event: 'start'; name: string; resumedFrom: string | null; totalSamples: number | null }
   | ({ event: 'progress' } & ProgressReport)
   | ({ event: 'skipped' } & SkippedRows)
   | ({ event: 'eval' } & EvalReport)
@@ -29,12 +29,12 @@ export interface RunOptions {
 
 /** Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. */
 export async function* runTraining(loaded: LoadedConfig, options: RunOptions = {}): AsyncGenerator<RunEvent, void, undefined> {
-  const { checkpoint, epochs } = loaded.config
+  const { checkpoint, epochs, name } = loaded.config
   const unlock = await lockRun(checkpoint.dir)
   try {
     const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options.resume ?? checkpoint.resume)
     try {
-      yield { event: 'start', resumedFrom, totalSamples: rows && rows * epochs }
+      yield { event: 'start', name, resumedFrom, totalSamples: rows && rows * epochs }
       yield* new Run(loaded, options, trainer, position).events()
     } finally {
       await trainer.close()
