@@ -1,51 +1,61 @@
-// Builds and runs the micro benchmarks (google-benchmark).
+// Builds and runs the benchmarks: the micro benchmarks (google-benchmark) and the table's, which stand beside other maps.
 //
 //   npm run bench -- [NAME] [--smoke] [--out FILE]
 //
-// NAME picks the benchmarks whose name or source file contains it (dense, embedding, gather, …). A full run repeats each benchmark,
-// interleaved with the others, and reports median and spread; with --out every result is appended to FILE as a JSON line
-// with machine and commit. --smoke runs each once, shortly, to see that it works, and ends with a tally.
+// NAME picks the micro benchmarks whose name or source file contains it (dense, embedding, gather, …). A full run repeats
+// each benchmark, interleaved with the others, and reports median and spread; with --out every result is appended to FILE
+// as a JSON line with machine and commit. --smoke runs each once, shortly, to see that it works, and ends with a tally.
+//
+//   npm run bench -- table|table-show|table-growth|table-size [--dim N] [--rows N] [--batch N] [--threads N]
+//                    [--rounds N] [--seconds S] [--depth N] [--python python3] [--smoke] [--out FILE]
+//
+// runs a mode of the table's program (bench/table); PyTorch takes part when the python3 given has torch.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { appendFileSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
-const program = 'out/release/persia_bench'
-const { values: { smoke, out }, positionals: [name = ''] } = parseArgs({
+const program = 'out/release/persia_bench', tableProgram = 'out/release/persia_table_bench'
+const tableModes = { table: 'grid', 'table-show': 'show', 'table-growth': 'growth', 'table-size': 'size' }
+const tableOptions = ['dim', 'rows', 'batch', 'threads', 'rounds', 'seconds', 'depth']
+const smokeTimeoutMs = 300_000  // of a mode that takes seconds: a thread that waits for ever shows as a failure
+const { values, positionals: [name = ''] } = parseArgs({
   allowPositionals: true,
-  options: { smoke: { type: 'boolean', default: false }, out: { type: 'string' } },
+  options: {
+    smoke: { type: 'boolean', default: false }, out: { type: 'string' }, python: { type: 'string', default: 'python3' },
+    ...Object.fromEntries(tableOptions.map((option) => [option, { type: 'string' }])),
+  },
 })
+const { smoke, out } = values
 
 build()
-const { context, benchmarks } = run(chosen())
-const here = {
-  date: context.date, commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system: `${process.platform} ${release()}`,
-}
+const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system: `${process.platform} ${release()}` }
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
-if (out) record(out)
-const failed = benchmarks.filter((benchmark) => benchmark.error_occurred).length
-if (smoke) console.log(`${benchmarks.length - failed} passed, ${failed} failed, 0 skipped`)
-process.exitCode = failed > 0 ? 1 : 0
+const tally = { passed: 0, failed: 0, skipped: 0 }
+if (!(name in tableModes)) runMicro(chosen())
+for (const mode of modes()) runTable(mode)
+if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
+process.exitCode = tally.failed > 0 ? 1 : 0
 
 function build() {
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(cpus().length)
   execFileSync('cmake', ['--preset', 'release'], { stdio: ['ignore', 'ignore', 'inherit'] })
-  execFileSync('cmake', ['--build', '--preset', 'release', '--target', 'persia_bench', '-j', jobs],
+  execFileSync('cmake', ['--build', '--preset', 'release', '--target', 'persia_bench', 'persia_table_bench', '-j', jobs],
     { stdio: ['ignore', 'ignore', 'inherit'] })
   if (!/^CMAKE_BUILD_TYPE:\w+=Release$/m.test(readFileSync('out/release/CMakeCache.txt', 'utf8'))) {
     throw new Error('out/release is no optimised build: its times mean nothing. Remove it and run this again.')
   }
 }
 
-/** The names of the benchmarks to run; ends the process when there are none. */
+/** The names of the micro benchmarks to run; ends the process when there are none. */
 function chosen() {
   const all = execFileSync(program, ['--benchmark_list_tests=true'], { encoding: 'utf8' }).trim().split('\n')
   const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(name.toLowerCase()))
   if (matching.length > 0) return matching
-  console.error(`no benchmark is called ${name}; there are ${all.join(', ')}`)
+  console.error(`no benchmark is called ${name}; there are ${[...all, ...Object.keys(tableModes)].join(', ')}`)
   process.exit(2)
 }
 
@@ -54,21 +64,59 @@ function sourceOf(benchmark) {
   return readdirSync('bench/micro').find((file) => readFileSync(join('bench/micro', file), 'utf8').includes(registration))
 }
 
-/** Runs the program, which shows a table meanwhile, and returns its report. */
-function run(names) {
-  const work = mkdtempSync(join(tmpdir(), 'persia-bench-'))
-  const report = join(work, 'report.json')
-  try {
+/** The table's modes to run: the named one; without a name the grid, and all of them when it is only to see that they work. */
+function modes() {
+  if (name in tableModes) return [tableModes[name]]
+  if (name !== '') return []
+  return smoke ? Object.values(tableModes) : [tableModes.table]
+}
+
+/** Runs the micro benchmarks, whose program shows a table meanwhile. */
+function runMicro(names) {
+  const report = inScratch('report.json', (file) => {
     const { status } = spawnSync(program, [
       `--benchmark_filter=^(${names.map((text) => text.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')).join('|')})$`,
       ...(smoke ? ['--benchmark_min_time=0.01']
-        : ['--benchmark_repetitions=5', '--benchmark_enable_random_interleaving=true', '--benchmark_report_aggregates_only=true']),
-      `--benchmark_out=${report}`, '--benchmark_out_format=json',
+        : ['--benchmark_repetitions=5', '--benchmark_enable_random_interleaving=true',
+          '--benchmark_report_aggregates_only=true']),
+      `--benchmark_out=${file}`, '--benchmark_out_format=json',
     ], { stdio: ['ignore', 'inherit', 'inherit'] })
     if (status !== 0) throw new Error(`${program} ended with ${status}`)
-    return JSON.parse(readFileSync(report, 'utf8'))
+    return JSON.parse(readFileSync(file, 'utf8'))
+  })
+  const failed = report.benchmarks.filter((benchmark) => benchmark.error_occurred).length
+  tally.failed += failed
+  tally.passed += report.benchmarks.length - failed
+  record(report.benchmarks, report.context.date)
+}
+
+/** Runs a mode of the table's program, which prints its figures and writes them as JSON lines. */
+function runTable(mode) {
+  const lines = inScratch('lines.jsonl', (file) => {
+    const options = tableOptions.flatMap((option) => values[option] === undefined ? [] : [`--${option}`, values[option]])
+    const { status, signal } = spawnSync(tableProgram, [
+      mode, ...options, ...(smoke ? ['--smoke'] : []), '--peer', `${values.python} bench/peers/embedding_cpu.py`, '--out', file,
+    ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smoke ? smokeTimeoutMs : undefined })
+    if (status === 2) process.exit(2)
+    if (status !== 0) {
+      console.error(`${tableProgram} ${mode} ended with ${signal ?? status}`)
+      tally.failed += 1
+    }
+    return existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line)) : []
+  })
+  const skipped = lines.filter((line) => 'skipped' in line).length
+  tally.skipped += skipped
+  tally.passed += lines.length - skipped
+  record(lines, new Date().toISOString())
+}
+
+/** What `use` makes of the path of a file in a folder that is gone afterwards. */
+function inScratch(file, use) {
+  const folder = mkdtempSync(join(tmpdir(), 'persia-bench-'))
+  try {
+    return use(join(folder, file))
   } finally {
-    rmSync(work, { recursive: true })
+    rmSync(folder, { recursive: true })
   }
 }
 
@@ -77,7 +125,8 @@ function commit() {
   return (git('rev-parse', '--short', 'HEAD') || 'unknown') + (git('status', '--porcelain') ? ' with changes' : '')
 }
 
-function record(file) {
-  mkdirSync(dirname(file), { recursive: true })
-  appendFileSync(file, benchmarks.map((benchmark) => `${JSON.stringify({ ...here, ...benchmark })}\n`).join(''))
+function record(results, date) {
+  if (!out) return
+  mkdirSync(dirname(out), { recursive: true })
+  appendFileSync(out, results.map((result) => `${JSON.stringify({ date, ...here, ...result })}\n`).join(''))
 }

@@ -21,13 +21,24 @@ Napi::Object CountersToJs(Napi::Env env, const TableCounters& counters) {
   auto set = [&](const char* name, uint64_t value) { result.Set(name, static_cast<double>(value)); };
   set("rows", counters.rows);
   set("bytes", counters.bytes);
+  set("lanes", counters.lanes);
   set("hits", counters.hits);
   set("misses", counters.misses);
   set("inserts", counters.inserts);
   set("evictions", counters.evictions);
+  set("expired", counters.expired);
   set("refused", counters.refused);
   set("missedUpdates", counters.missed_updates);
   set("nonFiniteSkipped", counters.non_finite_skipped);
+  return result;
+}
+
+// With the counters of its feature groups.
+Napi::Object TableToJs(Napi::Env env, const ParameterStore& store, uint32_t row_class) {
+  Napi::Object result = CountersToJs(env, store.counters(row_class));
+  const Napi::Array groups = Napi::Array::New(env);
+  for (const TableCounters& group : store.group_counters(row_class)) groups.Set(groups.Length(), CountersToJs(env, group));
+  result.Set("groups", groups);
   return result;
 }
 
@@ -147,11 +158,19 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     return result;
   }
 
-  // counters(): one object a row class
+  // counters(): { tables, distinct }, one object a row class and one number a feature
   Napi::Value Counters(const Napi::CallbackInfo& info) {
-    ParameterStore& store = trainer(info.Env())->store();
-    Napi::Array result = Napi::Array::New(info.Env(), store.row_class_count());
-    for (uint32_t c = 0; c < store.row_class_count(); ++c) result.Set(c, CountersToJs(info.Env(), store.counters(c)));
+    const auto target = trainer(info.Env());
+    const ParameterStore& store = target->store();
+    const Napi::Array tables = Napi::Array::New(info.Env());
+    for (uint32_t c = 0; c < store.row_class_count(); ++c) tables.Set(c, TableToJs(info.Env(), store, c));
+    const Napi::Array distinct = Napi::Array::New(info.Env());
+    for (uint32_t f = 0; f < target->config().schema.features.size(); ++f) {
+      distinct.Set(f, static_cast<double>(target->worker().distinct_ids(f)));
+    }
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("tables", tables);
+    result.Set("distinct", distinct);
     return result;
   }
 

@@ -1,11 +1,13 @@
 #include "trainer_config.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "convert.h"
+#include "table/frequency_sketch.h"
 
 namespace persia::bindings {
 namespace {
@@ -41,7 +43,9 @@ RowOptimizerConfig ReadRowOptimizer(const Napi::Object& optimizer, float weight_
                                          {{"sgd", RowOptimizerType::kSgd},
                                           {"adagrad", RowOptimizerType::kAdagrad},
                                           {"rowwise_adagrad", RowOptimizerType::kRowwiseAdagrad},
-                                          {"adam", RowOptimizerType::kAdam}});
+                                          {"adam", RowOptimizerType::kAdam},
+                                          {"adamw", RowOptimizerType::kAdamW},
+                                          {"ftrl", RowOptimizerType::kFtrl}});
   config.lr = Float(optimizer, "lr");
   config.weight_decay = Float(optimizer, "weightDecay");
   config.weight_bound = weight_bound;
@@ -49,10 +53,19 @@ RowOptimizerConfig ReadRowOptimizer(const Napi::Object& optimizer, float weight_
     config.momentum = Float(optimizer, "momentum");
     return config;
   }
+  if (config.type == RowOptimizerType::kFtrl) {
+    config.initial_accumulator = Float(optimizer, "initialAccumulator");
+    config.beta = Float(optimizer, "beta");
+    config.l1 = Float(optimizer, "l1");
+    config.l2 = Float(optimizer, "l2");
+    return config;
+  }
   config.eps = Float(optimizer, "eps");
-  if (config.type == RowOptimizerType::kAdam) {
+  if (config.type == RowOptimizerType::kAdam || config.type == RowOptimizerType::kAdamW) {
     config.beta1 = Float(optimizer, "beta1");
     config.beta2 = Float(optimizer, "beta2");
+    config.bias_correction = Choice<BiasCorrection>(
+        optimizer, "biasCorrection", {{"row", BiasCorrection::kRow}, {"group", BiasCorrection::kGroup}});
   } else {
     config.initial_accumulator = Float(optimizer, "initialAccumulator");
   }
@@ -64,6 +77,9 @@ InitializerConfig ReadInitializer(const Napi::Object& init) {
   config.type = Choice<InitializerType>(init, "type",
                                         {{"uniform", InitializerType::kUniform},
                                          {"normal", InitializerType::kNormal},
+                                         {"inverse_sqrt_dim", InitializerType::kInverseSqrtDim},
+                                         {"gamma", InitializerType::kGamma},
+                                         {"poisson", InitializerType::kPoisson},
                                          {"zeros", InitializerType::kZeros}});
   if (config.type == InitializerType::kUniform) {
     config.low = Float(init, "low");
@@ -71,18 +87,57 @@ InitializerConfig ReadInitializer(const Napi::Object& init) {
   } else if (config.type == InitializerType::kNormal) {
     config.mean = Float(init, "mean");
     config.stddev = Float(init, "stddev");
+    config.truncate = Float(init, "truncate");
+  } else if (config.type == InitializerType::kGamma) {
+    config.shape = Float(init, "shape");
+    config.scale = Float(init, "scale");
+  } else if (config.type == InitializerType::kPoisson) {
+    config.lambda = Float(init, "lambda");
   }
   return config;
 }
 
-TableOptions ReadTable(const Napi::Object& embedding, uint64_t seed) {
+// What all tables have in common.
+TableOptions ReadEmbedding(const Napi::Object& embedding, uint64_t seed, const FeatureSchema& schema) {
   TableOptions table;
+  table.storage = Choice<StorageType>(
+      embedding, "storage", {{"fp32", StorageType::kFp32}, {"fp16", StorageType::kFp16}, {"bf16", StorageType::kBf16}});
   table.optimizer = ReadRowOptimizer(Object(embedding, "optimizer"), Float(embedding, "weightBound"));
   table.initializer = ReadInitializer(Object(embedding, "init"));
   table.seed = seed;
-  table.capacity_rows = Uint64(embedding, "capacity");
-  table.admit_probability = Double(embedding, "admit");
+  table.admit_probability = Double(embedding, "admitProbability");
+  static_assert(FrequencySketch::kMost == 15, "embedding.admit in ts/config/schema.ts goes up to this");
+  table.admit_frequency = Uint32(embedding, "admitFrequency");
+  table.eviction =
+      Choice<EvictionPolicy>(embedding, "eviction", {{"lru", EvictionPolicy::kLru}, {"lfu", EvictionPolicy::kLfu}});
+  table.time_to_live_ms = Uint64(embedding, "timeToLiveMs");
+  table.prefix_bits = schema.prefix_bits;
+  table.group_count = schema.group_count;
   return table;
+}
+
+// One table for each row class; `embedding.tables` comes in the order of the row classes.
+std::vector<TableOptions> ReadTables(const Napi::Object& embedding, uint64_t seed, const FeatureSchema& schema) {
+  const TableOptions common = ReadEmbedding(embedding, seed, schema);
+  const Napi::Array list = Array(embedding, "tables");
+  std::vector<TableOptions> tables;
+  for (uint32_t i = 0; i < list.Length(); ++i) {
+    const auto object = list.Get(i).As<Napi::Object>();
+    TableOptions& table = tables.emplace_back(common);
+    table.dim = Uint32(object, "dim");
+    table.capacity_rows = Uint64(object, "capacityRows");
+    table.capacity_bytes = Uint64(object, "capacityBytes");
+    const Napi::Array groups = Array(object, "groupCapacities");
+    for (uint32_t g = 0; g < groups.Length(); ++g) {
+      const auto group = groups.Get(g).As<Napi::Object>();
+      table.group_capacities.push_back({Uint32(group, "group"), Uint64(group, "rows")});
+    }
+  }
+  const auto has_dim = [](const TableOptions& table, uint32_t dim) { return table.dim == dim; };
+  if (!std::ranges::equal(tables, schema.row_class_dims, has_dim)) {
+    throw Napi::TypeError::New(embedding.Env(), "native call: tables must be one a row class, in their order");
+  }
+  return tables;
 }
 
 DenseOptimizerConfig ReadDenseOptimizer(const Napi::Object& optimizer) {
@@ -146,11 +201,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   TrainerConfig result;
   const uint64_t seed = Uint64(config, "seed");
   result.schema = ReadSchema(config);
-  const TableOptions table = ReadTable(Object(config, "embedding"), seed);
-  for (uint32_t dim : result.schema.row_class_dims) {
-    result.tables.push_back(table);
-    result.tables.back().dim = dim;
-  }
+  result.tables = ReadTables(Object(config, "embedding"), seed, result.schema);
   result.dense = ReadDense(Object(config, "model"), seed);
   result.dense.embedding_width = result.schema.embedding_width;
   result.staleness = Uint64(config, "staleness");

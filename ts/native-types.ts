@@ -3,6 +3,26 @@ import type { NativeBatcherConstructor } from './data/native-batcher.js'
 
 export interface NativeFeature { name: string; dim: number; pooling: 'sum' | 'mean' | 'sqrt'; group: number }
 
+/** The table of a row class. One of the capacities is 0: not bounded by it. */
+export interface NativeTable {
+  dim: number
+  capacityRows: number
+  capacityBytes: number
+  groupCapacities: { group: number; rows: number }[]
+}
+
+export interface NativeEmbedding {
+  storage: 'fp32' | 'fp16' | 'bf16'
+  optimizer: object
+  init: object
+  admitProbability: number
+  admitFrequency: number
+  eviction: 'lru' | 'lfu'
+  timeToLiveMs: number
+  weightBound: number
+  tables: NativeTable[]
+}
+
 /** bindings/trainer_config.cc reads every field; there are no defaults on that side. */
 export interface NativeTrainerConfig {
   seed: number
@@ -10,7 +30,7 @@ export interface NativeTrainerConfig {
   deterministic: boolean
   prefixBits: number
   features: NativeFeature[]
-  embedding: { optimizer: object; init: object; capacity: number; admit: number; weightBound: number }
+  embedding: NativeEmbedding
   model: {
     denseCount: number
     threads: number
@@ -46,17 +66,34 @@ export interface NativeProgress {
   mostStaleness: number
 }
 
-/** Counters of one table (one row class). */
+/** What a table holds, and what happened to it since the trainer was made. */
 export interface TableCounters {
+  /** Held now. */
   rows: number
+  /** Of the rows and their index, now. */
   bytes: number
+  /** Places of the index; rows / lanes is its load. */
+  lanes: number
+  /** Distinct ids of batches that had a row when they were looked up, in training, evaluation and prediction. */
   hits: number
   misses: number
   inserts: number
   evictions: number
+  /** Of the evictions those by age (timeToLiveSeconds). */
+  expired: number
+  /** Lookups whose id was not admitted. */
   refused: number
+  /** Gradients whose row was evicted or never admitted. */
   missedUpdates: number
+  /** Gradients with NaN or infinity. */
   nonFiniteSkipped: number
+}
+
+export interface NativeCounters {
+  /** By row class. `groups` is by the number of the feature group; the last one counts signs of no group. */
+  tables: (TableCounters & { groups: TableCounters[] })[]
+  /** By feature: an estimate of the distinct ids seen in training. */
+  distinct: number[]
 }
 
 export interface NativeTrainer {
@@ -69,7 +106,7 @@ export interface NativeTrainer {
   restore(directory: string, files: NativeSnapshotFile[]): Promise<void>
   predict(batch: NativeBatch): Promise<Float32Array>
   progress(): NativeProgress
-  counters(): TableCounters[]
+  counters(): NativeCounters
   close(): Promise<void>
 }
 

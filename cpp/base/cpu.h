@@ -1,23 +1,52 @@
 // Run-time choice of instruction set without a second build: a kernel body is written once as an always-inline function
-// and instantiated for the baseline and for AVX2 + FMA; the caller picks with HasAvx2().
+// and instantiated for the baseline, for AVX2 (with FMA and F16C) and for AVX-512; the caller picks with HasAvx2() or
+// BestSimd(). Results of different levels may differ by rounding where the compiler fuses products with sums.
 #pragma once
 
 #if defined(__x86_64__)
-#define PERSIA_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#include <cpuid.h>
+
+#define PERSIA_TARGET_AVX2 __attribute__((target("avx2,fma,f16c")))
+#if defined(__clang__)
+#define PERSIA_TARGET_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")))
+#else
+// Left alone, g++ keeps to 256-bit vectors on some CPUs.
+#define PERSIA_TARGET_AVX512 \
+  __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c,prefer-vector-width=512")))
+#endif
 #else
 #define PERSIA_TARGET_AVX2
+#define PERSIA_TARGET_AVX512
 #endif
 #define PERSIA_ALWAYS_INLINE inline __attribute__((always_inline))
 
 namespace persia {
 
-inline bool HasAvx2() {
+enum class SimdLevel { kBaseline, kAvx2, kAvx512 };
+
 #if defined(__x86_64__)
-  static const bool has = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  return has;
+// By CPUID: not every compiler's __builtin_cpu_supports knows F16C. It needs no more of the operating system than AVX.
+inline bool HasF16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
+// The best level that this CPU and its operating system run.
+inline SimdLevel BestSimd() {
+#if defined(__x86_64__)
+  static const SimdLevel best = [] {
+    if (!__builtin_cpu_supports("avx2") || !__builtin_cpu_supports("fma") || !HasF16c()) return SimdLevel::kBaseline;
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
+    return avx512 ? SimdLevel::kAvx512 : SimdLevel::kAvx2;
+  }();
+  return best;
 #else
-  return false;
+  return SimdLevel::kBaseline;
 #endif
 }
+
+inline bool HasAvx2() { return BestSimd() >= SimdLevel::kAvx2; }
 
 }  // namespace persia

@@ -18,13 +18,19 @@ class Rng {
  public:
   explicit constexpr Rng(uint64_t key) : state_(key) {}
 
+  // The number `index` (0, 1, …) of the stream of `key`.
+  static constexpr uint64_t At(uint64_t key, uint64_t index) { return Mix64(Skip(key, index + 1)); }
+
+  // The key of the stream without its first `count` numbers.
+  static constexpr uint64_t Skip(uint64_t key, uint64_t count) { return key + count * kIncrement; }
+
   constexpr uint64_t Next() {
-    state_ += 0x9e3779b97f4a7c15ULL;
+    state_ += kIncrement;
     return Mix64(state_);
   }
 
-  // Uniform in [0, 1) with 53 bits.
-  constexpr double Uniform() { return static_cast<double>(Next() >> 11) * 0x1.0p-53; }
+  // Uniform in [0, 1) with 53 bits. As a signed number it converts in one instruction.
+  constexpr double Uniform() { return static_cast<double>(static_cast<int64_t>(Next() >> 11)) * 0x1.0p-53; }
 
   // Uniform in [low, high).
   constexpr double Uniform(double low, double high) { return low + (high - low) * Uniform(); }
@@ -37,6 +43,8 @@ class Rng {
   }
 
  private:
+  static constexpr uint64_t kIncrement = 0x9e3779b97f4a7c15ULL;
+
   uint64_t state_;
 };
 

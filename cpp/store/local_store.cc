@@ -20,6 +20,9 @@ Status CheckBlock(uint32_t row_class, size_t classes, size_t signs, const void* 
   return Status::Ok();
 }
 
+// What a request is called in random draws: two workers with the same sequence draw independently.
+uint64_t RequestKey(RequestId id) { return RandomKey(id.worker, id.sequence); }
+
 Status OutOfOrder(RequestId id, uint64_t last_applied) {
   return Status(ErrorCode::kInternal, "Worker " + std::to_string(id.worker) + " sent request " +
                                           std::to_string(id.sequence) + ", but the last one applied is " +
@@ -39,9 +42,7 @@ Status LocalStore::Lookup(RequestId id, LookupMode mode, std::span<const LookupB
   for (const LookupBlock& block : blocks) {
     PERSIA_RETURN_IF_ERROR(CheckBlock(block.row_class, tables_.size(), block.signs.size(), block.out));
   }
-  // Two workers with the same sequence draw independently.
-  const uint64_t request = RandomKey(id.worker, id.sequence);
-  for (const LookupBlock& block : blocks) tables_[block.row_class]->Gather(block.signs, mode, request, block.out);
+  for (const LookupBlock& block : blocks) tables_[block.row_class]->Gather(block.signs, mode, RequestKey(id), block.out);
   return Status::Ok();
 }
 
@@ -53,7 +54,9 @@ Status LocalStore::Apply(RequestId id, std::span<const GradientBlock> blocks) {
   std::lock_guard lock(worker.mutex);
   if (id.sequence == 0 || id.sequence > worker.last_applied + 1) return OutOfOrder(id, worker.last_applied);
   if (id.sequence <= worker.last_applied) return Status::Ok();  // a retry of what was applied already
-  for (const GradientBlock& block : blocks) tables_[block.row_class]->Apply(block.signs, block.gradients);
+  for (const GradientBlock& block : blocks) {
+    tables_[block.row_class]->Apply(block.signs, block.gradients, RequestKey(id));
+  }
   worker.last_applied = id.sequence;
   return Status::Ok();
 }
@@ -89,13 +92,13 @@ Status LocalStore::CheckRow(uint32_t row_class, size_t width) const {
 Status LocalStore::Scan(uint32_t row_class, const RowVisitor& visit) const {
   PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
   const Table& table = *tables_[row_class];
-  table.Scan([&](uint64_t sign, const float* row) { visit(sign, {row, table.row_width()}); });
+  table.Scan([&](uint64_t sign, const float* row, RowAge age) { visit(sign, {row, table.row_width()}, age); });
   return Status::Ok();
 }
 
-Status LocalStore::Write(uint32_t row_class, uint64_t sign, std::span<const float> row) {
+Status LocalStore::Write(uint32_t row_class, uint64_t sign, std::span<const float> row, std::optional<RowAge> age) {
   PERSIA_RETURN_IF_ERROR(CheckRow(row_class, row.size()));
-  tables_[row_class]->Write(sign, row.data());
+  tables_[row_class]->Write(sign, row.data(), age);  // where no room could be made the table counts it as refused
   return Status::Ok();
 }
 
@@ -112,6 +115,21 @@ Status LocalStore::Clear() {
 TableCounters LocalStore::counters(uint32_t row_class) const {
   PERSIA_CHECK(row_class < tables_.size());
   return tables_[row_class]->counters();
+}
+
+std::vector<TableCounters> LocalStore::group_counters(uint32_t row_class) const {
+  PERSIA_CHECK(row_class < tables_.size());
+  return tables_[row_class]->group_counters();
+}
+
+Result<std::vector<uint64_t>> LocalStore::SaveState(uint32_t row_class) const {
+  PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
+  return tables_[row_class]->SaveState();
+}
+
+Result<bool> LocalStore::RestoreState(uint32_t row_class, std::span<const uint64_t> state) {
+  PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
+  return tables_[row_class]->RestoreState(state);
 }
 
 std::vector<RequestId> LocalStore::AppliedRequests() const {

@@ -1,6 +1,6 @@
 // LocalStore: the parameter store inside this process, one Table for each row class.
 //
-// Thread-safety: internally synchronised (tables by shard, request numbers by a mutex a worker).
+// Thread-safety: internally synchronised (the tables by themselves, request numbers by a mutex a worker).
 #pragma once
 
 #include <map>
@@ -25,10 +25,14 @@ class LocalStore : public ParameterStore {
   uint32_t row_width(uint32_t row_class) const override;
   // kUsage: a row class that does not exist, or a row of the wrong width.
   Status Scan(uint32_t row_class, const RowVisitor& visit) const override;
-  Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row) override;
+  Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row,
+               std::optional<RowAge> age = std::nullopt) override;
   Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const override;
   Status Clear() override;  // removes the rows; the workers' sequences go on
   TableCounters counters(uint32_t row_class) const override;
+  std::vector<TableCounters> group_counters(uint32_t row_class) const override;
+  Result<std::vector<uint64_t>> SaveState(uint32_t row_class) const override;
+  Result<bool> RestoreState(uint32_t row_class, std::span<const uint64_t> state) override;
   std::vector<RequestId> AppliedRequests() const override;
   void RestoreAppliedRequests(std::span<const RequestId> requests) override;
 

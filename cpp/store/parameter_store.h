@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -32,8 +33,8 @@ struct GradientBlock {
   const float* gradients = nullptr;  // (n, dim of the class) f32
 };
 
-// One row with its state, for checkpoints and `table.get/set`.
-using RowVisitor = std::function<void(uint64_t sign, std::span<const float> row)>;
+// One row with its state and its age, for checkpoints and `table.get/set`.
+using RowVisitor = std::function<void(uint64_t sign, std::span<const float> row, RowAge age)>;
 
 class ParameterStore {
  public:
@@ -48,10 +49,19 @@ class ParameterStore {
   virtual uint32_t row_class_count() const = 0;
   virtual uint32_t row_width(uint32_t row_class) const = 0;  // floats
   virtual Status Scan(uint32_t row_class, const RowVisitor& visit) const = 0;
-  virtual Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row) = 0;
+  // Inserts or replaces a row as the most recent one, or at `age`. At capacity another one is evicted for it.
+  virtual Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row,
+                       std::optional<RowAge> age = std::nullopt) = 0;
   virtual Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const = 0;
   virtual Status Clear() = 0;
   virtual TableCounters counters(uint32_t row_class) const = 0;
+  // By feature group, signs of no group last.
+  virtual std::vector<TableCounters> group_counters(uint32_t row_class) const = 0;
+
+  // What the tables of a row class know beside their rows (Table::SaveState): part of a checkpoint, restored before its
+  // rows are written. False: the state is of tables of another shape; nothing is taken of it.
+  virtual Result<std::vector<uint64_t>> SaveState(uint32_t row_class) const = 0;
+  virtual Result<bool> RestoreState(uint32_t row_class, std::span<const uint64_t> state) = 0;
 
   // The last applied sequence of each worker: part of a checkpoint.
   virtual std::vector<RequestId> AppliedRequests() const = 0;

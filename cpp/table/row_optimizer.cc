@@ -1,9 +1,7 @@
-// The kernels are written once as always-inline bodies over plain loops, which the compiler vectorises, and
-// instantiated for the baseline and for AVX2. Roots and quotients are exact (no reciprocal approximations): results
-// stay PyTorch's.
+// The kernels are plain loops (table/row_kernel.h). Roots and quotients are exact (no reciprocal approximations):
+// results stay PyTorch's.
 #include "table/row_optimizer.h"
 
-#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -14,24 +12,27 @@ namespace {
 
 using Constants = RowOptimizerConstants;
 
+// Steps whose corrections are looked up; later ones, which betas very close to 1 still correct, are worked out.
+constexpr size_t kTabulatedSteps = size_t{1} << 16;
+
 PERSIA_ALWAYS_INLINE float Bounded(float w, float bound) { return std::min(std::max(w, -bound), bound); }
 
 struct Sgd {
-  static PERSIA_ALWAYS_INLINE void Run(const Constants& c, uint32_t dim, float* __restrict row,
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
                                        const float* __restrict gradient) {
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.weight_decay * row[i];
+      const float g = gradient[i] + c.l2 * row[i];
       row[i] = Bounded(row[i] - c.lr * g, c.bound);
     }
   }
 };
 
 struct MomentumSgd {
-  static PERSIA_ALWAYS_INLINE void Run(const Constants& c, uint32_t dim, float* __restrict row,
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
                                        const float* __restrict gradient) {
-    float* b = row + dim;
+    float* __restrict b = row + dim;
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.weight_decay * row[i];
+      const float g = gradient[i] + c.l2 * row[i];
       b[i] = c.momentum * b[i] + g;
       row[i] = Bounded(row[i] - c.lr * b[i], c.bound);
     }
@@ -39,11 +40,11 @@ struct MomentumSgd {
 };
 
 struct Adagrad {
-  static PERSIA_ALWAYS_INLINE void Run(const Constants& c, uint32_t dim, float* __restrict row,
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
                                        const float* __restrict gradient) {
-    float* s = row + dim;
+    float* __restrict s = row + dim;
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.weight_decay * row[i];
+      const float g = gradient[i] + c.l2 * row[i];
       s[i] += g * g;
       row[i] = Bounded(row[i] - c.lr * g / (std::sqrt(s[i]) + c.eps), c.bound);
     }
@@ -51,111 +52,192 @@ struct Adagrad {
 };
 
 struct RowwiseAdagrad {
-  static PERSIA_ALWAYS_INLINE void Run(const Constants& c, uint32_t dim, float* __restrict row,
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
                                        const float* __restrict gradient) {
-    // Independent partial sums: a single one could not be vectorised without changing its order of additions.
+    row[dim] += SumOfSquares(dim, c, row, gradient) / static_cast<float>(dim);
+    const float rate = c.lr / (std::sqrt(row[dim]) + c.eps);
+    for (uint32_t i = 0; i < dim; ++i) {
+      const float g = gradient[i] + c.l2 * row[i];
+      row[i] = Bounded(row[i] - rate * g, c.bound);
+    }
+  }
+
+ private:
+  // Independent partial sums: a single one could not be vectorised without changing its order of additions.
+  static PERSIA_ALWAYS_INLINE float SumOfSquares(uint32_t dim, const Constants& c, const float* __restrict row,
+                                                 const float* __restrict gradient) {
     constexpr uint32_t kLanes = 8;
     float partial[kLanes] = {};
-    uint32_t i = 0;
-    for (; i + kLanes <= dim; i += kLanes) {
+    const uint32_t whole = dim / kLanes * kLanes;
+    for (uint32_t i = 0; i < whole; i += kLanes) {
       for (uint32_t lane = 0; lane < kLanes; ++lane) {
-        const float g = gradient[i + lane] + c.weight_decay * row[i + lane];
+        const float g = gradient[i + lane] + c.l2 * row[i + lane];
         partial[lane] += g * g;
       }
     }
-    for (uint32_t lane = 0; i < dim; ++i, ++lane) {
-      const float g = gradient[i] + c.weight_decay * row[i];
+    for (uint32_t lane = 0; lane < dim - whole; ++lane) {
+      const float g = gradient[whole + lane] + c.l2 * row[whole + lane];
       partial[lane] += g * g;
     }
-    float sum = 0.0f;
-    for (const float value : partial) sum += value;
-
-    row[dim] += sum / static_cast<float>(dim);
-    const float rate = c.lr / (std::sqrt(row[dim]) + c.eps);
-    for (i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.weight_decay * row[i];
-      row[i] = Bounded(row[i] - rate * g, c.bound);
+    for (uint32_t half = kLanes / 2; half > 0; half /= 2) {
+      for (uint32_t lane = 0; lane < half; ++lane) partial[lane] += partial[lane + half];
     }
+    return partial[0];
   }
 };
 
 struct Adam {
-  static PERSIA_ALWAYS_INLINE void Run(const Constants& c, uint32_t dim, float* __restrict row,
-                                       const float* __restrict gradient) {
-    float* m = row + dim;
-    float* v = m + dim;
-    float& touches = v[dim];
-    touches += 1.0f;  // stays at 2^24, where both corrections have long been 1
-    const double correction1 = 1.0 - std::exp(touches * c.log_beta1);
-    const double correction2 = 1.0 - std::exp(touches * c.log_beta2);
-    const float rate = static_cast<float>(c.lr / correction1);
-    const float root = static_cast<float>(std::sqrt(correction2));
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection correction,
+                                       float* __restrict row, const float* __restrict gradient) {
+    float* __restrict m = row + dim;
+    float* __restrict v = m + dim;
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.weight_decay * row[i];
+      const float g = gradient[i] + c.l2 * row[i];
       m[i] = c.beta1 * m[i] + c.one_minus_beta1 * g;
       v[i] = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
-      row[i] = Bounded(row[i] - rate * m[i] / (std::sqrt(v[i]) / root + c.eps), c.bound);
+      const float step = correction.rate * m[i] / (std::sqrt(v[i]) * correction.inverse_root + c.eps);
+      row[i] = Bounded(c.keep * row[i] - step, c.bound);
     }
   }
 };
 
-template <typename Body>
-void RunBaseline(const Constants& c, uint32_t dim, float* row, const float* gradient) {
-  Body::Run(c, dim, row, gradient);
-}
-
-template <typename Body>
-PERSIA_TARGET_AVX2 void RunAvx2(const Constants& c, uint32_t dim, float* row, const float* gradient) {
-  Body::Run(c, dim, row, gradient);
-}
-
-template <typename Body>
-auto Pick(bool use_avx2) {
-  return use_avx2 ? RunAvx2<Body> : RunBaseline<Body>;
-}
+struct Ftrl {
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
+                                       const float* __restrict gradient) {
+    float* __restrict z = row + dim;
+    float* __restrict n = z + dim;
+    for (uint32_t i = 0; i < dim; ++i) {
+      const float g = gradient[i] + c.l2 * row[i];
+      const float root = std::sqrt(n[i]);
+      n[i] += g * g;
+      const float new_root = std::sqrt(n[i]);
+      z[i] += g - (new_root - root) * c.inverse_lr * row[i];
+      // Within ±l1 the difference is an exact 0.
+      row[i] = Bounded((Bounded(z[i], c.l1) - z[i]) / (new_root * c.inverse_lr + c.curvature), c.bound);
+    }
+  }
+};
 
 Constants ConstantsOf(const RowOptimizerConfig& config) {
+  const bool decoupled = config.type == RowOptimizerType::kAdamW;
+  const double lr = config.lr;
   return {.lr = config.lr,
           .momentum = config.momentum,
-          .weight_decay = config.weight_decay,
           .eps = config.eps,
+          .bound = config.weight_bound > 0.0f ? config.weight_bound : std::numeric_limits<float>::infinity(),
+          .l2 = decoupled ? 0.0f : config.weight_decay,
+          .keep = decoupled ? static_cast<float>(1.0 - lr * config.weight_decay) : 1.0f,
           .beta1 = config.beta1,
           .beta2 = config.beta2,
           .one_minus_beta1 = static_cast<float>(1.0 - config.beta1),
           .one_minus_beta2 = static_cast<float>(1.0 - config.beta2),
-          .bound = config.weight_bound > 0.0f ? config.weight_bound : std::numeric_limits<float>::infinity(),
-          .log_beta1 = std::log(static_cast<double>(config.beta1)),
-          .log_beta2 = std::log(static_cast<double>(config.beta2))};
+          .inverse_lr = static_cast<float>(1.0 / lr),
+          .curvature = static_cast<float>(config.beta / lr + config.l2),
+          .l1 = config.l1};
+}
+
+// Of a step t, by beta1^t and beta2^t.
+AdamCorrection CorrectionBy(float lr, double power1, double power2) {
+  return {static_cast<float>(lr / (1.0 - power1)), static_cast<float>(1.0 / std::sqrt(1.0 - power2))};
+}
+
+uint32_t StateWidthOf(const RowOptimizerConfig& config, uint32_t dim) {
+  switch (config.type) {
+    case RowOptimizerType::kSgd:
+      return config.momentum == 0.0f ? 0 : dim;
+    case RowOptimizerType::kAdagrad:
+      return dim;
+    case RowOptimizerType::kRowwiseAdagrad:
+      return 1;
+    case RowOptimizerType::kAdam:
+    case RowOptimizerType::kAdamW:
+      return 2 * dim + (config.bias_correction == BiasCorrection::kRow ? 1 : 0);
+    case RowOptimizerType::kFtrl:
+      return 2 * dim;
+  }
+  return 0;
 }
 
 }  // namespace
 
-RowOptimizer::RowOptimizer(const RowOptimizerConfig& config, uint32_t dim, bool use_avx2)
-    : dim_(dim), state_width_(0), initial_state_(0.0f), constants_(ConstantsOf(config)), kernel_(nullptr) {
-  PERSIA_CHECK(dim > 0);
+RowOptimizer::RowOptimizer(const RowOptimizerConfig& config, uint32_t dim, SimdLevel simd)
+    : type_(config.type),
+      dim_(dim),
+      state_width_(StateWidthOf(config, dim)),
+      initial_accumulator_(config.initial_accumulator),
+      constants_(ConstantsOf(config)) {
+  PERSIA_CHECK(dim > 0 && simd <= BestSimd());
+  PickKernel(config, simd);
+  if (type_ == RowOptimizerType::kAdam || type_ == RowOptimizerType::kAdamW) {
+    step_source_ = config.bias_correction == BiasCorrection::kRow ? StepSource::kRow : StepSource::kGroup;
+    TabulateCorrections();
+  } else if (type_ == RowOptimizerType::kFtrl) {
+    // Else a weight would be divided by 0.
+    PERSIA_CHECK(config.lr > 0.0f && config.beta + config.initial_accumulator + config.l2 > 0.0f);
+  }
+}
+
+void RowOptimizer::PickKernel(const RowOptimizerConfig& config, SimdLevel simd) {
   switch (config.type) {
     case RowOptimizerType::kSgd:
-      state_width_ = config.momentum == 0.0f ? 0 : dim;
-      kernel_ = config.momentum == 0.0f ? Pick<Sgd>(use_avx2) : Pick<MomentumSgd>(use_avx2);
+      if (config.momentum == 0.0f) {
+        PickRowKernel<Sgd>(simd, dim_, &kernel_);
+      } else {
+        PickRowKernel<MomentumSgd>(simd, dim_, &kernel_);
+      }
       break;
     case RowOptimizerType::kAdagrad:
-      state_width_ = dim;
-      initial_state_ = config.initial_accumulator;
-      kernel_ = Pick<Adagrad>(use_avx2);
+      PickRowKernel<Adagrad>(simd, dim_, &kernel_);
       break;
     case RowOptimizerType::kRowwiseAdagrad:
-      state_width_ = 1;
-      initial_state_ = config.initial_accumulator;
-      kernel_ = Pick<RowwiseAdagrad>(use_avx2);
+      PickRowKernel<RowwiseAdagrad>(simd, dim_, &kernel_);
       break;
     case RowOptimizerType::kAdam:
-      state_width_ = 2 * dim + 1;
-      kernel_ = Pick<Adam>(use_avx2);
+    case RowOptimizerType::kAdamW:
+      PickRowKernel<Adam>(simd, dim_, &kernel_);
+      break;
+    case RowOptimizerType::kFtrl:
+      PickRowKernel<Ftrl>(simd, dim_, &kernel_);
       break;
   }
   PERSIA_CHECK(kernel_ != nullptr);
 }
 
-void RowOptimizer::InitState(float* state) const { std::fill_n(state, state_width_, initial_state_); }
+void RowOptimizer::InitState(float* row) const {
+  float* state = row + dim_;
+  switch (type_) {
+    case RowOptimizerType::kAdagrad:
+    case RowOptimizerType::kRowwiseAdagrad:
+      std::fill_n(state, state_width_, initial_accumulator_);
+      return;
+    case RowOptimizerType::kFtrl: {
+      const float divisor = std::sqrt(initial_accumulator_) * constants_.inverse_lr + constants_.curvature;
+      for (uint32_t i = 0; i < dim_; ++i) {
+        state[i] = row[i] == 0.0f ? 0.0f : -(row[i] * divisor + std::copysign(constants_.l1, row[i]));
+        state[dim_ + i] = initial_accumulator_;
+      }
+      return;
+    }
+    default:
+      std::fill_n(state, state_width_, 0.0f);
+  }
+}
+
+void RowOptimizer::TabulateCorrections() {
+  const double beta1 = constants_.beta1, beta2 = constants_.beta2;
+  double power1 = 1.0, power2 = 1.0;
+  corrections_.resize(1);  // there is no step 0
+  while (corrections_.size() < kTabulatedSteps && !Converged(corrections_.back())) {
+    power1 *= beta1;
+    power2 *= beta2;
+    corrections_.push_back(CorrectionBy(constants_.lr, power1, power2));
+  }
+}
+
+AdamCorrection RowOptimizer::LateCorrection(uint64_t step) const {
+  if (Converged(corrections_.back())) return corrections_.back();
+  const auto t = static_cast<double>(step);
+  return CorrectionBy(constants_.lr, std::pow(constants_.beta1, t), std::pow(constants_.beta2, t));
+}
 
 }  // namespace persia

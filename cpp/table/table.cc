@@ -3,248 +3,508 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <chrono>
 #include <mutex>
-#include <utility>
 
-#include "base/aligned_buffer.h"
-#include "base/copy.h"
-#include "base/finite.h"
+#include <unistd.h>
+
+#include "base/epoch.h"
 #include "base/hash.h"
-#include "base/rng.h"
-#include "table/lru_rows.h"
+#include "table/row_access.h"
+#include "table/shard.h"
 
 namespace persia {
 namespace {
 
-constexpr uint32_t kMostShards = 1u << Table::kShardBits;
-constexpr size_t kPrefetchGroup = 16;  // signs whose cache misses overlap
-
-uint32_t ShardBitsOf(uint64_t capacity_rows) {
-  const uint64_t shards = std::clamp<uint64_t>(capacity_rows / Table::kMinShardRows, 1, kMostShards);
-  return static_cast<uint32_t>(std::bit_width(shards)) - 1;
+uint64_t SystemNowMs() {
+  const auto since = std::chrono::steady_clock::now().time_since_epoch();
+  return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::milliseconds>(since).count());
 }
 
-uint32_t ShardNumber(uint64_t hash, uint32_t shift) {
-  return static_cast<uint32_t>(hash >> (64 - Table::kShardBits)) >> shift;
+// Rows that this machine's memory could hold, twice over: a larger capacity would never be reached.
+uint64_t MostRows(const RowFormat& format) {
+  const auto bytes = static_cast<uint64_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(sysconf(_SC_PAGESIZE));
+  return 2 * bytes / format.stride_bytes() + 1;
+}
+
+uint64_t CapacityOf(const TableOptions& options, const RowFormat& format) {
+  constexpr uint64_t kIndexBytes = 16;  // a row, at most
+  const uint64_t bytes = options.capacity_bytes - options.capacity_bytes / 32;  // less what evicted rows still hold
+  uint64_t rows = options.capacity_rows > 0 ? options.capacity_rows : UINT64_MAX;
+  if (options.capacity_bytes > 0) {
+    rows = std::min(rows, std::max<uint64_t>(bytes / (format.stride_bytes() + kIndexBytes), 1));
+  }
+  return std::min(rows, MostRows(format));
+}
+
+uint32_t ShardBitsOf(uint64_t capacity_rows) {
+  const uint64_t shards =
+      std::clamp<uint64_t>(capacity_rows / Table::kMinShardRows, 1, uint64_t{1} << Table::kMostShardBits);
+  auto bits = static_cast<uint32_t>(std::bit_width(shards)) - 1;
+  while (capacity_rows >> bits >= Shard::kMostRows) ++bits;
+  return bits;
 }
 
 }  // namespace
 
-struct alignas(64) Table::Shard {
-  Shard(uint64_t capacity, uint32_t row_width) : rows(capacity, row_width) {}
+TableParts::TableParts(const TableOptions& table_options)
+    : options(table_options),
+      optimizer(options.optimizer, options.dim),
+      format(options.storage, options.dim, optimizer.state_width()) {
+  PERSIA_CHECK(options.capacity_rows > 0 || options.capacity_bytes > 0);
+  PERSIA_CHECK(options.admit_probability >= 0.0 && options.admit_probability <= 1.0);
+  PERSIA_CHECK(options.admit_frequency >= 1 && options.admit_frequency <= FrequencySketch::kMost);
+  PERSIA_CHECK(options.prefix_bits >= 1 && options.prefix_bits <= 32);
+  if (options.admit_frequency > 1 || options.eviction == EvictionPolicy::kLfu) {
+    sketch = std::make_unique<FrequencySketch>(CapacityOf(options, format));
+  }
+  now_ms.store(options.now_ms ? options.now_ms() : SystemNowMs(), std::memory_order_relaxed);
+}
 
-  std::mutex mutex;  // guards everything below
-  LruRows rows;
-  TableCounters counts;  // without rows and bytes
+// A part of the signs with a capacity, in shards of about equal size.
+struct Table::Partition {
+  Partition(const TableParts& parts, uint64_t rows)
+      : capacity(rows), bits(ShardBitsOf(rows)), free_seats(static_cast<int64_t>(rows)) {
+    for (uint64_t i = 0; i < uint64_t{1} << bits; ++i) {
+      shards.push_back(std::make_unique<Shard>(parts, (rows + (uint64_t{1} << bits) - 1) >> bits, bits, free_seats));
+    }
+  }
+
+  Shard& Of(uint64_t sign) const { return *shards[bits == 0 ? 0 : Mix64(sign) >> (64 - bits)]; }
+
+  const uint64_t capacity;
+  const uint32_t bits;
+  alignas(64) std::atomic<int64_t> free_seats;
+  std::vector<std::unique_ptr<Shard>> shards;
 };
 
-// One sign of a batched call.
-struct Table::Probe {
-  uint64_t sign;
-  uint64_t hash;
-  size_t position;  // in the call
-};
-
-// The signs of a batched call in order of their shards, within a shard in the order of the call (a counting sort).
-class Table::ProbesByShard {
- public:
-  void Sort(std::span<const uint64_t> signs, uint32_t shift) {
-    probes_.Resize(signs.size());
-    std::array<size_t, kMostShards> next{};
-    for (const uint64_t sign : signs) ++next[ShardNumber(Mix64(sign), shift)];
-    size_t begin = 0;
-    for (uint32_t shard = 0; shard < kMostShards; ++shard) {
-      begins_[shard] = begin;
-      begin += std::exchange(next[shard], begin);
-    }
-    begins_[kMostShards] = begin;
-    for (size_t i = 0; i < signs.size(); ++i) {
-      const uint64_t hash = Mix64(signs[i]);
-      probes_[next[ShardNumber(hash, shift)]++] = {signs[i], hash, i};
-    }
-  }
-
-  std::span<const Probe> Of(size_t shard) const {
-    return {probes_.data() + begins_[shard], begins_[shard + 1] - begins_[shard]};
-  }
-
-  // Calls `use(probe)` for the probes of a shard in order, with the cache misses of a group of them overlapped.
-  template <typename Use>
-  void ForEach(size_t shard, const LruRows& rows, uint32_t floats, bool touches, Use use) const {
-    const auto probes = Of(shard);
-    for (size_t begin = 0; begin < probes.size(); begin += kPrefetchGroup) {
-      const auto group = probes.subspan(begin, std::min(kPrefetchGroup, probes.size() - begin));
-      for (const Probe& probe : group) rows.PrefetchIndex(probe.hash);
-      for (const Probe& probe : group) rows.PrefetchRow(probe.hash, floats);
-      for (size_t i = 0; touches && i < group.size(); ++i) rows.PrefetchNeighbours(group[i].hash);
-      for (const Probe& probe : group) use(probe);
-    }
-  }
-
- private:
-  AlignedBuffer<Probe> probes_;
-  std::array<size_t, kMostShards + 1> begins_{};
+struct alignas(64) Table::GroupCounters {
+  std::atomic<uint64_t> hits{0}, misses{0}, inserts{0}, evictions{0}, expired{0}, refused{0}, missed_updates{0},
+      non_finite_skipped{0};
 };
 
 Table::Table(const TableOptions& options)
-    : options_(options),
-      optimizer_(options.optimizer, options.dim),
-      shard_shift_(kShardBits - ShardBitsOf(options.capacity_rows)) {
-  PERSIA_CHECK(options.capacity_rows > 0);
-  PERSIA_CHECK(options.admit_probability >= 0.0 && options.admit_probability <= 1.0);
-  const uint64_t shards = kMostShards >> shard_shift_;
-  for (uint64_t i = 0; i < shards; ++i) {
-    const uint64_t share = options.capacity_rows / shards + (i < options.capacity_rows % shards ? 1 : 0);
-    // A share beyond kMostRows would never fill up: memory ends first.
-    shards_.push_back(std::make_unique<Shard>(std::min(share, LruRows::kMostRows), row_width()));
+    : parts_(std::make_shared<TableParts>(options)),
+      partitions_(options.group_capacities.size() + 1),
+      partition_of_group_(parts_->groups(), 0),
+      counters_(new GroupCounters[parts_->groups()]),
+      group_steps_(new std::atomic<uint64_t>[parts_->groups()]()) {
+  partitions_[0].store(new Partition(*parts_, CapacityOf(options, parts_->format)), std::memory_order_release);
+  uint32_t next = 1;
+  for (const GroupCapacity& group : options.group_capacities) {
+    PERSIA_CHECK(group.group < options.group_count && group.rows > 0);
+    partition_of_group_[group.group] = next;
+    const uint64_t rows = std::min(group.rows, MostRows(parts_->format));
+    partitions_[next++].store(new Partition(*parts_, rows), std::memory_order_release);
   }
 }
 
-Table::~Table() = default;
-
-uint32_t Table::dim() const { return options_.dim; }
-uint32_t Table::row_width() const { return optimizer_.row_width(); }
-
-Table::Shard& Table::ShardOf(uint64_t hash) const { return *shards_[ShardNumber(hash, shard_shift_)]; }
-
-const Table::ProbesByShard& Table::SortByShard(std::span<const uint64_t> signs) const {
-  thread_local ProbesByShard probes;  // reused, so that a call allocates nothing in steady state
-  probes.Sort(signs, shard_shift_);
-  return probes;
+Table::~Table() {
+  for (auto& partition : partitions_) delete partition.load(std::memory_order_acquire);
 }
 
-void Table::Gather(std::span<const uint64_t> signs, LookupMode mode, uint64_t request, float* out) {
-  const bool train = mode == LookupMode::kTrain;
-  const ProbesByShard& probes = SortByShard(signs);
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    if (probes.Of(i).empty()) continue;
-    Shard& shard = *shards_[i];
-    std::lock_guard lock(shard.mutex);
-    probes.ForEach(i, shard.rows, options_.dim, train, [&](const Probe& probe) {
-      const uint32_t slot = shard.rows.Find(probe.sign, probe.hash);
-      const float* row = nullptr;
-      if (slot != kNoSlot) {
-        ++shard.counts.hits;
-        row = shard.rows.row(slot);
-        if (train) shard.rows.Touch(slot);
-      } else {
-        ++shard.counts.misses;
-        if (train) row = InsertIfAdmitted(shard, probe, request);
-      }
-      float* to = out + probe.position * options_.dim;
-      if (row == nullptr) {
-        std::fill_n(to, options_.dim, 0.0f);
-      } else {
-        CopyFloats(to, row, options_.dim);
-      }
-    });
+uint32_t Table::dim() const { return parts_->options.dim; }
+uint32_t Table::row_width() const { return parts_->optimizer.row_width(); }
+size_t Table::row_bytes() const { return parts_->format.row_bytes(); }
+
+uint64_t Table::capacity_rows() const {
+  const Epoch::Guard guard;
+  uint64_t rows = 0;
+  for (const auto& partition : partitions_) rows += partition.load(std::memory_order_acquire)->capacity;
+  return rows;
+}
+
+Shard& Table::ShardOf(uint64_t sign) const {
+  const size_t partition = partitions_.size() == 1 ? 0 : partition_of_group_[parts_->GroupOf(sign)];
+  return partitions_[partition].load(std::memory_order_acquire)->Of(sign);
+}
+
+template <typename Visit>
+void Table::ForEachShard(Visit visit) const {
+  for (const auto& partition : partitions_) {
+    for (const auto& shard : partition.load(std::memory_order_acquire)->shards) visit(*shard);
   }
 }
 
-const float* Table::InsertIfAdmitted(Shard& shard, const Probe& probe, uint64_t request) const {
-  if (options_.admit_probability < 1.0) {
-    Rng rng(RandomKey(RandomKey(options_.seed, probe.sign), request));
-    if (!(rng.Uniform() < options_.admit_probability)) {
-      ++shard.counts.refused;
-      return nullptr;
+// ---- batched calls
+
+// Asks memory for a row that was found.
+PERSIA_ALWAYS_INLINE void PrefetchRow(const RowProbe& probe, bool writes, size_t row_bytes) {
+  for (size_t at = 0; at < row_bytes; at += 64) {
+    if (writes) {
+      __builtin_prefetch(probe.row + at, 1);
+    } else {
+      __builtin_prefetch(probe.row + at, 0);
     }
   }
-  shard.counts.evictions += shard.rows.full();
-  ++shard.counts.inserts;
-  float* row = shard.rows.row(shard.rows.Insert(probe.sign, probe.hash));
-  InitializeRow(options_.initializer, options_.seed, probe.sign, row, options_.dim);
-  optimizer_.InitState(row + options_.dim);
-  return row;
 }
 
-void Table::Apply(std::span<const uint64_t> signs, const float* gradients) {
-  const ProbesByShard& probes = SortByShard(signs);
-  for (size_t i = 0; i < shards_.size(); ++i) {
-    if (probes.Of(i).empty()) continue;
-    Shard& shard = *shards_[i];
-    std::lock_guard lock(shard.mutex);
-    probes.ForEach(i, shard.rows, row_width(), false, [&](const Probe& probe) {
-      const uint32_t slot = shard.rows.Find(probe.sign, probe.hash);
-      const float* gradient = gradients + probe.position * options_.dim;
-      if (slot == kNoSlot) {
-        ++shard.counts.missed_updates;
-      } else if (!AllFinite({gradient, options_.dim})) {
-        ++shard.counts.non_finite_skipped;
-      } else {
-        optimizer_.Apply(shard.rows.row(slot), gradient);
-      }
-    });
+// The stages of a sign on its way through a call, each kStage signs behind the one before:
+//   Enter   asks for its home bucket;
+//   Look    looks into that and asks for the row, or for the next bucket if the sign may be there;
+//   Settle  searches the few that were not at home, and asks for their rows;
+//   then it is used.
+struct Table::Pipeline {
+  static constexpr size_t kStage = 12;
+  static constexpr size_t kDepth = 3 * kStage;
+  static constexpr size_t kRing = 64;
+
+  PERSIA_ALWAYS_INLINE RowProbe& At(size_t i) { return ring[i % kRing]; }
+
+  PERSIA_ALWAYS_INLINE void Enter(size_t i, uint64_t sign, Shard& shard) {
+    RowProbe& probe = At(i);
+    probe.sign = sign;
+    probe.shard = &shard;
+    probe.hash = shard.HashOf(sign);
+    probe.place.bucket = shard.index().HomeBucket(probe.hash);
+    if (writes) {
+      __builtin_prefetch(probe.place.bucket, 1);
+    } else {
+      __builtin_prefetch(probe.place.bucket, 0);
+    }
   }
+
+  PERSIA_ALWAYS_INLINE void Look(size_t i) {
+    RowProbe& probe = At(i);
+    bool elsewhere = false;
+    if (SignIndex<>::FindAt(probe.sign, &probe.place, &elsewhere)) {
+      probe.state = Found::kYes;
+      probe.row = probe.shard->RowOf(probe.place);
+      PrefetchRow(probe, writes, row_bytes);
+    } else {
+      probe.state = elsewhere ? Found::kElsewhere : Found::kNo;
+      __builtin_prefetch(probe.place.bucket + 1, 0);
+    }
+  }
+
+  PERSIA_ALWAYS_INLINE void Settle(size_t i) {
+    RowProbe& probe = At(i);
+    if (probe.state == Found::kElsewhere && probe.Search()) PrefetchRow(probe, writes, row_bytes);
+  }
+
+  const bool writes;
+  const size_t row_bytes;
+  std::array<RowProbe, kRing> ring = {};
+};
+
+// Calls `use(i, probe, tries)` for each sign i in order, again as long as it asks for a new guard.
+template <typename Use>
+PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, bool writes, size_t row_bytes, Use use) const {
+  Pipeline pipeline{writes, row_bytes};
+  const FrequencySketch* sketch = parts_->sketch.get();
+  for (size_t begin = 0; begin < signs.size(); begin += TableParts::kBlockSigns) {
+    Epoch::Guard guard;
+    const size_t end = std::min(begin + TableParts::kBlockSigns, signs.size());
+    const Partition* only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
+    for (size_t i = begin; i < end + Pipeline::kDepth; ++i) {
+      if (i >= begin + Pipeline::kDepth) {
+        const size_t now = i - Pipeline::kDepth;
+        for (int tries = 0; use(now, pipeline.At(now), tries) == RowAccess::Outcome::kRenew; ++tries) {
+          guard.Renew();
+          only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
+          for (size_t k = now; k < std::min(i, end); ++k) pipeline.At(k) = Probe(signs[k]);
+        }
+      }
+      if (i < end) {
+        pipeline.Enter(i, signs[i], only != nullptr ? only->Of(signs[i]) : ShardOf(signs[i]));
+        if (sketch != nullptr) sketch->Prefetch(Mix64(signs[i]));
+      }
+      if (i >= begin + Pipeline::kStage && i < end + Pipeline::kStage) pipeline.Look(i - Pipeline::kStage);
+      if (i >= begin + 2 * Pipeline::kStage && i < end + 2 * Pipeline::kStage) pipeline.Settle(i - 2 * Pipeline::kStage);
+    }
+  }
+}
+
+// The bodies of the calls, compiled once for every instruction set that copies rows faster.
+struct Table::Bodies {
+  struct Train {
+    static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t request, float* out,
+                                         Tally& tally) {
+      const RowAccess access(*table.parts_);
+      const size_t dim = table.dim();
+      const bool counts_use = table.parts_->options.eviction == EvictionPolicy::kLfu;
+      table.ForEach(signs, false, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int tries)
+                    __attribute__((always_inline)) {
+        if (counts_use || tries > 0 || !access.TryRead(probe, out + i * dim)) {
+          return access.LookUp(probe, request, tries, out + i * dim, tally);
+        }
+        ++tally[table.parts_->GroupOf(probe.sign)].hits;
+        probe.shard->Touch(probe.place);
+        return RowAccess::Outcome::kDone;
+      });
+    }
+  };
+
+  struct Peek {
+    static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t, float* out, Tally& tally) {
+      const RowAccess access(*table.parts_);
+      const size_t dim = table.dim();
+      table.ForEach(signs, false, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int)
+                    __attribute__((always_inline)) {
+        if (!access.TryRead(probe, out + i * dim)) return access.Peek(probe, out + i * dim, tally);
+        ++tally[table.parts_->GroupOf(probe.sign)].hits;
+        return RowAccess::Outcome::kDone;
+      });
+    }
+  };
+
+  struct Update {
+    static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t request,
+                                         const float* gradients, const uint64_t* steps, Tally& tally) {
+      const RowAccess access(*table.parts_);
+      const RowRecord record(table.row_bytes());
+      const size_t dim = table.dim();
+      table.ForEach(signs, true, table.row_bytes(), [&](size_t i, RowProbe& probe, int) __attribute__((always_inline)) {
+        const uint64_t step = steps != nullptr ? steps[table.parts_->GroupOf(probe.sign)] : 1;
+        return access.Update(probe, gradients + i * dim, step, request, record, tally);
+      });
+    }
+  };
+
+  template <typename Body, typename... Args>
+  static void RunBaseline(Args... args) {
+    Body::Run(args...);
+  }
+  template <typename Body, typename... Args>
+  PERSIA_TARGET_AVX2 static void RunAvx2(Args... args) {
+    Body::Run(args...);
+  }
+  template <typename Body, typename... Args>
+  static void Run(Table& table, std::span<const uint64_t> signs, Args... args) {
+    if (HasAvx2()) {
+      RunAvx2<Body, Table&, std::span<const uint64_t>, Args...>(table, signs, args...);
+    } else {
+      RunBaseline<Body, Table&, std::span<const uint64_t>, Args...>(table, signs, args...);
+    }
+  }
+};
+
+void Table::Gather(std::span<const uint64_t> signs, LookupMode mode, uint64_t request, float* out) {
+  Tally& tally = BeginCall();
+  if (mode == LookupMode::kTrain) {
+    KeepTime(tally);
+    Bodies::Run<Bodies::Train, uint64_t, float*, Tally&>(*this, signs, request, out, tally);
+  } else {
+    Bodies::Run<Bodies::Peek, uint64_t, float*, Tally&>(*this, signs, request, out, tally);
+  }
+  EndCall(tally);
+}
+
+void Table::Apply(std::span<const uint64_t> signs, const float* gradients, uint64_t request) {
+  thread_local std::vector<uint64_t> steps;
+  const bool stepped = parts_->optimizer.needs_group_step();
+  if (stepped) CountSteps(signs, steps);
+  Tally& tally = BeginCall();
+  Bodies::Run<Bodies::Update, uint64_t, const float*, const uint64_t*, Tally&>(
+      *this, signs, request, gradients, stepped ? steps.data() : nullptr, tally);
+  EndCall(tally);
+}
+
+// The step of each group that has a sign in the call; the others' are not used.
+void Table::CountSteps(std::span<const uint64_t> signs, std::vector<uint64_t>& steps) const {
+  steps.assign(parts_->groups(), 0);
+  for (const uint64_t sign : signs) {
+    const size_t group = parts_->GroupOf(sign);
+    if (steps[group] == 0) steps[group] = group_steps_[group].fetch_add(1, std::memory_order_relaxed) + 1;
+  }
+}
+
+// With a time to live: reads the clock and evicts a little of what has outlived its time.
+void Table::KeepTime(Tally& tally) const {
+  if (!parts_->ages()) return;
+  constexpr uint64_t kSweepHomes = 4;
+  parts_->now_ms.store(parts_->options.now_ms ? parts_->options.now_ms() : SystemNowMs(), std::memory_order_relaxed);
+  const Epoch::Guard guard;
+  ForEachShard([&](Shard& shard) {
+    shard.TickByTime();
+    shard.Sweep(kSweepHomes, tally);
+  });
+}
+
+Tally& Table::BeginCall() const {
+  thread_local Tally tally(0);
+  tally.all().assign(parts_->groups(), {});
+  return tally;
+}
+
+void Table::EndCall(Tally& tally) const {
+  auto add = [](std::atomic<uint64_t>& to, uint32_t count) {
+    if (count > 0) to.fetch_add(count, std::memory_order_relaxed);
+  };
+  for (size_t group = 0; group < parts_->groups(); ++group) {
+    const Tally::Counts& counts = tally[group];
+    GroupCounters& to = counters_[group];
+    add(to.hits, counts.hits);
+    add(to.misses, counts.misses);
+    add(to.inserts, counts.inserts);
+    add(to.evictions, counts.evictions);
+    add(to.expired, counts.expired);
+    add(to.refused, counts.refused);
+    add(to.missed_updates, counts.missed_updates);
+    add(to.non_finite_skipped, counts.non_finite_skipped);
+  }
+  Epoch::Collect();
+}
+
+// ---- single rows
+
+RowProbe Table::Probe(uint64_t sign) const {
+  RowProbe probe{};
+  probe.sign = sign;
+  probe.shard = &ShardOf(sign);
+  probe.hash = probe.shard->HashOf(sign);
+  probe.place.bucket = probe.shard->index().HomeBucket(probe.hash);
+  probe.Search();
+  return probe;
 }
 
 bool Table::Read(uint64_t sign, float* row) const {
-  const uint64_t hash = Mix64(sign);
-  Shard& shard = ShardOf(hash);
-  std::lock_guard lock(shard.mutex);
-  const uint32_t slot = shard.rows.Find(sign, hash);
-  if (slot == kNoSlot) return false;
-  CopyFloats(row, shard.rows.row(slot), row_width());
-  return true;
+  const Epoch::Guard guard;
+  RowProbe probe = Probe(sign);
+  return RowAccess(*parts_).Read(probe, row);
 }
 
-void Table::Write(uint64_t sign, const float* row) {
-  const uint64_t hash = Mix64(sign);
-  Shard& shard = ShardOf(hash);
-  std::lock_guard lock(shard.mutex);
-  uint32_t slot = shard.rows.Find(sign, hash);
-  if (slot == kNoSlot) {
-    shard.counts.evictions += shard.rows.full();
-    slot = shard.rows.Insert(sign, hash);
-  } else {
-    shard.rows.Touch(slot);
+bool Table::Write(uint64_t sign, const float* row, std::optional<RowAge> age) {
+  Tally& tally = BeginCall();
+  bool written = false;
+  {
+    Epoch::Guard guard;
+    const RowAge* at = age.has_value() ? &*age : nullptr;
+    RowProbe probe = Probe(sign);
+    for (int tries = 0;
+         RowAccess(*parts_).Write(probe, row, at, tries, tally, &written) == RowAccess::Outcome::kRenew; ++tries) {
+      guard.Renew();
+      probe = Probe(sign);
+    }
   }
-  CopyFloats(shard.rows.row(slot), row, row_width());
+  tally[parts_->GroupOf(sign)].refused += !written;
+  EndCall(tally);
+  return written;
 }
 
 bool Table::Erase(uint64_t sign) {
-  const uint64_t hash = Mix64(sign);
-  Shard& shard = ShardOf(hash);
-  std::lock_guard lock(shard.mutex);
-  const uint32_t slot = shard.rows.Find(sign, hash);
-  if (slot == kNoSlot) return false;
-  shard.rows.Erase(slot);
-  return true;
+  const Epoch::Guard guard;
+  RowProbe probe = Probe(sign);
+  return RowAccess(*parts_).Erase(probe);
 }
 
+// Each partition is exchanged for an empty one; calls that hold the old one finish there.
 void Table::Clear() {
-  for (const auto& shard : shards_) {
-    std::lock_guard lock(shard->mutex);
-    shard->rows.Clear();
+  std::lock_guard lock(scan_mutex_);
+  for (auto& entry : partitions_) {
+    Partition* old = entry.load(std::memory_order_acquire);
+    entry.store(new Partition(*parts_, old->capacity), std::memory_order_release);
+    // The parts live until then: a call holds the table while it holds a guard.
+    Epoch::Retire([old, parts = parts_] { delete old; });
   }
+  if (parts_->sketch != nullptr) parts_->sketch->Clear();
 }
 
-void Table::Scan(const std::function<void(uint64_t sign, const float* row)>& visit) const {
-  for (const auto& shard : shards_) {
-    std::lock_guard lock(shard->mutex);
-    const LruRows& rows = shard->rows;
-    for (uint32_t slot = rows.oldest(); slot != kNoSlot; slot = rows.newer(slot)) {
-      visit(rows.sign(slot), rows.row(slot));
-    }
-  }
+// ---- the whole table
+
+void Table::Scan(const std::function<void(uint64_t sign, const float* row, RowAge age)>& visit) const {
+  std::lock_guard lock(scan_mutex_);
+  std::vector<float> row(row_width());
+  ForEachShard([&](const Shard& shard) {
+    shard.Scan([&](uint64_t sign, const std::byte* contents, RowAge age) {
+      parts_->format.Decode(contents, row.data());
+      visit(sign, row.data(), age);
+    });
+  });
 }
 
-uint64_t Table::size() const { return counters().rows; }
+uint64_t Table::size() const {
+  const Epoch::Guard guard;
+  uint64_t rows = 0;
+  ForEachShard([&](const Shard& shard) { rows += shard.size(); });
+  return rows;
+}
 
 TableCounters Table::counters() const {
   TableCounters total;
-  for (const auto& shard : shards_) {
-    std::lock_guard lock(shard->mutex);
-    total.rows += shard->rows.size();
-    total.bytes += shard->rows.bytes();
-    total.hits += shard->counts.hits;
-    total.misses += shard->counts.misses;
-    total.inserts += shard->counts.inserts;
-    total.evictions += shard->counts.evictions;
-    total.refused += shard->counts.refused;
-    total.missed_updates += shard->counts.missed_updates;
-    total.non_finite_skipped += shard->counts.non_finite_skipped;
+  for (const TableCounters& group : group_counters()) {
+    total.hits += group.hits;
+    total.misses += group.misses;
+    total.inserts += group.inserts;
+    total.evictions += group.evictions;
+    total.expired += group.expired;
+    total.refused += group.refused;
+    total.missed_updates += group.missed_updates;
+    total.non_finite_skipped += group.non_finite_skipped;
   }
+  const Epoch::Guard guard;
+  ForEachShard([&](const Shard& shard) {
+    total.rows += shard.size();
+    total.bytes += shard.bytes();
+    total.lanes += shard.lanes();
+  });
+  if (parts_->sketch != nullptr) total.bytes += parts_->sketch->bytes();
   return total;
+}
+
+std::vector<TableCounters> Table::group_counters() const {
+  const Epoch::Guard guard;
+  std::vector<TableCounters> groups(parts_->groups());
+  uint64_t rows = 0, bytes = 0, lanes = 0;
+  ForEachShard([&](const Shard& shard) {
+    rows += shard.size();
+    bytes += shard.bytes();
+    lanes += shard.lanes();
+    for (size_t group = 0; group < groups.size(); ++group) groups[group].rows += shard.rows_of(group);
+  });
+  for (size_t group = 0; group < groups.size(); ++group) {
+    TableCounters& counts = groups[group];
+    const GroupCounters& from = counters_[group];
+    const double share = rows == 0 ? 0.0 : static_cast<double>(counts.rows) / static_cast<double>(rows);
+    counts.bytes = static_cast<uint64_t>(share * static_cast<double>(bytes));
+    counts.lanes = static_cast<uint64_t>(share * static_cast<double>(lanes));
+    counts.hits = from.hits.load(std::memory_order_relaxed);
+    counts.misses = from.misses.load(std::memory_order_relaxed);
+    counts.inserts = from.inserts.load(std::memory_order_relaxed);
+    counts.evictions = from.evictions.load(std::memory_order_relaxed);
+    counts.expired = from.expired.load(std::memory_order_relaxed);
+    counts.refused = from.refused.load(std::memory_order_relaxed);
+    counts.missed_updates = from.missed_updates.load(std::memory_order_relaxed);
+    counts.non_finite_skipped = from.non_finite_skipped.load(std::memory_order_relaxed);
+  }
+  return groups;
+}
+
+// Words: groups | steps of each | partitions | capacity of each | shards' words | sketch.
+std::vector<uint64_t> Table::SaveState() const {
+  const Epoch::Guard guard;
+  std::vector<uint64_t> words{parts_->groups()};
+  for (size_t group = 0; group < parts_->groups(); ++group) {
+    words.push_back(group_steps_[group].load(std::memory_order_relaxed));
+  }
+  words.push_back(partitions_.size());
+  for (const auto& partition : partitions_) words.push_back(partition.load(std::memory_order_acquire)->capacity);
+  ForEachShard([&](const Shard& shard) { shard.SaveState(words); });
+  if (parts_->sketch != nullptr) parts_->sketch->Save(words);
+  return words;
+}
+
+bool Table::RestoreState(std::span<const uint64_t> words) {
+  if (words.size() <= parts_->groups() || words[0] != parts_->groups()) return false;
+  for (size_t group = 0; group < parts_->groups(); ++group) {
+    group_steps_[group].store(words[1 + group], std::memory_order_relaxed);
+  }
+  words = words.subspan(1 + parts_->groups());
+  const Epoch::Guard guard;
+  std::vector<uint64_t> shape{partitions_.size()};
+  for (const auto& partition : partitions_) shape.push_back(partition.load(std::memory_order_acquire)->capacity);
+  size_t shards = 0;
+  ForEachShard([&](const Shard&) { ++shards; });
+  const size_t fixed = shape.size() + shards * Shard::kStateWords;
+  if (words.size() < fixed || !std::equal(shape.begin(), shape.end(), words.begin())) return false;
+  const auto sketch = words.subspan(fixed);
+  if (parts_->sketch == nullptr ? !sketch.empty() : !parts_->sketch->Restore(sketch)) return false;
+  const uint64_t* next = words.data() + shape.size();
+  ForEachShard([&](Shard& shard) {
+    shard.RestoreState(next);
+    next += Shard::kStateWords;
+  });
+  return true;
 }
 
 }  // namespace persia

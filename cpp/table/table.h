@@ -1,62 +1,51 @@
-// The embedding table of one row class: a concurrent map from sign to a fixed-width row (embedding, then optimizer
-// state).
+// The embedding table of one row class: a concurrent map from sign to a fixed-width row (embedding, then optimizer state).
 //
-// Layout now: up to 64 shards chosen by the top bits of Mix64(sign); each has a mutex and an LruRows: an
-// open-addressing index, rows in chunks that grow with use, and a doubly linked recency list. At capacity an insert
-// evicts the least recently looked-up row of its shard. Shards share the capacity evenly, so a table may evict a
-// little before it is full; a table too small to give each shard kMinShardRows has fewer shards, down to one with an
-// exact order of eviction.
+//   table ── partition: the groups that share the capacity ── shard … shard     up to 64 by the top bits of Mix64(sign)
+//         └─ partition: a group with a capacity of its own ── shard … shard     (more where a shard would be too large)
+//   shard ── index (table/sign_index.h): sign -> slot, clock, lock            15 bytes a row at capacity
+//         ├─ slots (table/slot_pool.h): the rows, which never move            on whole cache lines, in huge pages
+//         └─ seats and clock (table/shard.h): capacity and eviction
 //
-// Invariants
-//  - a sign is in at most one slot, and in the shard of its hash;
-//  - the recency list of a shard holds exactly its live slots, oldest first;
-//  - size never exceeds capacity; every eviction, refusal and missed update is counted.
+// A lookup reads one line of the index and the row's lines. Calls are software-pipelined: while a row is copied, those of the
+// next signs are on their way from memory, and the index lines of the signs after them.
 //
-// Batched calls sort their signs by shard and take each shard's mutex once; within a shard they keep the caller's
-// order.
+// What holds when calls run at once
+//  - Lookups never wait, and read rows whole (table/row_guard.h): before or after an update, never a mixture.
+//  - Updates of one row happen one after another; each is applied once or counted in missed_updates or non_finite_skipped.
+//  - A sign has at most one row. The table never has more rows than its capacity; every eviction and refusal is counted.
+//  - A row's update and its eviction exclude each other: an update that was counted neither as missed nor as skipped was
+//    in the row when it left, if it left.
 //
-// Thread-safety: internally synchronised, a row is read or updated under its shard's mutex. Batched operations are not
-// atomic as a whole. Results of one caller are deterministic: they depend on the order of calls only.
+// Thread-safety: internally synchronised. Batched operations are not atomic as a whole. Results of one caller are
+// deterministic: they depend on the order of calls only.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "base/status.h"
-#include "table/initializer.h"
-#include "table/row_optimizer.h"
+#include "table/table_parts.h"
 
 namespace persia {
 
-struct TableOptions {
-  uint32_t dim = 0;
-  RowOptimizerConfig optimizer;
-  InitializerConfig initializer;
-  uint64_t seed = 0;
-  uint64_t capacity_rows = 0;      // > 0
-  double admit_probability = 1.0;  // of inserting a sign that a training lookup misses
-};
+class Shard;
+struct RowProbe;
 
 enum class LookupMode {
   kTrain,    // unknown signs are inserted (if admitted), known ones become most recent
   kReadOnly  // unknown signs read as zeros; nothing changes
 };
 
-struct TableCounters {
-  uint64_t rows = 0, bytes = 0;                       // held now
-  uint64_t hits = 0, misses = 0;                      // looked-up signs, in both modes
-  uint64_t inserts = 0, evictions = 0, refused = 0;   // inserts: by lookups; evictions: by lookups and writes
-  uint64_t missed_updates = 0;     // gradients whose row was evicted or never admitted: skipped
-  uint64_t non_finite_skipped = 0; // gradients with NaN or Inf: skipped
-};
-
 class Table {
  public:
-  static constexpr uint32_t kShardBits = 6;          // of the largest number of shards
-  static constexpr uint64_t kMinShardRows = 4096;    // capacity of a shard where there are several
+  static constexpr uint32_t kMostShardBits = 6;    // unless shards would be larger than they can be
+  static constexpr uint64_t kMinShardRows = 4096;  // capacity of a shard where there are several
 
   explicit Table(const TableOptions& options);
   ~Table();
@@ -65,43 +54,65 @@ class Table {
 
   uint32_t dim() const;
   uint32_t row_width() const;  // floats: dim + optimizer state
+  size_t row_bytes() const;    // of a row as it is stored
+  uint64_t capacity_rows() const;
 
   // Copies the embeddings of `signs` (n), all distinct, to `out` (n, dim) f32. A sign that is not admitted reads as
   // zeros. `request` makes the admission draw: the same (seed, sign, request) draws the same.
   void Gather(std::span<const uint64_t> signs, LookupMode mode, uint64_t request, float* out);
 
   // Applies the row optimizer to each of `signs` (n), all distinct, with `gradients` (n, dim) f32. A sign without a
-  // row and a gradient that is not finite are skipped and counted; the others are not affected.
-  void Apply(std::span<const uint64_t> signs, const float* gradients);
+  // row and a gradient that is not finite are skipped and counted; the others are not affected. `request` makes the random
+  // bits of stochastic rounding (fp16, bf16).
+  void Apply(std::span<const uint64_t> signs, const float* gradients, uint64_t request);
 
   // Copies a whole row (row_width f32); false when there is none. Doesn't change recency.
   bool Read(uint64_t sign, float* row) const;
-  // Inserts or replaces a whole row (row_width f32) as the most recent one; evicts at capacity.
-  void Write(uint64_t sign, const float* row);
+  // Inserts or replaces a whole row (row_width f32) as the most recent one, or at `age` (from a checkpoint); evicts at
+  // capacity. False: there was no room (see TableCounters::refused).
+  bool Write(uint64_t sign, const float* row, std::optional<RowAge> age = std::nullopt);
   bool Erase(uint64_t sign);
   void Clear();  // frees the rows' memory; keeps the counters
 
-  // Calls `visit(sign, row)` for every row: shard by shard, least recent first, so that writing the rows back in this
-  // order restores recency. Each shard is locked while it is visited; `visit` must not call the table.
-  void Scan(const std::function<void(uint64_t sign, const float* row)>& visit) const;
+  // Calls `visit(sign, row (row_width f32), age)` for every row, in order of partition, shard and hash. Other calls may
+  // run meanwhile, and `visit` may call the table (not Scan or Clear): a row that is there from beginning to end is visited once, whole.
+  void Scan(const std::function<void(uint64_t sign, const float* row, RowAge age)>& visit) const;
 
   uint64_t size() const;
   TableCounters counters() const;
+  // By feature group, (group_count + 1), the last one for signs of no group. Bytes and lanes are shares by rows.
+  std::vector<TableCounters> group_counters() const;
+
+  // What a checkpoint keeps beside the rows: steps of the groups, clocks, frequencies. To be restored before the rows. False:
+  // it is of a table of another shape; no more than the steps was restored, and rows written with their ages still keep
+  // their order.
+  std::vector<uint64_t> SaveState() const;
+  bool RestoreState(std::span<const uint64_t> words);
 
  private:
-  struct Shard;
-  struct Probe;
-  class ProbesByShard;
+  struct Partition;
+  struct GroupCounters;
+  struct Pipeline;
+  struct Bodies;
 
-  const ProbesByShard& SortByShard(std::span<const uint64_t> signs) const;
-  Shard& ShardOf(uint64_t hash) const;
-  // The initialised row of a sign that had none; nullptr when the draw does not admit it. The shard is locked.
-  const float* InsertIfAdmitted(Shard& shard, const Probe& probe, uint64_t request) const;
+  Shard& ShardOf(uint64_t sign) const;
+  RowProbe Probe(uint64_t sign) const;
+  template <typename Use>
+  void ForEach(std::span<const uint64_t> signs, bool writes, size_t row_bytes, Use use) const;
+  template <typename Visit>
+  void ForEachShard(Visit visit) const;
 
-  const TableOptions options_;
-  const RowOptimizer optimizer_;
-  const uint32_t shard_shift_;  // of the top kShardBits of a hash
-  std::vector<std::unique_ptr<Shard>> shards_;
+  Tally& BeginCall() const;
+  void EndCall(Tally& tally) const;
+  void KeepTime(Tally& tally) const;
+  void CountSteps(std::span<const uint64_t> signs, std::vector<uint64_t>& steps) const;
+
+  const std::shared_ptr<TableParts> parts_;  // shared with partitions that Clear left to the epochs
+  mutable std::mutex scan_mutex_;  // Clear waits for Scan, nothing else does
+  std::vector<std::atomic<Partition*>> partitions_;       // the shared one first
+  std::vector<uint32_t> partition_of_group_;              // (group_count + 1)
+  std::unique_ptr<GroupCounters[]> counters_;             // (group_count + 1)
+  std::unique_ptr<std::atomic<uint64_t>[]> group_steps_;  // (group_count + 1): calls of Apply that had the group
 };
 
 }  // namespace persia

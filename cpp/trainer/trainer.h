@@ -94,6 +94,7 @@ class Trainer {
 
   TrainerProgress progress() const;
   ParameterStore& store() { return *store_; }
+  const EmbeddingWorker& worker() const { return worker_; }
 
  private:
   // What travels through the stages. Buffers keep their size from step to step.

@@ -3,8 +3,13 @@
 //   pipeline.bin     step u64 | samples u64 | applied requests: count u32, (worker u64, sequence u64)… |
 //                    in flight: count u32, (step u64, rows u32, embedding width u32, pooled f32…)…
 //   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
-//   embedding-C.bin  row class u32 | dim u32 | row width u32 | rows u64 | (sign u64, row f32…)… least recent first
+//   embedding-C.bin  layout u32 | row class u32 | dim u32 | row width u32 | storage type u32 |
+//                    state of the table: count u64, u64… | rows u64 | (sign u64, ticks u32, idle ms u64, row f32…)…
+//
+// The layout of embedding-C.bin is 2^31 + 2. The first release wrote no layout, storage type, state and ages: its files begin
+// with the row class, which is below 2^31, and are still read; each of their rows, least recent first, counts as just looked up.
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -16,6 +21,8 @@ namespace {
 constexpr char kPipelineName[] = "pipeline.bin";
 constexpr char kDenseName[] = "dense.bin";
 constexpr uint32_t kMostNameBytes = 256;
+constexpr uint32_t kLayoutMark = uint32_t{1} << 31;  // above it layouts, below it row classes
+constexpr uint32_t kLayout = kLayoutMark + 2;
 
 std::string EmbeddingName(uint32_t row_class) { return "embedding-" + std::to_string(row_class) + ".bin"; }
 
@@ -69,16 +76,25 @@ Status RestoreDense(const std::string& directory, DenseModel& model) {
   return reader->ExpectEnd();
 }
 
-Result<SnapshotFile> SaveClass(const std::string& directory, const ParameterStore& store, uint32_t row_class, uint32_t dim) {
+Result<SnapshotFile> SaveClass(const std::string& directory, const ParameterStore& store, uint32_t row_class,
+                               const TableOptions& table) {
+  Result<std::vector<uint64_t>> state = store.SaveState(row_class);
+  if (!state.ok()) return state.status();
   SnapshotWriter writer(directory, EmbeddingName(row_class), SnapshotKind::kEmbedding);
+  writer.Value(kLayout);
   writer.Value(row_class);
-  writer.Value(dim);
+  writer.Value(table.dim);
   writer.Value(store.row_width(row_class));
+  writer.Value(static_cast<uint32_t>(table.storage));
+  writer.Value(uint64_t{state->size()});
+  writer.Bytes(state->data(), state->size() * sizeof(uint64_t));
   const uint64_t rows = store.counters(row_class).rows;
   writer.Value(rows);
   uint64_t written = 0;
-  PERSIA_RETURN_IF_ERROR(store.Scan(row_class, [&](uint64_t sign, std::span<const float> row) {
+  PERSIA_RETURN_IF_ERROR(store.Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge age) {
     writer.Value(sign);
+    writer.Value(age.ticks);
+    writer.Value(age.idle_ms);
     writer.Floats(row);
     ++written;
   }));
@@ -86,27 +102,71 @@ Result<SnapshotFile> SaveClass(const std::string& directory, const ParameterStor
   return writer.Finish();
 }
 
+// What stands in front of the rows of a row class.
+struct ClassHead {
+  bool has_ages = false;  // and a state
+  uint32_t row_class = 0, dim = 0, width = 0;
+  std::vector<uint64_t> state;
+  uint64_t rows = 0;
+};
+
+Status ReadState(SnapshotReader& reader, const std::string& path, std::vector<uint64_t>* state) {
+  uint64_t words;
+  PERSIA_RETURN_IF_ERROR(reader.Value(&words));
+  if (words > reader.file_bytes() / sizeof(uint64_t)) {
+    return Status(ErrorCode::kCheckpointDamaged, path + " is damaged: it has an impossible number of state words")
+        .With("file", path);
+  }
+  state->resize(words);
+  return reader.Bytes(state->data(), words * sizeof(uint64_t));
+}
+
+Status ReadClassHead(SnapshotReader& reader, const std::string& path, ClassHead* head) {
+  uint32_t first;
+  PERSIA_RETURN_IF_ERROR(reader.Value(&first));
+  if (first > kLayout) return Mismatch(path, "a later release wrote it; this one does not know its layout");
+  if (first != kLayout && first >= kLayoutMark) return Mismatch(path, "its layout is one that no release wrote");
+  head->has_ages = first == kLayout;
+  head->row_class = first;
+  if (head->has_ages) PERSIA_RETURN_IF_ERROR(reader.Value(&head->row_class));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&head->dim));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&head->width));
+  if (head->has_ages) {
+    uint32_t storage;  // of the table that was saved; the rows are f32 here and are rounded to ours
+    PERSIA_RETURN_IF_ERROR(reader.Value(&storage));
+    PERSIA_RETURN_IF_ERROR(ReadState(reader, path, &head->state));
+  }
+  return reader.Value(&head->rows);
+}
+
 Status RestoreClass(const std::string& directory, ParameterStore& store, uint32_t row_class, uint32_t dim) {
   const std::string path = directory + "/" + EmbeddingName(row_class);
   auto reader = SnapshotReader::Open(path, SnapshotKind::kEmbedding);
   if (!reader.ok()) return reader.status();
-  uint32_t stored_class, stored_dim, width;
-  uint64_t rows;
-  PERSIA_RETURN_IF_ERROR(reader->Value(&stored_class));
-  PERSIA_RETURN_IF_ERROR(reader->Value(&stored_dim));
-  PERSIA_RETURN_IF_ERROR(reader->Value(&width));
-  PERSIA_RETURN_IF_ERROR(reader->Value(&rows));
-  if (stored_class != row_class || stored_dim != dim || width != store.row_width(row_class)) {
-    return Mismatch(path, "rows of dim " + std::to_string(stored_dim) + " and width " + std::to_string(width) +
-                              ", the model has dim " + std::to_string(dim) + " and width " +
-                              std::to_string(store.row_width(row_class)));
+  ClassHead head;
+  PERSIA_RETURN_IF_ERROR(ReadClassHead(*reader, path, &head));
+  const uint32_t width = store.row_width(row_class);
+  if (head.row_class != row_class || head.dim != dim || head.width != width) {
+    return Mismatch(path, "rows of dim " + std::to_string(head.dim) + " and width " + std::to_string(head.width) +
+                              ", the model has dim " + std::to_string(dim) + " and width " + std::to_string(width));
+  }
+  if (head.has_ages) {
+    // The state of a table of another shape (capacity, say) is left out; the rows' ages still tell which are recent.
+    const Result<bool> restored = store.RestoreState(row_class, head.state);
+    if (!restored.ok()) return restored.status();
   }
   std::vector<float> row(width);
-  for (uint64_t i = 0; i < rows; ++i) {
+  for (uint64_t i = 0; i < head.rows; ++i) {
     uint64_t sign;
+    std::optional<RowAge> age;
     PERSIA_RETURN_IF_ERROR(reader->Value(&sign));
+    if (head.has_ages) {
+      age.emplace();
+      PERSIA_RETURN_IF_ERROR(reader->Value(&age->ticks));
+      PERSIA_RETURN_IF_ERROR(reader->Value(&age->idle_ms));
+    }
     PERSIA_RETURN_IF_ERROR(reader->Floats(row));
-    PERSIA_RETURN_IF_ERROR(store.Write(row_class, sign, row));
+    PERSIA_RETURN_IF_ERROR(store.Write(row_class, sign, row, age));
   }
   return reader->ExpectEnd();
 }
@@ -209,7 +269,7 @@ Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
   PERSIA_RETURN_IF_ERROR(add(SavePipeline(directory)));
   PERSIA_RETURN_IF_ERROR(add(SaveDense(directory, *model_)));
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
-    PERSIA_RETURN_IF_ERROR(add(SaveClass(directory, *store_, c, config_.schema.row_class_dims[c])));
+    PERSIA_RETURN_IF_ERROR(add(SaveClass(directory, *store_, c, config_.tables[c])));
   }
   return files;
 }

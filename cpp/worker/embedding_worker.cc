@@ -1,8 +1,10 @@
 #include "worker/embedding_worker.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "base/cpu.h"
+#include "base/hash.h"
 
 namespace persia {
 namespace {
@@ -109,9 +111,20 @@ void StartPlan(const Batch& batch, const FeatureSchema& schema, EmbeddingPlan& p
   }
 }
 
+std::vector<bool> SharesSigns(const std::vector<FeatureSpec>& features) {
+  std::vector<bool> shares;
+  for (auto feature = features.begin(); feature != features.end(); ++feature) {
+    shares.push_back(std::any_of(features.begin(), feature, [&](const FeatureSpec& before) {
+      return before.group == feature->group && before.row_class == feature->row_class;
+    }));
+  }
+  return shares;
+}
+
 }  // namespace
 
-EmbeddingWorker::EmbeddingWorker(const FeatureSchema& schema, ParameterStore& store) : schema_(schema), store_(store) {
+EmbeddingWorker::EmbeddingWorker(const FeatureSchema& schema, ParameterStore& store)
+    : schema_(schema), store_(store), shares_signs_(SharesSigns(schema.features)), seen_(schema.features.size()) {
   PERSIA_CHECK(store.row_class_count() == schema.row_class_dims.size());
 }
 
@@ -126,9 +139,11 @@ void EmbeddingWorker::Prepare(const Batch& batch, EmbeddingPlan& plan) const {
 
     Deduplicator& dedup = plan.dedup[spec.row_class];
     uint64_t* signs = plan.classes[spec.row_class].signs.data();
+    feature.new_begin = dedup.distinct();
     for (size_t i = 0; i < column.ids.size(); ++i) {
       feature.positions[i] = dedup.Insert(MakeSign(column.ids[i], spec.group, schema_.prefix_bits), signs);
     }
+    feature.new_end = dedup.distinct();
   }
   for (size_t c = 0; c < plan.classes.size(); ++c) {
     EmbeddingPlan::Class& row_class = plan.classes[c];
@@ -145,12 +160,32 @@ Status EmbeddingWorker::Lookup(RequestId id, LookupMode mode, EmbeddingPlan& pla
     plan.lookups.push_back({c, {row_class.signs.data(), row_class.distinct}, row_class.rows.data()});
   }
   PERSIA_RETURN_IF_ERROR(store_.Lookup(id, mode, plan.lookups));
+  if (mode == LookupMode::kTrain) CountIds(plan);
   for (size_t f = 0; f < schema_.features.size(); ++f) {
     const FeatureSpec& spec = schema_.features[f];
     const float* rows = plan.classes[spec.row_class].rows.data();
     RunBest<Pool>(ViewOf(plan, spec, f), pooled + spec.offset, stride, rows);
   }
   return Status::Ok();
+}
+
+// The signs that a feature was the first to bring are all its signs, each once; unless it shares them with a feature
+// before it, which may have brought some: then its ids are counted one by one.
+void EmbeddingWorker::CountIds(const EmbeddingPlan& plan) const {
+  for (size_t f = 0; f < schema_.features.size(); ++f) {
+    const EmbeddingPlan::Feature& feature = plan.features[f];
+    const uint64_t* signs = plan.classes[schema_.features[f].row_class].signs.data();
+    HyperLogLog& seen = seen_[f];
+    if (shares_signs_[f]) {
+      for (const uint32_t position : feature.positions.span()) seen.Add(Mix64(signs[position]));
+    } else {
+      for (uint32_t i = feature.new_begin; i < feature.new_end; ++i) seen.Add(Mix64(signs[i]));
+    }
+  }
+}
+
+uint64_t EmbeddingWorker::distinct_ids(size_t feature) const {
+  return static_cast<uint64_t>(std::llround(seen_[feature].Estimate()));
 }
 
 Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {

@@ -4,14 +4,18 @@
 //
 // Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root.
 //
-// Thread-safety: an EmbeddingWorker is immutable and may be used from several threads at once; an EmbeddingPlan
-// belongs to one batch and is handed from stage to stage. Plans are reused: nothing allocates in steady state.
+// Beside that it estimates how many distinct ids each feature has brought to training, by a HyperLogLog of their signs.
+//
+// Thread-safety: an EmbeddingWorker may be used from several threads at once: it is immutable but for the HyperLogLogs,
+// which are internally synchronised. An EmbeddingPlan belongs to one batch and is handed from stage to stage. Plans are
+// reused: nothing allocates in steady state.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "base/aligned_buffer.h"
+#include "base/hyperloglog.h"
 #include "batch/batch.h"
 #include "batch/dedup.h"
 #include "batch/feature_schema.h"
@@ -29,6 +33,7 @@ struct EmbeddingPlan {
   struct Feature {
     AlignedBuffer<uint32_t> offsets;    // (rows + 1)
     AlignedBuffer<uint32_t> positions;  // (offsets[rows]): index into the class's distinct signs
+    uint32_t new_begin = 0, new_end = 0;  // those of the class's signs that it was the first feature to bring
   };
   uint32_t rows = 0;                    // samples
   std::vector<Class> classes;           // by row class
@@ -47,16 +52,24 @@ class EmbeddingWorker {
   void Prepare(const Batch& batch, EmbeddingPlan& plan) const;
 
   // Looks the plan's rows up and writes the pooled embeddings of sample i to pooled + i·stride, (embedding_width) f32.
-  // A sample without ids in a feature gets zeros there.
+  // A sample without ids in a feature gets zeros there. The ids of a training lookup count as seen.
   Status Lookup(RequestId id, LookupMode mode, EmbeddingPlan& plan, float* pooled, size_t stride) const;
 
   // Sums the gradients of the pooled embeddings ((rows, embedding_width) at `stride` floats) per distinct sign,
   // feature by feature in sample order, and applies them to the store once. Overwrites the plan's rows.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
+  // About how many distinct ids of a feature training lookups have seen since the worker was made; the standard error
+  // is 1.6 %.
+  uint64_t distinct_ids(size_t feature) const;
+
  private:
+  void CountIds(const EmbeddingPlan& plan) const;
+
   const FeatureSchema& schema_;
   ParameterStore& store_;
+  const std::vector<bool> shares_signs_;   // by feature: whether one before it has the same group and row class
+  mutable std::vector<HyperLogLog> seen_;  // by feature: the signs of its training lookups
 };
 
 }  // namespace persia

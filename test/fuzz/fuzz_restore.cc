@@ -29,6 +29,9 @@ std::unique_ptr<Trainer> MakeTrainer() {
   config.tables.resize(1);
   config.tables[0].dim = kDim;
   config.tables[0].capacity_rows = 64;
+  config.tables[0].group_count = config.schema.group_count;
+  config.tables[0].time_to_live_ms = 1'000;
+  config.tables[0].now_ms = [] { return uint64_t{1'000'000}; };
   config.dense.embedding_width = config.schema.embedding_width;
   config.dense.hidden = {2};
   config.dense.tasks = {{"click", Loss::kBce, 1.0f}};

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DuckDBInstance } from '@duckdb/node-api'
+import type { TableReport } from 'persia'
 import t, { type Test } from 'tap'
 
 t.setTimeout(120_000)
@@ -54,7 +55,11 @@ t.test('train, eval and predict on adult-income keep the contract', async (t) =>
   t.ok(auc.income > 0.9, `AUC ${auc.income}`)
   const done = trained.events.at(-1)!
   t.match(done, { event: 'done', steps: 96, checkpoint: join(run, '96') })
-  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint'])
+  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint', 'table'])
+  const { groups, distinct, ...table } = done['table'] as unknown as TableReport
+  t.ok(table.rows > 0 && table.rows === table.inserts && table.evictions === 0 && table.hits > table.misses)
+  t.equal(groups.length, Object.keys(distinct).length)
+  t.equal(groups.reduce((rows, group) => rows + group.rows, 0), table.rows)
 
   const evaluated = persia(['eval', ...small(run), '--json'])
   t.equal(evaluated.status, 0, evaluated.stderr)
@@ -187,12 +192,13 @@ t.test('standardize statistics are kept in the checkpoint and used for other dat
 
 t.test('without a terminal and without --json people get plain lines', async (t) => {
   const run = join(folder(t), 'checkpoints')
-  const { stdout, status } = persia(['train', ...small(run), '--set', 'epochs=1'])
+  const { stdout, stderr, status } = persia(['train', ...small(run), '--set', 'epochs=1'])
   t.equal(status, 0)
   t.match(stdout, /^adult-income: a new run\n/)
   t.match(stdout, /step 32 .*loss 0\.\d{4}.*samples\/s.*staleness 0/)
   t.match(stdout, /test: 16281 samples {2}income AUC 0\.\d{4} {2}income logloss 0\.\d{4}/)
-  t.match(stdout, /done: 32 steps in .* checkpoint .*\/32/)
+  t.match(stdout, /done: 32 steps in .* checkpoint .*\/32\n$/)
+  t.match(stderr, /^table: \d+ rows in [\d.]+ KiB, index [\d.]+ % full\nfeature group .*\n(.*\n)*workclass +8 +8 .*\n(.*\n)*all /)
 })
 
 t.test('a positive text that never occurs is warned about', async (t) => {

@@ -34,7 +34,10 @@ Values Gather(Table& table, const Signs& signs, LookupMode mode = LookupMode::kT
 
 Rows ScanAll(const Table& table) {
   Rows rows;
-  table.Scan([&](uint64_t sign, const float* row) { rows.emplace_back(sign, Values(row, row + table.row_width())); });
+  table.Scan([&](uint64_t sign, const float* row, RowAge) {
+    rows.emplace_back(sign, Values(row, row + table.row_width()));
+  });
+  std::sort(rows.begin(), rows.end());
   return rows;
 }
 
@@ -66,9 +69,9 @@ void CheckSame(const Table& table, const TableModel& model) {
 }
 
 // `steps` random operations on up to `most_signs` of `range` signs, on table and model.
-void RunAgainstModel(const TableOptions& options, uint32_t shard_bits, int steps, size_t most_signs, uint64_t range) {
+void RunAgainstModel(const TableOptions& options, int steps, size_t most_signs, uint64_t range) {
   Table table(options);
-  TableModel model(options, shard_bits);
+  TableModel model(options);
   Rng rng(options.seed);
   for (int step = 0; step < steps; ++step) {
     const Signs signs = DistinctSigns(rng, rng.Next() % (most_signs + 1), range);
@@ -81,7 +84,7 @@ void RunAgainstModel(const TableOptions& options, uint32_t shard_bits, int steps
       Values gradients(signs.size() * options.dim);
       for (float& g : gradients) g = static_cast<float>(rng.Uniform(-1, 1));
       if (dice < 55 && !gradients.empty()) gradients[rng.Next() % gradients.size()] = INFINITY;
-      table.Apply(signs, gradients.data());
+      table.Apply(signs, gradients.data(), 1);
       model.Apply(signs, gradients);
     } else if (dice < 88) {
       const Values row(table.row_width(), static_cast<float>(step));
@@ -101,7 +104,7 @@ void RunAgainstModel(const TableOptions& options, uint32_t shard_bits, int steps
 TEST_CASE("a table does what a map with a recency list does, under random operations") {
   for (const auto type : {RowOptimizerType::kSgd, RowOptimizerType::kRowwiseAdagrad, RowOptimizerType::kAdam}) {
     for (const double admit_probability : {1.0, 0.5}) {
-      for (const uint64_t capacity_rows : {1u, 5u, 300u, 2000u}) {
+      for (const uint64_t capacity_rows : {1u, 5u, 300u, 1024u}) {
         const TableOptions options{.dim = 5,
                                    .optimizer = {.type = type, .initial_accumulator = 0.1f},
                                    .initializer = {},
@@ -109,16 +112,57 @@ TEST_CASE("a table does what a map with a recency list does, under random operat
                                    .capacity_rows = capacity_rows,
                                    .admit_probability = admit_probability};
         CAPTURE(capacity_rows);
-        RunAgainstModel(options, 0, 600, 40, capacity_rows * 2);
+        RunAgainstModel(options, 600, 40, capacity_rows * 2);
       }
     }
   }
 }
 
-TEST_CASE("a table of several shards does so too, each shard with its part of the capacity") {
+// The signs of `rows` that the table has no more.
+Signs Vanished(const Table& table, const std::map<uint64_t, Values>& rows) {
+  Signs gone;
+  for (const auto& [sign, row] : rows) {
+    if (!Holds(table, sign)) gone.push_back(sign);
+  }
+  return gone;
+}
+
+// A larger table chooses for itself what it evicts. Everything else must be as in a map that follows its choice.
+TEST_CASE("a table of several shards does what a map does that forgets what the table evicts") {
   TableOptions options = SumOptions(2, 2 * Table::kMinShardRows + 1);
-  options.admit_probability = 0.9;
-  RunAgainstModel(options, 1, 60, 6000, 20000);
+  options.initializer = {};
+  options.seed = 9;
+  Table table(options);
+  std::map<uint64_t, Values> rows;
+  Rng rng(5);
+  uint64_t evictions = 0;
+  for (uint64_t step = 0; step < 60; ++step) {
+    const Signs signs = DistinctSigns(rng, 1500, 20000);
+    const Values out = Gather(table, signs, LookupMode::kTrain, step);
+    for (size_t i = 0; i < signs.size(); ++i) {
+      Values fresh(2);
+      InitializeRow(options.initializer, options.seed, signs[i], fresh.data(), 2);
+      const Values got(&out[2 * i], &out[2 * i] + 2);
+      const auto known = rows.find(signs[i]);
+      // A sign of this call may have been evicted by an earlier one of the same call.
+      const bool right = known == rows.end() ? got == fresh : got == known->second || got == fresh;
+      REQUIRE(right);
+      rows[signs[i]] = got;
+    }
+    for (const uint64_t sign : Vanished(table, rows)) rows.erase(sign);
+    evictions = table.counters().evictions;
+    REQUIRE(table.counters().inserts - evictions == rows.size());
+
+    const Values gradients(2 * signs.size(), static_cast<float>(step % 5));
+    table.Apply(signs, gradients.data(), step);
+    for (const uint64_t sign : signs) {
+      const auto known = rows.find(sign);
+      if (known == rows.end()) continue;
+      for (float& w : known->second) w -= static_cast<float>(step % 5);
+    }
+    if (step % 10 == 9) REQUIRE(ScanAll(table) == Rows(rows.begin(), rows.end()));
+  }
+  CHECK(evictions > 10000);
 }
 
 TEST_CASE("with capacity 5 the oldest of ten rows are gone, and a touched row outlives the next insert") {
@@ -150,7 +194,7 @@ TEST_CASE("a row that is missing at update time doesn't shift the gradients behi
   Table table(SumOptions(2, 5));
   Gather(table, {1, 3, 5});
   const Values gradients{1, 1, 2, 2, 3, 3, 4, 4, 5, 5};
-  table.Apply(Signs{1, 2, 3, 4, 5}, gradients.data());
+  table.Apply(Signs{1, 2, 3, 4, 5}, gradients.data(), 1);
   CHECK(Gather(table, {1, 2, 3, 4, 5}, LookupMode::kReadOnly) == Values{-1, -1, 0, 0, -3, -3, 0, 0, -5, -5});
   CHECK(table.counters().missed_updates == 2);
 }
@@ -159,7 +203,7 @@ TEST_CASE("a gradient that is not finite is skipped and counted, its neighbours 
   Table table(SumOptions(2, 5));
   Gather(table, {1, 2, 3});
   const Values gradients{1, 1, 2, std::numeric_limits<float>::quiet_NaN(), 3, 3};
-  table.Apply(Signs{1, 2, 3}, gradients.data());
+  table.Apply(Signs{1, 2, 3}, gradients.data(), 1);
   CHECK(Gather(table, {1, 2, 3}, LookupMode::kReadOnly) == Values{-1, -1, 0, 0, -3, -3});
   CHECK(table.counters().non_finite_skipped == 1);
 }
@@ -191,7 +235,7 @@ TEST_CASE("every unit of gradient is found again in a row, in an evicted row or 
       missed += 3 * g;
       ++missed_rows;
     }
-    table.Apply(updated, gradients.data());
+    table.Apply(updated, gradients.data(), step);
   }
   CHECK(total_of() + evicted + missed == sent);
   CHECK(table.counters().missed_updates == missed_rows);
@@ -226,20 +270,20 @@ TEST_CASE("the share of admitted signs is the admission probability, and a reque
 TEST_CASE("memory grows with the rows, not with the capacity, and is given back by Clear") {
   Table table(SumOptions(16, uint64_t{1} << 40));
   const uint64_t empty = table.counters().bytes;
-  CHECK(empty < 100000);
+  CHECK(empty < 1000000);
   Signs signs(50000);
   std::iota(signs.begin(), signs.end(), 0);
   Gather(table, signs);
   const uint64_t bytes = table.counters().bytes;
   CHECK(bytes > 50000 * 64);
-  CHECK(bytes < 50000 * 130);
+  CHECK(bytes < 50000 * (64 + 40) + empty);
   table.Clear();
   CHECK(table.size() == 0);
   CHECK(table.counters().bytes == empty);
 }
 
-TEST_CASE("rows scanned out of one table and written into another restore it, its order of eviction included") {
-  for (const uint64_t capacity : {50u, 10000u}) {
+TEST_CASE("rows, ages and state moved into another table restore it, what it evicts next included") {
+  for (const uint64_t capacity : {50u, 10000u, 40000u}) {
     TableOptions options = SumOptions(3, capacity);
     options.optimizer = {.type = RowOptimizerType::kAdam};
     options.initializer = {};
@@ -247,11 +291,12 @@ TEST_CASE("rows scanned out of one table and written into another restore it, it
     Rng rng(3);
     const auto train = [&](Table& target, const Signs& signs) {
       Values values = Gather(target, signs);
-      target.Apply(signs, values.data());
+      target.Apply(signs, values.data(), 1);
     };
     for (int step = 0; step < 40; ++step) train(table, DistinctSigns(rng, capacity / 4, capacity * 2));
     table.Erase(ScanAll(table)[5].first);
-    table.Scan([&](uint64_t sign, const float* row) { copy.Write(sign, row); });
+    REQUIRE(copy.RestoreState(table.SaveState()));
+    table.Scan([&](uint64_t sign, const float* row, RowAge age) { REQUIRE(copy.Write(sign, row, age)); });
     CHECK(ScanAll(copy) == ScanAll(table));
     for (int step = 0; step < 40; ++step) {
       const Signs signs = DistinctSigns(rng, capacity / 4, capacity * 2);
@@ -260,6 +305,15 @@ TEST_CASE("rows scanned out of one table and written into another restore it, it
     }
     CHECK(ScanAll(copy) == ScanAll(table));
   }
+}
+
+TEST_CASE("the state of a table of another shape is refused") {
+  Table table(SumOptions(3, 50)), larger(SumOptions(3, 51));
+  const std::vector<uint64_t> state = table.SaveState();
+  CHECK(!larger.RestoreState(state));
+  CHECK(!table.RestoreState(std::span(state).first(state.size() - 1)));
+  CHECK(!table.RestoreState({}));
+  CHECK(table.RestoreState(state));
 }
 
 // Every thread keeps rows uniform (all values equal), so that a torn row shows.
@@ -274,12 +328,12 @@ void Disturb(Table& table, uint64_t key, bool& torn) {
     const Values out = Gather(table, signs, step % 3 == 0 ? LookupMode::kReadOnly : LookupMode::kTrain, step);
     for (size_t i = 0; i < signs.size(); ++i) torn = torn || is_torn(&out[i * dim]);
     const Values gradients(out.size(), static_cast<float>(step));
-    table.Apply(signs, gradients.data());
+    table.Apply(signs, gradients.data(), step);
     Values row(dim, static_cast<float>(step));
     table.Write(signs[0], row.data());
     torn = torn || (table.Read(signs[1], row.data()) && is_torn(row.data()));
     table.Erase(signs[2]);
-    if (step % 50 == 10) table.Scan([&](uint64_t, const float* seen) { torn = torn || is_torn(seen); });
+    if (step % 50 == 10) table.Scan([&](uint64_t, const float* seen, RowAge) { torn = torn || is_torn(seen); });
     if (step % 50 == 20 && table.size() > 9001) torn = true;
     if (step == 70 && key == 1) table.Clear();
   }
@@ -314,7 +368,7 @@ TEST_CASE("no update is lost when threads train the same rows") {
   std::vector<std::thread> threads;
   for (int i = 0; i < 4; ++i) {
     threads.push_back(StartThread("train", [&] {
-      for (int step = 0; step < 200; ++step) table.Apply(signs, ones.data());
+      for (uint64_t step = 0; step < 200; ++step) table.Apply(signs, ones.data(), step);
     }));
   }
   for (std::thread& thread : threads) thread.join();

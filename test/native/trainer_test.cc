@@ -45,7 +45,7 @@ TrainerConfig SmallConfig(uint64_t staleness, bool deterministic) {
 }
 
 // A batch of its own memory, a pure function of its number; the label follows from the first feature's id.
-std::shared_ptr<const Batch> MakeBatch(uint64_t number) {
+std::shared_ptr<const Batch> MakeBatch(uint64_t number, uint64_t distinct_ids = 50) {
   struct Storage {
     Batch batch;
     std::vector<std::vector<uint64_t>> ids;
@@ -55,7 +55,7 @@ std::shared_ptr<const Batch> MakeBatch(uint64_t number) {
   Rng rng(RandomKey(number, 99));
   storage->ids.resize(kFeatures);
   for (uint32_t row = 0; row < kRows; ++row) {
-    for (auto& column : storage->ids) column.push_back(rng.Next() % 50);
+    for (auto& column : storage->ids) column.push_back(rng.Next() % distinct_ids);
     for (uint32_t d = 0; d < kDense; ++d) storage->dense.push_back(static_cast<float>(rng.Uniform(-1, 1)));
     storage->labels.push_back(storage->ids[0].back() % 3 == 0 ? 1.0f : 0.0f);
   }
@@ -98,8 +98,8 @@ Status DrainAndWait(Trainer& trainer) {
   return done.Wait();
 }
 
-void Train(Trainer& trainer, uint64_t first, uint64_t last) {
-  for (uint64_t step = first; step <= last; ++step) REQUIRE(PushAndWait(trainer, MakeBatch(step)).ok());
+void Train(Trainer& trainer, uint64_t first, uint64_t last, uint64_t distinct_ids = 50) {
+  for (uint64_t step = first; step <= last; ++step) REQUIRE(PushAndWait(trainer, MakeBatch(step, distinct_ids)).ok());
 }
 
 std::unique_ptr<Trainer> Make(const TrainerConfig& config) {
@@ -202,6 +202,107 @@ TEST_CASE("a run that was saved in the middle, at any step, ends like one that w
       first->Resume();
       REQUIRE(drained.Wait().ok());
       CHECK(FinalState(*first) == expected);
+    }
+  }
+}
+
+namespace {
+
+// Ways to keep rows that have more to remember than rows: each must leave a mark on the table.
+struct TableVariant {
+  const char* name;
+  void (*set)(TableOptions& table);
+  bool (*left_its_mark)(const TableCounters& counters);
+  uint64_t distinct_ids = 50;  // a feature
+};
+const TableVariant kVariants[] = {
+    {"least recent evicted", [](TableOptions& table) { table.capacity_rows = 40; },
+     [](const TableCounters& counters) { return counters.evictions > 0 && counters.missed_updates > 0; }},
+    {"least recent evicted from many", [](TableOptions& table) { table.capacity_rows = 1'200; },
+     [](const TableCounters& counters) { return counters.evictions > 0; }, 1'000'000},
+    {"least frequent evicted",
+     [](TableOptions& table) {
+       table.capacity_rows = 40;
+       table.eviction = EvictionPolicy::kLfu;
+     },
+     [](const TableCounters& counters) { return counters.evictions > 0; }},
+    {"capacity in bytes",
+     [](TableOptions& table) {
+       table.capacity_rows = 0;
+       table.capacity_bytes = 4'096;
+     },
+     [](const TableCounters& counters) { return counters.evictions > 0 && counters.rows > 0; }},
+    {"a capacity of its own for a group",
+     [](TableOptions& table) { table.group_capacities = {{table.dim == kDim ? 1u : 3u, 10}}; },
+     [](const TableCounters& counters) { return counters.evictions > 0; }},
+    {"bf16", [](TableOptions& table) { table.storage = StorageType::kBf16; },
+     [](const TableCounters& counters) { return counters.evictions == 0; }},
+    {"fp16 and evicted",
+     [](TableOptions& table) {
+       table.storage = StorageType::kFp16;
+       table.capacity_rows = 40;
+     },
+     [](const TableCounters& counters) { return counters.evictions > 0; }},
+    {"admitted by frequency", [](TableOptions& table) { table.admit_frequency = 4; },
+     [](const TableCounters& counters) { return counters.refused > 0 && counters.inserts > 0; }},
+    {"admitted by probability", [](TableOptions& table) { table.admit_probability = 0.3; },
+     [](const TableCounters& counters) { return counters.refused > 0 && counters.inserts > 0; }},
+    {"bias correction by group",
+     [](TableOptions& table) {
+       table.optimizer.type = RowOptimizerType::kAdam;
+       table.optimizer.bias_correction = BiasCorrection::kGroup;
+       table.optimizer.eps = 1e-8f;
+     },
+     [](const TableCounters& counters) { return counters.inserts > 0; }},
+};
+
+TrainerConfig VariantConfig(const TableVariant& variant, uint64_t staleness) {
+  TrainerConfig config = SmallConfig(staleness, true);
+  for (TableOptions& table : config.tables) {
+    table.prefix_bits = config.schema.prefix_bits;
+    table.group_count = config.schema.group_count;
+    variant.set(table);
+  }
+  return config;
+}
+
+// A trainer at rest after step `last`.
+std::unique_ptr<Trainer> Trained(const TrainerConfig& config, uint64_t last) {
+  auto trainer = Make(config);
+  Train(*trainer, 1, last);
+  REQUIRE(DrainAndWait(*trainer).ok());
+  Waiter paused;
+  trainer->Pause(std::nullopt, paused.completion());
+  REQUIRE(paused.Wait().ok());
+  return trainer;
+}
+
+}  // namespace
+
+TEST_CASE("a run that was saved in the middle ends like one that was not, however rows are kept") {
+  for (const TableVariant& variant : kVariants) {
+    const std::string name = variant.name;
+    CAPTURE(name);
+    for (uint64_t staleness : {0, 3}) {
+      CAPTURE(staleness);
+      const TrainerConfig config = VariantConfig(variant, staleness);
+      auto undisturbed = Make(config);
+      Train(*undisturbed, 1, 30, variant.distinct_ids);
+      const auto expected = FinalState(*undisturbed);
+      for (uint32_t c : {0, 1}) CHECK(variant.left_its_mark(undisturbed->store().counters(c)));
+      for (uint64_t stop : {1, 17}) {
+        CAPTURE(stop);
+        auto first = Make(config);
+        Waiter paused;
+        first->Pause(stop, paused.completion());
+        for (uint64_t step = 1; step <= 30; ++step) first->Push(MakeBatch(step, variant.distinct_ids), [](Status) {});
+        REQUIRE(paused.Wait().ok());
+        const Saved saved(*first);
+        auto second = Make(config);
+        REQUIRE(second->Restore(saved.path, saved.files).ok());
+        Train(*second, stop + 1, 30, variant.distinct_ids);
+        CHECK(FinalState(*second) == expected);
+      }
     }
   }
 }
@@ -404,6 +505,119 @@ TEST_CASE("a snapshot of another model is refused with what differs") {
   const Status status = Make(other)->Restore(saved.path, saved.files);
   CHECK(status.code() == ErrorCode::kCheckpointMismatch);
   CHECK(status.message().find("layer.1.weight") != std::string::npos);
+}
+
+namespace {
+
+std::map<uint64_t, std::vector<float>> RowsOf(Trainer& trainer, uint32_t row_class) {
+  std::map<uint64_t, std::vector<float>> rows;
+  REQUIRE(trainer.store().Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge) {
+    rows[sign] = {row.begin(), row.end()};
+  }).ok());
+  return rows;
+}
+
+// Writes a file of a saved snapshot anew.
+template <typename Write>
+void Rewrite(Saved& saved, const std::string& name, SnapshotKind kind, Write write) {
+  std::filesystem::remove(saved.path + "/" + name);
+  SnapshotWriter writer(saved.path, name, kind);
+  write(writer);
+  for (SnapshotFile& file : saved.files) {
+    if (file.name == name) file = *writer.Finish();
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a snapshot loads into tables of more room, and of another storage type within its precision") {
+  const auto trainer = Trained(SmallConfig(0, true), 30);
+  const Saved saved(*trainer);
+  for (StorageType storage : {StorageType::kFp32, StorageType::kBf16}) {
+    TrainerConfig config = SmallConfig(0, true);
+    for (TableOptions& table : config.tables) {
+      table.storage = storage;
+      table.capacity_rows = 50'000;
+    }
+    auto loaded = Make(config);
+    REQUIRE(loaded->Restore(saved.path, saved.files).ok());
+    const float tolerance = storage == StorageType::kFp32 ? 0.0f : 0x1.0p-8f;  // bf16 has 8 bits
+    for (uint32_t c : {0, 1}) {
+      const auto expected = RowsOf(*trainer, c), found = RowsOf(*loaded, c);
+      REQUIRE(found.size() == expected.size());
+      for (const auto& [sign, row] : expected) {
+        REQUIRE(found.contains(sign));
+        for (size_t i = 0; i < row.size(); ++i) {
+          CHECK(std::abs(found.at(sign)[i] - row[i]) <= tolerance * std::abs(row[i]));
+        }
+      }
+    }
+    Train(*loaded, 31, 40);
+    CHECK(DrainAndWait(*loaded).ok());
+  }
+}
+
+TEST_CASE("a snapshot loads into tables of less room, which then are full") {
+  const auto trainer = Trained(SmallConfig(0, true), 30);
+  const Saved saved(*trainer);
+  TrainerConfig config = SmallConfig(0, true);
+  for (TableOptions& table : config.tables) table.capacity_rows = 30;
+  auto loaded = Make(config);
+  REQUIRE(loaded->Restore(saved.path, saved.files).ok());
+  for (uint32_t c : {0, 1}) {
+    const auto before = RowsOf(*trainer, c), kept = RowsOf(*loaded, c);
+    REQUIRE(before.size() > 30);
+    CHECK(kept.size() <= 30);
+    CHECK(kept.size() > 15);
+    for (const auto& [sign, row] : kept) CHECK(before.at(sign) == row);
+  }
+  Train(*loaded, 31, 40);
+  CHECK(DrainAndWait(*loaded).ok());
+}
+
+TEST_CASE("embedding files of the first release, without ages and state, still load") {
+  const auto trainer = Trained(SmallConfig(0, true), 20);
+  Saved saved(*trainer);
+  for (uint32_t c : {0, 1}) {
+    const auto rows = RowsOf(*trainer, c);
+    Rewrite(saved, "embedding-" + std::to_string(c) + ".bin", SnapshotKind::kEmbedding, [&](SnapshotWriter& writer) {
+      writer.Value(c);
+      writer.Value(trainer->config().tables[c].dim);
+      writer.Value(trainer->store().row_width(c));
+      writer.Value(uint64_t{rows.size()});
+      for (const auto& [sign, row] : rows) {
+        writer.Value(sign);
+        writer.Floats(row);
+      }
+    });
+  }
+  auto loaded = Make(SmallConfig(0, true));
+  REQUIRE(loaded->Restore(saved.path, saved.files).ok());
+  for (uint32_t c : {0, 1}) CHECK(RowsOf(*loaded, c) == RowsOf(*trainer, c));
+  std::vector<float> expected, found;
+  REQUIRE(trainer->Predict(*MakeBatch(1'000), &expected).ok());
+  REQUIRE(loaded->Predict(*MakeBatch(1'000), &found).ok());
+  CHECK(found == expected);
+}
+
+TEST_CASE("an embedding file of a layout that this release does not know, or with an impossible state, is refused") {
+  const auto trainer = Trained(SmallConfig(0, true), 3);
+  Saved saved(*trainer);
+  const auto refusal = [&](auto write) {
+    Rewrite(saved, "embedding-0.bin", SnapshotKind::kEmbedding, write);
+    return Make(SmallConfig(0, true))->Restore(saved.path, saved.files);
+  };
+  constexpr uint32_t kMark = uint32_t{1} << 31;
+  const Status later = refusal([](SnapshotWriter& writer) { writer.Value(kMark + 3); });
+  CHECK(later.code() == ErrorCode::kCheckpointMismatch);
+  CHECK(later.message().find("a later release") != std::string::npos);
+  CHECK(refusal([](SnapshotWriter& writer) { writer.Value(kMark + 1); }).code() == ErrorCode::kCheckpointMismatch);
+  const Status damaged = refusal([](SnapshotWriter& writer) {
+    for (uint32_t word : {kMark + 2, 0u, kDim, 2 * kDim, 0u}) writer.Value(word);
+    writer.Value(uint64_t{1} << 60);
+  });
+  CHECK(damaged.code() == ErrorCode::kCheckpointDamaged);
+  CHECK(damaged.message().find("state words") != std::string::npos);
 }
 
 }  // namespace persia

@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/rng.h"
@@ -274,6 +275,70 @@ TEST_CASE("a plan keeps its buffers: a second batch of the same size allocates n
   f.Lookup(*smaller);
   CHECK(f.Lookup(*batch) == pooled);
   CHECK(buffers() == before);
+}
+
+// Batches of one id a sample for a feature with ids begin, begin + 1, … end - 1.
+Ids IdRange(uint64_t begin, uint64_t end) {
+  Ids samples;
+  for (uint64_t id = begin; id < end; ++id) samples.push_back({id});
+  return samples;
+}
+
+bool IsNear(uint64_t estimate, double exact) {
+  constexpr double kThreeStandardErrors = 3 * 0.01625;
+  return std::abs(static_cast<double>(estimate) - exact) <= kThreeStandardErrors * exact;
+}
+
+TEST_CASE("distinct ids are counted by feature, those that come again only once") {
+  Fixture f({Feature("user", 2, Pooling::kSum, 0), Feature("item", 2, Pooling::kSum, 1),
+             Feature("wide", 3, Pooling::kSum, 0)});
+  CHECK(f.worker.distinct_ids(0) == 0);
+  for (int epoch = 0; epoch < 3; ++epoch) {
+    for (uint64_t step = 0; step < 20; ++step) {
+      const TestBatch batch({IdRange(500 * step, 500 * step + 1000), IdRange(0, 1000), Ids(1000, {7, 7, 8})});
+      f.Lookup(*batch);
+    }
+  }
+  CHECK(IsNear(f.worker.distinct_ids(0), 10'500));
+  CHECK(IsNear(f.worker.distinct_ids(1), 1000));
+  CHECK(f.worker.distinct_ids(2) == 2);
+}
+
+TEST_CASE("features that share signs each count their own ids, also those that another brought first") {
+  Fixture f({Feature("seen", 2, Pooling::kSum, 0), Feature("bought", 2, Pooling::kSum, 0),
+             Feature("liked", 2, Pooling::kSum, 0)});
+  const TestBatch batch({IdRange(0, 3000), IdRange(2000, 5000), IdRange(0, 3000)});
+  f.Lookup(*batch);
+  CHECK(IsNear(f.worker.distinct_ids(0), 3000));
+  CHECK(IsNear(f.worker.distinct_ids(1), 3000));
+  CHECK(f.worker.distinct_ids(2) == f.worker.distinct_ids(0));
+}
+
+TEST_CASE("ids that are only read don't count as seen") {
+  Fixture f({Feature("user", 2, Pooling::kSum, 0)});
+  const TestBatch batch(std::vector<Ids>{IdRange(0, 100)});
+  f.Lookup(*batch, LookupMode::kReadOnly);
+  CHECK(f.worker.distinct_ids(0) == 0);
+  f.Lookup(*batch);
+  CHECK(IsNear(f.worker.distinct_ids(0), 100));
+}
+
+TEST_CASE("ids that several threads look up at once are all counted") {
+  Fixture f({Feature("user", 2, Pooling::kSum, 0)});
+  Fixture alone({Feature("user", 2, Pooling::kSum, 0)});
+  alone.Lookup(*TestBatch(std::vector<Ids>{IdRange(0, 5000)}));
+  std::vector<std::thread> threads;
+  for (uint64_t t = 0; t < 4; ++t) {
+    threads.emplace_back([&f, t] {
+      const TestBatch batch(std::vector<Ids>{IdRange(1000 * t, 1000 * t + 2000)});
+      EmbeddingPlan plan;
+      std::vector<float> pooled(2 * 2000);
+      f.worker.Prepare(*batch, plan);
+      CHECK(f.worker.Lookup({t, 1}, LookupMode::kTrain, plan, pooled.data(), 2).ok());
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  CHECK(f.worker.distinct_ids(0) == alone.worker.distinct_ids(0));
 }
 
 }  // namespace

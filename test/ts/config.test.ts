@@ -9,6 +9,7 @@ import {
   configJsonSchema, diffFingerprint, leavesOf, loadConfigFile, modelFingerprint, parseConfig, type ConfigInput,
 } from '#persia/config/index.js'
 import { PersiaError } from '#persia/errors.js'
+import { nativeConfig } from '#persia/train/native-config.js'
 
 const root = path.resolve(import.meta.dirname, '../../..')
 
@@ -140,6 +141,29 @@ t.test('accepted', async (t) => {
     t.same(tasks, [{ label: 'a', loss: 'bce', weight: 2 }, { label: 'b', loss: 'mse', weight: 1 }])
   })
 
+  t.test('the embedding table: storage, capacities, admission and eviction have defaults and are kept as written', async (t) => {
+    t.match(parseConfig(least).embedding, {
+      storage: 'fp32', capacity: 1_000_000, groupCapacity: {}, admit: 1, eviction: 'lru', timeToLiveSeconds: 0, weightBound: 10,
+    })
+    const written = {
+      storage: 'bf16', capacity: '1.5GiB', groupCapacity: { education: 500 }, admit: 3, eviction: 'lfu', timeToLiveSeconds: 0.5,
+      optimizer: { type: 'adamw', biasCorrection: 'group' }, init: { type: 'normal', truncate: 2 },
+    } as const
+    const config = parseConfig({ ...least, embedding: written })
+    t.match(config.embedding, written)
+    t.match(config.embedding.optimizer, { lr: 0.001, betas: [0.9, 0.999], eps: 1e-8, weightDecay: 0.01 })
+    t.strictSame(parseConfig(config), config)
+    t.same(parseConfig(least, { set: ['embedding.optimizer={type: ftrl, l1: 0.1}'] }).embedding.optimizer,
+      { type: 'ftrl', lr: 0.05, initialAccumulator: 0, beta: 1, l1: 0.1, l2: 0, weightDecay: 0 })
+    const init = (text: string) => parseConfig(least, { set: [`embedding.init=${text}`] }).embedding.init
+    t.same(init('{type: normal}'), { type: 'normal', mean: 0, stddev: 0.01, truncate: 0 })
+    t.same(init('{type: gamma}'), { type: 'gamma', shape: 1, scale: 1 })
+    t.same(init('{type: poisson}'), { type: 'poisson', lambda: 1 })
+    t.same(init('{type: inverse_sqrt_dim}'), { type: 'inverse_sqrt_dim' })
+    for (const admit of [0, 0.25, 1, 2, 15]) t.equal(parseConfig({ ...least, embedding: { admit } }).embedding.admit, admit)
+    t.match(parseConfig(least, { set: ['embedding.optimizer={type: adam}'] }).embedding.optimizer, { biasCorrection: 'row', weightDecay: 0 })
+  })
+
   t.test('a column may be an id feature and a dense column', async (t) => {
     t.ok(parseConfig({ data: { labels: ['y'], dense: ['age'] }, features: { columns: { age: {} } } }))
   })
@@ -225,7 +249,40 @@ t.test('wrong values', async (t) => {
   more('model: { schedule: { type: linear, totalSteps: 5, warmupSteps: 5 } }',
     '48: model.schedule.totalSteps: must be greater than warmupSteps (5), got 5')
   more('embedding: { init: { low: 3 } }', '27: embedding.init.low: low must be below high, got low 3 and high 0.01')
-  more('embedding: { admit: 1.5 }', '21: embedding.admit: expected a number from 0 to 1, got 1.5')
+  for (const admit of [1.5, 2.5, -1, 16]) {
+    more(`embedding: { admit: ${admit} }`,
+      `21: embedding.admit: expected a number from 0 to 1 or an integer from 2 to 15, got ${admit}`)
+  }
+  const capacity = (written: string, got: string, hint = '') => more(`embedding: { capacity: ${written} }`,
+    `24: embedding.capacity: expected an integer >= 1 or a size in bytes such as 512MiB or 8GiB, got ${got}${hint}`)
+  capacity('0', '0')
+  capacity('-5', '-5')
+  capacity('1.5', '1.5')
+  capacity('0GiB', "'0GiB'")
+  capacity('-8GiB', "'-8GiB'")
+  capacity('lots', "'lots'")
+  capacity('8PiB', "'8PiB'")
+  capacity('.inf', 'Infinity')
+  capacity('8Gib', "'8Gib'", '; write 8GiB')
+  capacity('8gb', "'8gb'", '; write 8GB')
+  capacity('1.5 G', "'1.5 G'", '; write 1.5GiB')
+  capacity("'1_000_000'", "'1_000_000'", '; write 1000000')
+  capacity('[8GiB]', "[ '8GiB' ]")
+  more('embedding: { capacity: 9000TiB }', '24: embedding.capacity: expected less than 8192TiB')
+  more('embedding: { groupCapacity: { workclass: 0 } }', '42: embedding.groupCapacity.workclass: expected an integer >= 1, got 0')
+  more('embedding: { groupCapacity: [workclass] }',
+    "29: embedding.groupCapacity: expected a map from column names to an integer >= 1, got [ 'workclass' ]")
+  more('embedding: { timeToLiveSeconds: -1 }', '33: embedding.timeToLiveSeconds: expected a number from 0 to 1000000000, got -1')
+  more('embedding: { storage: float16 }', "23: embedding.storage: expected fp32 | fp16 | bf16, got 'float16'")
+  more('embedding: { eviction: fifo }', "24: embedding.eviction: expected lru | lfu, got 'fifo'")
+  more('embedding: { init: { type: normal, truncate: -1 } }', '46: embedding.init.truncate: expected a number >= 0, got -1')
+  more('embedding: { init: { type: gamma, shape: 0 } }', '42: embedding.init.shape: expected a number > 0, got 0')
+  more('embedding: { init: { type: poisson, lambda: -1 } }', '45: embedding.init.lambda: expected a number >= 0, got -1')
+  more('embedding: { optimizer: { type: ftrl, lr: 0 } }', '43: embedding.optimizer.lr: expected a number > 0, got 0')
+  more('embedding: { optimizer: { type: ftrl, beta: 0 } }',
+    '45: embedding.optimizer.beta: one of beta, l2 and initialAccumulator must be above 0')
+  more('embedding: { optimizer: { type: adam, biasCorrection: rows } }',
+    "55: embedding.optimizer.biasCorrection: expected row | group, got 'rows'; did you mean row?")
   more('embedding: { weightBound: .nan }', '27: embedding.weightBound: expected a number >= 0, got NaN')
 
   const data = (from: string, to: string, ...expected: string[]) => check(yaml().replace(from, to), ...expected)
@@ -287,6 +344,15 @@ t.test('values that do not go together', async (t) => {
   groups([['a1', 'bb']], 'features.groups.0.1: bb has encoding integer, a1 has hash; features that share ids need the same')
   groups([], 'features.prefixBits: expected at least 2 bits for 3 feature groups, got 1', { prefixBits: 1 })
 
+  const rooms = (groupCapacity: object, expected: string) => check({
+    features: { columns: { user: {}, friend: {}, item: {} }, groups: [['user', 'friend']] }, embedding: { groupCapacity },
+  }, expected)
+  rooms({ itme: 5 }, "embedding.groupCapacity.itme: 'itme' is not a column of features.columns; did you mean item?")
+  rooms({ user: 5, item: 5, friend: 5 }, 'embedding.groupCapacity.friend: friend is in one group with user, which has its capacity '
+    + 'already (embedding.groupCapacity.user)')
+  check({ deterministic: true, embedding: { timeToLiveSeconds: 60 } },
+    'embedding.timeToLiveSeconds: rows that age by the clock make no two runs alike; leave it out, or set deterministic: false')
+
   const tasks = (tasks: object[], expected: string) => check({ data: { labels: ['click', 'like'] }, model: { tasks } }, expected)
   tasks([{ label: 'click' }, { label: 'likes' }], "model.tasks.1.label: 'likes' is not a label of data.labels; did you mean like?")
   tasks([{ label: 'click' }, { label: 'like' }, { label: 'like' }], 'model.tasks.2.label: like already has a task (model.tasks.1)')
@@ -314,6 +380,26 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
   for (const role of ['parameterServers', 'embeddingWorkers', 'nnWorkers', 'dataLoaders']) check(`cluster.${role}=2`, `cluster.${role}`, '1')
   for (const transport of ['tcp', 'rdma', 'shm']) check(`cluster.transport=${transport}`, 'cluster.transport', 'auto')
   check('metrics.port=9090', 'metrics.port', '0')
+})
+
+t.test('what the addon is told of the tables', async (t) => {
+  const features = { columns: { user: { dim: 16 }, friend: { dim: 8 }, item: { dim: 8 }, day: { dim: 16 } }, groups: [['user', 'friend']] }
+  const native = (embedding: ConfigInput['embedding']) => nativeConfig(parseConfig({ ...least, features, embedding })).embedding
+  const groupCapacities: never[] = []
+
+  t.same(native({}).tables, [
+    { dim: 16, capacityRows: 1_000_000, capacityBytes: 0, groupCapacities }, { dim: 8, capacityRows: 1_000_000, capacityBytes: 0, groupCapacities },
+  ], 'rows hold for each dim, in the order of the features')
+  for (const [capacity, bytes] of [['48MB', 48e6], ['3KiB', 3072], ['1.5 GiB', 1.5 * 2 ** 30], ['0.5TB', 5e11]] as const) {
+    t.same(native({ capacity }).tables.map(({ capacityRows, capacityBytes }) => [capacityRows, capacityBytes]),
+      [[0, Math.floor(bytes * 2 / 3)], [0, Math.floor(bytes / 3)]], 'bytes are shared out by dim × features')
+  }
+  t.same(native({ groupCapacity: { friend: 7, day: 9 } }).tables.map((table) => table.groupCapacities), [
+    [{ group: 0, rows: 7 }, { group: 2, rows: 9 }], [{ group: 0, rows: 7 }],
+  ], 'a group has its room in each table that its features use')
+  t.match(native({ admit: 0.5 }), { admitProbability: 0.5, admitFrequency: 1, timeToLiveMs: 0 })
+  t.match(native({ admit: 5, timeToLiveSeconds: 0.0001 }), { admitProbability: 1, admitFrequency: 5, timeToLiveMs: 1 })
+  t.match(native({ optimizer: { type: 'adamw', betas: [0.8, 0.9] } }).optimizer, { type: 'adamw', beta1: 0.8, beta2: 0.9, biasCorrection: 'row' })
 })
 
 t.test('all problems are reported at once, in the order of the file', async (t) => {
@@ -406,7 +492,7 @@ t.test('--set', async (t) => {
     const error = refusal(() => load(t, text, ['embedding.optimizer.type=adam']))
     t.equal(error.code, 'PERSIA_CONFIG_UNKNOWN_KEY')
     t.same(lines(error), ['c.yml:7:42: embedding.optimizer.initialAccumulator: unknown key with type adam, it belongs to type adagrad | '
-      + "rowwise_adagrad; adam has: type, lr, betas, eps, weightDecay; --set 'embedding.optimizer={type: adam}' replaces the whole map"])
+      + "rowwise_adagrad | ftrl; adam has: type, lr, betas, eps, biasCorrection, weightDecay; --set 'embedding.optimizer={type: adam}' replaces the whole map"])
   })
 
   t.test('of a whole map names the wrong key in it, without that advice', async (t) => {
@@ -505,9 +591,18 @@ t.test('the fingerprint of a model', async (t) => {
     ['seed: 0 in the checkpoint, 5 in the config', 'data.labels.y.positive: yes in the checkpoint, no in the config'])
   t.same(diff('model.hidden=[8]', 'model.tasks=[{label: y, loss: mse}]'),
     ['model.hidden: [8,4] in the checkpoint, [8] in the config', 'model.tasks.y.loss: bce in the checkpoint, mse in the config'])
+  t.same(diff('embedding.storage=bf16', 'embedding.capacity=8GiB', 'embedding.groupCapacity.workclass=9', 'embedding.eviction=lfu',
+    'embedding.admit=3', 'embedding.timeToLiveSeconds=5'), [], 'nor how rows are stored, admitted and evicted')
   t.same(diff('embedding.init.high=0.5', 'embedding.optimizer={type: rowwise_adagrad}'), [
     'embedding.optimizer.type: adagrad in the checkpoint, rowwise_adagrad in the config',
     'embedding.init.high: 0.01 in the checkpoint, 0.5 in the config'])
+
+  t.test('tells Adam with a count of updates in each row from Adam without', async (t) => {
+    const of = (optimizer: NonNullable<ConfigInput['embedding']>['optimizer']) => modelFingerprint(parseConfig({ ...base, embedding: { optimizer } }))
+    t.same(diffFingerprint(of({ type: 'adam' }), of({ type: 'adam', biasCorrection: 'group' })),
+      ['embedding.optimizer.biasCorrection: row in the checkpoint, group in the config'])
+    t.same(diffFingerprint(of({ type: 'adam' }), of({ type: 'adamw' })), ['embedding.optimizer.type: adam in the checkpoint, adamw in the config'])
+  })
 
   t.test('tells SGD with momentum, which has a buffer, from SGD without', async (t) => {
     const of = (momentum: number) => modelFingerprint(parseConfig({ ...base, model: { optimizer: { type: 'sgd', momentum } } }))

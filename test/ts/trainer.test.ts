@@ -376,3 +376,137 @@ t.test('text ids hash to XXH64 of their bytes', async (t) => {
   t.equal(hashId('a'), 0xd24ec4f1a98c6e5bn)
   t.equal(hashId('日本'), hashId(Buffer.from('日本').toString('utf8')))
 })
+
+t.test('counters come by row class and feature group, with an estimate of the distinct ids of each feature', async (t) => {
+  const features = { defaults: { dim: 4 }, columns: { user: null, item: { dim: 8 } }, groups: [['item', 'user']] }
+  for (const config of [smallConfig, { ...smallConfig, features }]) {
+    await using trainer = await Trainer.create({ ...config, mode: 'sync' })
+    await drained(trainer.fit(batches(20)))
+    const [users, items] = trainer.counters()
+    t.same([users!.dim, items!.dim], [4, 8])
+    t.same(users!.groups.map((group) => group.features), [['user']])
+    t.same(items!.groups.map((group) => group.features), [['item']])
+    t.equal(users!.rows, 50, 'all of the 50 users came')
+    t.equal(users!.inserts, 50)
+    t.ok(users!.hits > users!.misses && users!.lanes >= users!.rows && users!.bytes > 0)
+    const { features: _, ...group } = users!.groups[0]!
+    const { dim, groups, distinct, ...all } = users!
+    t.same(group, all, 'one group is all of the table')
+    t.same(Object.keys(distinct), ['user'])
+    t.ok(Math.abs(distinct['user']! - 50) < 5 && Math.abs(items!.distinct['item']! - 20) < 3, 'the estimates are near')
+  }
+})
+
+t.test('every way to keep rows reaches the table', async (t) => {
+  type Embedding = NonNullable<typeof smallConfig.embedding>
+  const optimizer = { type: 'adagrad', lr: 0.1 } as const
+  const trained = async (embedding: Embedding, count = 30) => {
+    await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync', embedding: { optimizer, ...embedding } })
+    const reports = await drained(trainer.fit(batches(count)))
+    t.ok(reports.every(({ loss }) => Number.isFinite(loss)), JSON.stringify(embedding))
+    return trainer.counters()[0]!
+  }
+  const plain = await trained({})
+  t.match(plain, { rows: 50, evictions: 0, refused: 0, missedUpdates: 0 })
+  t.ok((await trained({ storage: 'bf16', optimizer: { type: 'sgd' } })).bytes < plain.bytes, 'bf16 and no state is less')
+  const few = await trained({ capacity: 20 })
+  t.ok(few.rows === 20 && few.evictions > 0)
+  const least = await trained({ capacity: 20, eviction: 'lfu' })
+  t.ok(least.rows === 20 && least.evictions > 0 && least.hits !== few.hits, 'other rows are evicted')
+  const bytes = await trained({ capacity: '3KB' })
+  t.ok(bytes.rows < 50 && bytes.rows > 0 && bytes.evictions > 0)
+  t.ok((await trained({ admit: 3 }, 2)).rows < 10, 'nearly no id came three times')
+  t.match(await trained({ admit: 3 }), { rows: 50, evictions: 0 })
+  t.match(await trained({ admit: 0 }), { rows: 0, inserts: 0 })
+  const own = await trained({ groupCapacity: { user: 7 } })
+  t.ok(own.rows === 7 && own.groups[0]!.rows === 7 && own.evictions > 0)
+})
+
+t.test('every optimizer and initializer of the config trains', async (t) => {
+  type Embedding = NonNullable<typeof smallConfig.embedding>
+  const trained = async (embedding: Embedding) => {
+    await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync', embedding })
+    const { loss } = await trainer.step(makeBatch(900))
+    for (let i = 0; i < 5; i++) await trainer.step(makeBatch(900))
+    t.ok((await trainer.step(makeBatch(900))).loss < loss, `learns with ${JSON.stringify(embedding)}`)
+    return String(await trainer.predict(makeBatch(900)))
+  }
+  const results: string[] = []
+  const optimizers = [
+    { type: 'sgd', momentum: 0.9 }, { type: 'adagrad' }, { type: 'rowwise_adagrad' }, { type: 'ftrl' }, { type: 'ftrl', l1: 0.01 },
+    { type: 'adam' }, { type: 'adam', weightDecay: 0.5 }, { type: 'adamw', weightDecay: 0.5 },
+  ] as const
+  for (const optimizer of optimizers) results.push(await trained({ optimizer }))
+  const initializers = [
+    { type: 'zeros' }, { type: 'uniform', low: -0.5, high: 0.5 }, { type: 'inverse_sqrt_dim' }, { type: 'normal', stddev: 0.3 },
+    { type: 'normal', stddev: 0.3, truncate: 0.5 }, { type: 'gamma', scale: 0.1 }, { type: 'gamma', shape: 2, scale: 0.1 },
+    { type: 'poisson', lambda: 0.5 },
+  ] as const
+  for (const init of initializers) results.push(await trained({ init }))
+  t.equal(new Set(results).size, results.length, 'each in its own way')
+})
+
+t.test('a group counts the steps of bias correction by itself, which other rows of it see', async (t) => {
+  const predictions = async (biasCorrection: 'row' | 'group') => {
+    const embedding = { optimizer: { type: 'adam', lr: 0.1, biasCorrection } } as const
+    await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync', embedding })
+    for (let i = 0; i < 3; i++) await trainer.step(makeBatch(i, 8))
+    return [...await trainer.predict(makeBatch(2, 8))]
+  }
+  t.notSame(await predictions('group'), await predictions('row'))
+})
+
+t.test('rows that are not looked up for their time to live are given up', async (t) => {
+  await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync', embedding: { timeToLiveSeconds: 0.05 } })
+  await trainer.step(makeBatch(0))
+  const one = Batch.from({ ids: { user: BigUint64Array.of(1000n), item: BigUint64Array.of(1000n) },
+    dense: Float32Array.of(0), labels: Float32Array.of(0) })
+  while (trainer.counters()[0]!.rows > 1) await trainer.step(one)
+  const { evictions, expired } = trainer.counters()[0]!
+  t.ok(expired > 0 && evictions === expired)
+})
+
+t.test('a checkpoint loads with another storage type, capacity and eviction, but not with another width of rows', async (t) => {
+  const run = folder(t)
+  const config = { ...smallConfig, deterministic: true, embedding: { optimizer: { type: 'adam', lr: 0.01 } } } as const
+  await using trainer = await Trainer.create(config)
+  await drained(trainer.fit(batches(30)))
+  await trainer.save(join(run, 'x'))
+  const expected = await trainer.predict(makeBatch(900))
+  const load = (embedding: object) => Trainer.load(join(run, 'x'), { ...config, embedding: { ...config.embedding, ...embedding } })
+  {
+    const { trainer: larger } = await load({ capacity: '64MiB', eviction: 'lfu', admit: 2 })
+    t.same(await larger.predict(makeBatch(900)), expected)
+    await larger.close()
+    const { trainer: half } = await load({ storage: 'fp16' })
+    const found = await half.predict(makeBatch(900))
+    t.notSame(found, expected)
+    t.ok(found.every((value, index) => Math.abs(value - expected[index]!) < 0.01), 'equal but for rounding')
+    await half.close()
+    const { trainer: smaller } = await load({ capacity: 30 })
+    t.equal(smaller.counters()[0]!.rows, 30)
+    await smaller.close()
+  }
+  t.match(await rejected(load({ optimizer: { type: 'adam', biasCorrection: 'group' } })), {
+    code: 'PERSIA_CHECKPOINT_MISMATCH', message: /embedding.optimizer.biasCorrection: row in the checkpoint, group in the config/,
+  })
+  t.match(await rejected(load({ optimizer: { type: 'ftrl' } })), { code: 'PERSIA_CHECKPOINT_MISMATCH', message: /embedding.optimizer/ })
+})
+
+t.test('a deterministic run that evicts rounded rows ends in the same bytes when it is continued from a checkpoint', async (t) => {
+  const run = folder(t)
+  const embedding = { storage: 'bf16', capacity: 25, admit: 2, optimizer: { type: 'adamw', biasCorrection: 'group' } } as const
+  const config = { ...smallConfig, deterministic: true, embedding }
+  await using whole = await Trainer.create(config)
+  const save = () => whole.save(join(run, String(whole.steps)))
+  await drained(whole.fit(batches(40), { checkpoint: { everySteps: 13, save } }))
+  await whole.save(join(run, 'whole'))
+  t.ok(whole.counters().every(({ evictions, refused }) => evictions + refused > 0))
+  for (const step of [13, 26]) {
+    const { trainer } = await Trainer.load(join(run, String(step)))
+    await drained(trainer.fit(batches(40 - step, step)))
+    await trainer.save(join(run, 'continued'))
+    await trainer.close()
+    t.same(contents(join(run, 'continued')), contents(join(run, 'whole')), `from step ${step}`)
+  }
+})

@@ -2,6 +2,7 @@
 // elsewhere. Standard output carries results, standard error logs.
 import { SingleBar } from 'cli-progress'
 import type { RunEvent } from '../train/run.js'
+import { tableText } from './table-text.js'
 
 export interface Printer {
   print(event: RunEvent): void
@@ -23,6 +24,7 @@ function printJson(event: RunEvent): void {
 
 function printLine(event: RunEvent): void {
   (event.event === 'warning' ? process.stderr : process.stdout).write(`${describe(event)}\n`)
+  if (event.event === 'done') process.stderr.write(`${tableText(event.table)}\n`)
 }
 
 function describe(event: RunEvent): string {

@@ -16,6 +16,8 @@ interface OptimizerKind {
   type: string
   /** sgd: whether there is a momentum buffer. */
   momentum?: 'on' | 'off'
+  /** Adam of the embedding rows: whether a row counts its updates. */
+  biasCorrection?: 'row' | 'group'
 }
 
 export function modelFingerprint({ seed, data, features, embedding, model }: Config): ModelFingerprint {
@@ -37,8 +39,8 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
 }
 
 function optimizerKind(optimizer: Config['embedding']['optimizer'] | Config['model']['optimizer']): OptimizerKind {
-  if (optimizer.type !== 'sgd') return { type: optimizer.type }
-  return { type: 'sgd', momentum: optimizer.momentum > 0 ? 'on' : 'off' }
+  if (optimizer.type === 'sgd') return { type: 'sgd', momentum: optimizer.momentum > 0 ? 'on' : 'off' }
+  return { type: optimizer.type, ...('biasCorrection' in optimizer && { biasCorrection: optimizer.biasCorrection }) }
 }
 
 /** A line for each difference; none when the config can go on from the checkpoint. */

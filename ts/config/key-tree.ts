@@ -6,6 +6,8 @@ import { isMap, type Path } from './path.js'
 /** The part of JSON Schema that our zod schema makes use of. */
 export interface Node {
   type?: string
+  /** What a value is, in words, where the type does not say it. */
+  title?: string
   description?: string
   default?: unknown
   const?: unknown
@@ -16,6 +18,7 @@ export interface Node {
   exclusiveMaximum?: number
   minLength?: number
   maxLength?: number
+  pattern?: string
   minItems?: number
   items?: Node | false
   prefixItems?: Node[]
@@ -80,6 +83,7 @@ export function allPaths(node: Node = rootNode, path: string[] = []): string[][]
 
 /** What a node takes, in words: `an integer from 0 to 1024`, `sync | hybrid | async`. */
 export function typeText(node: Node): string {
+  if (node.title) return node.title
   if (node.oneOf) return `a map with type: ${node.oneOf.map(variantName).join(' | ')}`
   if (node.anyOf) return node.anyOf.map(typeText).join(' or ')
   if (node.const !== undefined) return String(node.const)
@@ -106,8 +110,14 @@ function rangeText({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: Nod
   return bounds.length > 0 ? ` ${bounds.join(' and ')}` : ''
 }
 
-function mapText({ properties }: Node): string {
-  return properties ? `a map with the keys ${Object.keys(properties).join(', ')}` : 'a map from column names to settings'
+function mapText({ properties, additionalProperties }: Node): string {
+  if (properties) return `a map with the keys ${Object.keys(properties).join(', ')}`
+  return `a map from column names to ${takesMap(additionalProperties) ? 'settings' : typeText(additionalProperties || {})}`
+}
+
+/** Whether a node takes a map, among others. */
+export function takesMap(node: Node | false | undefined): boolean {
+  return node !== undefined && node !== false && variantsOf(node).some(({ type }) => type === 'object')
 }
 
 function listText({ prefixItems, items, minItems }: Node): string {

@@ -3,7 +3,10 @@
 import { inspect } from 'node:util'
 import type { z } from 'zod'
 import { PersiaError, type ErrorCode, type ErrorDetails } from '../errors.js'
-import { allPaths, chosenVariants, nodesAt, takesScalar, typeText, variantName, variantsOf, type Node } from './key-tree.js'
+import { byteSizePattern, nearestByteSize } from './byte-size.js'
+import {
+  allPaths, chosenVariants, nodesAt, takesMap, takesScalar, typeText, variantName, variantsOf, type Node,
+} from './key-tree.js'
 import { pathText, valueAt, type Path } from './path.js'
 import { closestWord, sameWord } from './suggest.js'
 import type { Place, Written } from './written.js'
@@ -86,12 +89,12 @@ function hintFor(variants: Node[], value: unknown): Hint {
     const first = Object.entries(variant.properties ?? {})[0]
     if (first && takesScalar(first[1], value)) return write(`{ ${first[0]}: ${String(value)} }`)
     if (variant.items && takesScalar(variant.items, value)) return write(`[${String(value)}]`)
-    if (variant.type === 'string' && !variant.enum && typeof value !== 'string') return write(`"${String(value)}"`)
+    if (variant.type === 'string' && !variant.enum && !variant.pattern && typeof value !== 'string') return write(`"${String(value)}"`)
   }
   return typeof value === 'string' ? hintForText(variants, value) : { hint: '' }
 }
 
-const takesNames = (node: Node) => node.additionalProperties !== undefined && node.additionalProperties !== false
+const takesNames = (node: Node) => takesMap(node.additionalProperties)
 
 function hintForText(variants: Node[], text: string): Hint {
   const takes = (type: string) => variants.some((variant) => variant.type === type)
@@ -99,6 +102,8 @@ function hintForText(variants: Node[], text: string): Hint {
   if ((takes('integer') || takes('number')) && number !== '' && Number.isFinite(Number(number))) return write(number)
   if (takes('boolean') && /^(yes|on|true)$/i.test(text)) return write('true')
   if (takes('boolean') && /^(no|off|false)$/i.test(text)) return write('false')
+  const size = variants.some(({ pattern }) => pattern === byteSizePattern.source) ? nearestByteSize(text) : undefined
+  if (size !== undefined) return write(size)
   const words = variants.flatMap((variant) => variant.enum ?? variant.const ?? []).map(String)
   const near = closestWord(text, words)
   return near === undefined ? { hint: '' } : { hint: `; did you mean ${near}?`, suggestion: near }

@@ -73,6 +73,7 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
   const data = resolveData(filled.data, resolution)
   const features = resolveFeatures(filled.features, resolution)
   checkColumns({ data, features }, resolution)
+  checkEmbedding(filled, features.groups, resolution)
   const { hidden, tasks, ...modelRest } = filled.model
   const model = { hidden, tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest }
   const config: Config = { ...filled, data, features, model }
@@ -197,6 +198,29 @@ function checkEncoding(name: string, first: string, columns: Record<string, Feat
   const [mine, others] = [columns[name]?.encoding, columns[first]?.encoding]
   if (mine === others || others === undefined) return
   resolution.refuse(path, `${name} has encoding ${mine}, ${first} has ${others}; features that share ids need the same`)
+}
+
+// ---- embedding
+
+function checkEmbedding({ embedding, features, deterministic }: FilledConfig, groups: string[][], resolution: Resolution): void {
+  const namedBy = new Map<string[], string>()
+  for (const name of Object.keys(embedding.groupCapacity)) {
+    const path = ['embedding', 'groupCapacity', name]
+    const group = groups.find((names) => names.includes(name))
+    const other = group && namedBy.get(group)
+    if (!group) {
+      resolution.problems.push(unknownName(path, 'a column of features.columns', name, Object.keys(features.columns)))
+    } else if (other !== undefined) {
+      const first = pathText([...path.slice(0, -1), other])
+      resolution.refuse(path, `${name} is in one group with ${other}, which has its capacity already (${first})`)
+    } else {
+      namedBy.set(group, name)
+    }
+  }
+  if (deterministic && embedding.timeToLiveSeconds > 0) {
+    resolution.refuse(['embedding', 'timeToLiveSeconds'],
+      'rows that age by the clock make no two runs alike; leave it out, or set deterministic: false')
+  }
 }
 
 // ---- tasks

@@ -1,24 +1,29 @@
-// From the resolved config to what the addon takes: flat, every field given, nothing decided here.
+// From the resolved config to what the addon takes: flat, every field given. What is decided here is how capacity is shared out
+// over the tables: there is one for each row class, which is all features of equal dim.
 import type { Config } from '../config/index.js'
+import { bytesOf } from '../config/byte-size.js'
 import type { BatchLayout } from '../data/batch.js'
-import type { NativeTrainerConfig } from '../native-types.js'
+import type { NativeFeature, NativeTable, NativeTrainerConfig } from '../native-types.js'
 
 export function nativeConfig(config: Config): NativeTrainerConfig {
   const { embedding, model } = config
-  const groupOf = new Map(config.features.groups.flatMap((names, group) => names.map((name) => [name, group] as const)))
+  const features = nativeFeatures(config)
   return {
     seed: config.seed,
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
-    features: Object.entries(config.features.columns).map(([name, { dim, pooling }]) =>
-      ({ name, dim, pooling, group: groupOf.get(name)! })),
+    features,
     embedding: {
+      storage: embedding.storage,
       optimizer: withBetas(embedding.optimizer),
       init: embedding.init,
-      capacity: embedding.capacity,
-      admit: embedding.admit,
+      admitProbability: embedding.admit > 1 ? 1 : embedding.admit,
+      admitFrequency: embedding.admit > 1 ? embedding.admit : 1,
+      eviction: embedding.eviction,
+      timeToLiveMs: Math.ceil(embedding.timeToLiveSeconds * 1000),
       weightBound: embedding.weightBound,
+      tables: nativeTables(embedding, features),
     },
     model: {
       denseCount: config.data.dense.length,
@@ -29,6 +34,34 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
       schedule: model.schedule,
     },
   }
+}
+
+function nativeFeatures({ features }: Config): NativeFeature[] {
+  const groupOf = new Map(features.groups.flatMap((names, group) => names.map((name) => [name, group] as const)))
+  return Object.entries(features.columns).map(([name, { dim, pooling }]) => ({ name, dim, pooling, group: groupOf.get(name)! }))
+}
+
+/** One for each row class, in the order of its first feature, as the addon numbers them. */
+export function nativeTables({ capacity, groupCapacity }: Config['embedding'], features: NativeFeature[]): NativeTable[] {
+  const floats = features.reduce((sum, { dim }) => sum + dim, 0)
+  const bytes = typeof capacity === 'string' ? bytesOf(capacity) : 0
+  return rowClassDims(features).map((dim) => {
+    const members = features.filter((feature) => feature.dim === dim)
+    const groups = new Set(members.map(({ group }) => group))
+    const groupRows = Object.entries(groupCapacity)
+      .map(([name, rows]) => ({ group: features.find((feature) => feature.name === name)!.group, rows }))
+    return {
+      dim,
+      capacityRows: typeof capacity === 'number' ? capacity : 0,
+      capacityBytes: Math.floor(bytes * (dim * members.length / floats)),
+      groupCapacities: groupRows.filter(({ group }) => groups.has(group)),
+    }
+  })
+}
+
+/** The dim of each row class, in the order of the addon. */
+export function rowClassDims(features: { dim: number }[]): number[] {
+  return [...new Set(features.map(({ dim }) => dim))]
 }
 
 function withBetas(optimizer: object): object {

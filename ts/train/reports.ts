@@ -1,4 +1,5 @@
 // What training and evaluation report; the command line prints these with `event` in front.
+import type { TableReport } from './table-counters.js'
 
 export interface ProgressReport {
   /** Steps applied so far, over all epochs and runs of this model. */
@@ -28,4 +29,6 @@ export interface DoneReport {
   seconds: number
   samplesPerSecond: number
   checkpoint: string
+  /** What the embedding tables hold, and what happened to them since this process started or resumed the run. */
+  table: TableReport
 }

@@ -8,6 +8,7 @@ import {
 } from './checkpoint.js'
 import { openDataset, readStatistics, type SkippedRows } from './datasets.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
+import { tableReport } from './table-counters.js'
 import { Trainer } from './trainer.js'
 
 export type RunEvent =
@@ -151,7 +152,8 @@ class Run {
     const seconds = Math.round(this.trainingSeconds * 1000) / 1000
     const samples = this.trainer.samples - this.samplesBefore
     const samplesPerSecond = samples > 0 ? Math.round(samples / this.trainingSeconds) : 0
-    return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint }
+    const table = tableReport(this.trainer.counters(), this.loaded.config)
+    return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint, table }
   }
 }
 

@@ -5,11 +5,12 @@ import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
-import type { NativeTrainer, TableCounters } from '../native-types.js'
+import type { NativeTrainer } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
 import type { EvalReport, ProgressReport } from './reports.js'
+import { rowClassCounters, type RowClassCounters } from './table-counters.js'
 
 export type Dataset = Iterable<Batch> | AsyncIterable<Batch>
 
@@ -83,9 +84,9 @@ export class Trainer {
     return this.progress().mostStaleness
   }
 
-  /** Counters of the embedding tables, one object for each row class (dim). */
-  counters(): TableCounters[] {
-    return calling(() => this.nativeTrainer.counters())
+  /** Counters of the embedding tables, one object for each row class (dim), with those of its feature groups. */
+  counters(): RowClassCounters[] {
+    return rowClassCounters(calling(() => this.nativeTrainer.counters()), this.config)
   }
 
   /**

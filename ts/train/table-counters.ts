@@ -1,0 +1,60 @@
+// The counters of the embedding tables under the names of the config: by row class (dim), by feature group, and all together.
+import type { Config } from '../config/index.js'
+import type { NativeCounters, TableCounters } from '../native-types.js'
+import { rowClassDims } from './native-config.js'
+
+/** Of one feature group. */
+export interface GroupCounters extends TableCounters {
+  features: string[]
+}
+
+/** Of the table of one row class. `lanes` and `bytes` of a group are its share by rows where it has no capacity of its own. */
+export interface RowClassCounters extends TableCounters {
+  dim: number
+  /** The groups with features of this dim; `features` are those. */
+  groups: GroupCounters[]
+  /** By feature of this dim: an estimate of the distinct ids seen in training since the trainer was made. */
+  distinct: Record<string, number>
+}
+
+/** Of all tables together, for reports. */
+export interface TableReport extends TableCounters {
+  groups: GroupCounters[]
+  distinct: Record<string, number>
+}
+
+export function rowClassCounters({ tables, distinct }: NativeCounters, { features }: Config): RowClassCounters[] {
+  const columns = Object.entries(features.columns).map(([name, { dim }], index) => ({ name, dim, distinct: distinct[index]! }))
+  return rowClassDims(columns).map((dim, rowClass) => {
+    const { groups, ...counters } = tables[rowClass]!
+    const members = columns.filter((column) => column.dim === dim)
+    const ofGroups = features.groups.flatMap((names, group) => {
+      const here = members.flatMap(({ name }) => (names.includes(name) ? [name] : []))
+      return here.length > 0 ? [{ features: here, ...groups[group]! }] : []
+    })
+    return { dim, ...counters, groups: ofGroups, distinct: Object.fromEntries(members.map(({ name, distinct }) => [name, distinct])) }
+  })
+}
+
+/** Sums over the row classes; a group that has features of several dims comes once. */
+export function tableReport(classes: RowClassCounters[], { features }: Config): TableReport {
+  const groups = features.groups.map((names) => {
+    const parts = classes.flatMap((one) => one.groups).filter((group) => names.includes(group.features[0]!))
+    return { features: names, ...sum(parts) }
+  })
+  const distinct = Object.assign({}, ...classes.map((one) => one.distinct)) as Record<string, number>
+  return { ...sum(classes), groups, distinct }
+}
+
+const none: TableCounters = {
+  rows: 0, bytes: 0, lanes: 0, hits: 0, misses: 0, inserts: 0, evictions: 0, expired: 0, refused: 0, missedUpdates: 0,
+  nonFiniteSkipped: 0,
+}
+
+function sum(parts: TableCounters[]): TableCounters {
+  const total = { ...none }
+  for (const key of Object.keys(none) as (keyof TableCounters)[]) {
+    for (const part of parts) total[key] += part[key]
+  }
+  return total
+}
