@@ -1,5 +1,5 @@
-// Copies rows and frames block by block with fixed sizes: glibc's memcpy takes `rep movsb` from 2 KiB up, which is 25 to 40
-// times slower than vector moves on some CPUs (Zen 3 with glibc 2.36).
+// Copies rows and frames block by block with fixed sizes: glibc's memcpy takes `rep movsb` from 2 KiB up, which is 25
+// to 40 times slower than vector moves on some CPUs (Zen 3 with glibc 2.36).
 #pragma once
 
 #include <cstddef>

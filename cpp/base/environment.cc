@@ -5,6 +5,7 @@
 #include <sys/mman.h>
 
 #include "base/epoch.h"
+#include "base/pretouch.h"
 #include "base/status.h"
 
 namespace persia {
@@ -38,6 +39,13 @@ void* StdEnvironment::MapZeroed(size_t bytes) {
   return data;
 }
 
-void StdEnvironment::Unmap(void* data, size_t bytes) { munmap(data, Rounded(bytes)); }
+void StdEnvironment::Unmap(void* data, size_t bytes) {
+  if (bytes >= kHugePage) CancelPretouch(data, bytes);
+  munmap(data, Rounded(bytes));
+}
+
+void StdEnvironment::TouchSoon(void* data, size_t bytes) {
+  if (bytes >= kHugePage) PretouchSoon(data, bytes);
+}
 
 }  // namespace persia

@@ -6,6 +6,7 @@
 //   Fence(order)     std::atomic_thread_fence
 //   Pause()          called in a loop that waits for another thread
 //   NewZeroed<T>(n)  (n) zeroed objects on a cache line's boundary, Delete(T*, n) gives them back
+//   TouchSoon(p, n)  may touch (n) bytes ahead of their use
 //   Retire(free)     calls `free` once no thread can hold what was taken out of reach before (base/epoch.h)
 //   kVector          whether several atomics may be read by one vector load
 #pragma once
@@ -52,6 +53,7 @@ struct StdEnvironment {
     Unmap(objects, count * sizeof(T));
   }
   static void Retire(std::function<void()> free);
+  static void TouchSoon(void* data, size_t bytes);
 
  private:
   // Zeroed pages, huge where the size allows it, that take memory when they are first touched. Ends the process when

@@ -15,8 +15,8 @@
 // Each thread is a Participant while it lives. A participant also has room for one *record*: the new contents of the
 // row it is writing, for readers that meet the row meanwhile (table/row_guard.h).
 //
-// Thread-safety: internally synchronised; a Guard is thread-confined, guards nest. Guards and stamps are lock-free; Retire and
-// Collect take a mutex.
+// Thread-safety: internally synchronised; a Guard is thread-confined, guards nest. Guards and stamps are lock-free;
+// Retire and Collect take a mutex.
 #pragma once
 
 #include <atomic>

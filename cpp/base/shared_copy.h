@@ -1,5 +1,6 @@
 // Copies of memory that another thread may write at the same time: the caller finds out afterwards (by a version or a
-// word that changed) and throws the copy away. Each aligned 4-byte value is whole; the copy as a whole may be a mixture.
+// word that changed) and throws the copy away. Each aligned 4-byte value is whole; the copy as a whole may be a
+// mixture.
 //
 // ThreadSanitizer sees relaxed atomic accesses; otherwise these are vector moves between compiler barriers, which is
 // what a relaxed loop would be if compilers vectorised it.

@@ -46,7 +46,8 @@ class RowAccess {
         row_bytes_(parts.format.row_bytes()),
         embedding_bytes_((parts.format.embedding_bytes() + 3) / 4 * 4) {}
 
-  // The common case of a lookup: found, float32, nobody writes it, no time to live. False: LookUp or Peek has to be called.
+  // The common case of a lookup: found, float32, nobody writes it, no time to live. False: LookUp or Peek has to be
+  // called.
   PERSIA_ALWAYS_INLINE bool TryRead(const RowProbe& probe, float* out) const {
     if (!probe.found() || !plain_ || StateOf(probe.place.word) != LaneState::kLive || parts_.ages()) return false;
     CopyFromShared(out, probe.row, embedding_bytes_);
@@ -54,8 +55,8 @@ class RowAccess {
     return Unchanged(probe.place);
   }
 
-  // A call may end with kRenew: the guard has to be renewed, the sign searched again and the call repeated with the number of
-  // tries so far, which ends after kMostTries.
+  // A call may end with kRenew: the guard has to be renewed, the sign searched again and the call repeated with the
+  // number of tries so far, which ends after kMostTries.
   enum class Outcome { kDone, kRenew };
   static constexpr int kMostTries = 20000;
 

@@ -8,13 +8,13 @@
 //   5. unlocks the lane (release): a record that outlived the lock could be taken for a later writer's.
 // A reader copies the row and looks again:
 //   - the lane was live before and after with the same slot and version: nobody wrote; the copy is the row.
-//   - the lane was locked: if some record is the row's, the record's contents are the row (checked by its number). If none
-//     is, before and after copying, and version and word are unchanged, the writer had not begun to write: the copy is
-//     the row. Otherwise a writer has made progress: the reader searches again.
+//   - the lane was locked: if some record is the row's, the record's contents are the row (checked by its number). If
+//     none is, before and after copying, and version and word are unchanged, the writer had not begun to write: the
+//     copy is the row. Otherwise a writer has made progress: the reader searches again.
 // So a lookup never waits for a writer, even one that was suspended in the middle of a row.
 //
-// Memory orders: a release fence stands between publishing and writing the row, so that a reader that sees any of the new
-// row sees the record (acquire fence after the copy); another stands between withdrawing and the next use of the
+// Memory orders: a release fence stands between publishing and writing the row, so that a reader that sees any of the
+// new row sees the record (acquire fence after the copy); another stands between withdrawing and the next use of the
 // record. A version wraps after 2^15 writes to one bucket: a reader suspended in its copy for exactly a multiple of
 // that could take a mixture.
 #pragma once

@@ -177,8 +177,13 @@ Shard::Inserted Shard::Insert(uint64_t hash, uint64_t sign, const std::byte* con
 }
 
 void Shard::GrowIfFull(Tally& tally) {
-  constexpr double kFullLoad = 0.85;
-  if (static_cast<double>(size()) > kFullLoad * static_cast<double>(index_.lanes())) index_.Grow();
+  constexpr double kFullLoad = 0.85, kFillingLoad = 0.6;
+  const double load = static_cast<double>(size()) / static_cast<double>(index_.lanes());
+  if (load > kFullLoad) {
+    index_.Grow();
+  } else if (load > kFillingLoad) {
+    index_.Prepare();
+  }
   if (!index_.growing()) return;
   index_.Move(kMoveBuckets, [&](uint64_t sign, uint32_t slot) {
     CountEvicted(sign, false, tally);

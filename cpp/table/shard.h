@@ -1,19 +1,20 @@
 // A shard: the rows of one range of hashes, with their index, slots and order of eviction.
 //
-// Capacity. A row has a *seat* of its partition, whose shards share them. An insert takes a free seat; when there is none it
-// takes that of a row which it evicts. So a partition holds exactly its capacity, however many threads
-// insert and however the signs fall on the shards.
+// Capacity. A row has a *seat* of its partition, whose shards share them. An insert takes a free seat; when there is
+// none it takes that of a row which it evicts. So a partition holds exactly its capacity, however many threads insert
+// and however the signs fall on the shards.
 //
-// Recency. Each word carries a clock of 6 bits: the shard's clock when the row was last looked up in training. The clock
-// ticks every capacity/32 inserts, so ages up to 63 cover two turnovers of the shard; with a time to live it also ticks every
-// 1/32 of that. An insert that must evict looks at the rows of the kWindow homes around its own, which are in the cache or
-// next to it, and takes the oldest (LRU) or the least looked up (LFU), equals by hash: a sample of some 35 rows at random,
-// and room where it is needed, so that chains of displaced signs stay as short as at the beginning. What is taken depends on
-// rows and clocks only, not on where displaced signs lie: a restored shard evicts the same.
-// A shard of up to kExactRows keeps an exact time of use for each slot instead and looks at all of them.
+// Recency. Each word carries a clock of 6 bits: the shard's clock when the row was last looked up in training. The
+// clock ticks every capacity/32 inserts, so ages up to 63 cover two turnovers of the shard; with a time to live it
+// also ticks every 1/32 of that. An insert that must evict looks at the rows of the kWindow homes around its own,
+// which are in the cache or next to it, and takes the oldest (LRU) or the least looked up (LFU), equals by hash: a
+// sample of some 35 rows at random, and room where it is needed, so that chains of displaced signs stay as short as
+// at the beginning. What is taken depends on rows and clocks only, not on where displaced signs lie: a restored shard
+// evicts the same. A shard of up to kExactRows keeps an exact time of use for each slot instead and looks at all of
+// them.
 //
-// Thread-safety: internally synchronised, lock-free; callers hold an Epoch::Guard. One thing can hold an insert up: that
-// every slot of the reserve is still under guards of suspended threads (Inserted::kAgain).
+// Thread-safety: internally synchronised, lock-free; callers hold an Epoch::Guard. One thing can hold an insert up:
+// that every slot of the reserve is still under guards of suspended threads (Inserted::kAgain).
 #pragma once
 
 #include <atomic>
@@ -56,9 +57,9 @@ class Shard {
   RowAge AgeOf(const RowPlace& place) const;
 
   enum class Inserted { kYes, kExists, kRefused, kAgain };
-  // Makes a row of `contents` (row_bytes of the format) for a sign that has none, used now (which lets the clock run) or at
-  // an `age`; evicts at capacity. kExists: *place says where the sign is. kRefused: no room could be made. kAgain: all slots
-  // of the reserve are held by guards, perhaps the caller's: renew it, search again, call again.
+  // Makes a row of `contents` (row_bytes of the format) for a sign that has none, used now (which lets the clock run)
+  // or at an `age`; evicts at capacity. kExists: *place says where the sign is. kRefused: no room could be made.
+  // kAgain: all slots of the reserve are held by guards, perhaps the caller's: renew it, search again, call again.
   Inserted Insert(uint64_t hash, uint64_t sign, const std::byte* contents, const RowAge* age, Tally& tally,
                   RowPlace* place);
   // Marks a found row as used now, or at an `age`.

@@ -14,16 +14,17 @@
 // Lane:  free -> claimed (an insert owns it) -> live -> locked (one thread owns the row) -> live | free
 //        and, when the array closes: free -> dead, claimed -> killed, locked -> dead (it has moved)
 //
-// Insert. Signs of one home are inserted one at a time, without a lock: an insert prepares a claimed lane, then puts the
-// lane's place into the home's header as `pending`, by a compare-and-swap that fails if anything was inserted since it
-// looked for the sign. Whoever finds a pending insert completes it: makes the lane live, clears `pending`, raises the
-// version. A thread that stops in the middle never stops another.
+// Insert. Signs of one home are inserted one at a time, without a lock: an insert prepares a claimed lane, then puts
+// the lane's place into the home's header as `pending`, by a compare-and-swap that fails if anything was inserted
+// since it looked for the sign. Whoever finds a pending insert completes it: makes the lane live, clears `pending`,
+// raises the version. A thread that stops in the middle never stops another.
 //
-// Growth. When the newest array is full for its size, one of twice the size is linked behind it. Buckets are *closed* (no insert
-// commits there any more) and their lanes moved, a few by each call that inserts, in any order. A sign is inserted into
-// the new array only after its home in the old one is closed. Searches read the old array first, and the new one
-// if they met a closed bucket. A lane is live in the new array before it is dead in the old one, so a sign is never out
-// of sight. When every bucket is done, the new array is the current one and the old one is retired. Rows don't move.
+// Growth. When the newest array is full for its size, one of twice the size is linked behind it. Buckets are *closed*
+// (no insert commits there any more) and their lanes moved, a few by each call that inserts, in any order. A sign is
+// inserted into the new array only after its home in the old one is closed. Searches read the old array first, and
+// the new one if they met a closed bucket. A lane is live in the new array before it is dead in the old one, so a
+// sign is never out of sight. When every bucket is done, the new array is the current one and the old one is retired.
+// Rows don't move.
 //
 // Invariants
 //  1. At most one lane of an array is live or locked for a sign; in both arrays at once only while its mover holds
@@ -37,8 +38,8 @@
 //  - word -> live is a release, reading it is an acquire: sign and row are seen (Insert / Find).
 //  - a claimed lane's sign is a release store, reads are acquire: whoever sees the new sign sees the word claimed or
 //    later, so a stale word is never taken for it. Find reads word, sign, word (invariant 2 does the rest).
-//  - header changes are acq_rel compare-and-swaps. Find reads lanes first and the header after them (acquire): if a lane
-//    had died, the header is seen closed.
+//  - header changes are acq_rel compare-and-swaps. Find reads lanes first and the header after them (acquire): if a
+//    lane had died, the header is seen closed.
 //  - locking is an acquire, unlocking and raising the version are releases: row contents (table/row_guard.h).
 //
 // 15 bits of version wrap: an insert that stands still between its search and its commit while exactly a multiple
@@ -164,14 +165,15 @@ class SignIndex {
     Atomic<uint64_t> remaining{};  // buckets that are not done
   };
 
-  // `first` and `most` buckets, both > 0, most = first · 2^k. All signs of this index agree in the top `hash_shift` bits
-  // of Mix64(sign).
+  // `first` and `most` buckets, both > 0, most = first · 2^k. All signs of this index agree in the top `hash_shift`
+  // bits of Mix64(sign).
   SignIndex(uint64_t first, uint64_t most, uint32_t hash_shift) : most_(most), hash_shift_(hash_shift) {
     PERSIA_CHECK(first > 0 && most >= first && most % first == 0 && std::has_single_bit(most / first));
     current_.store(new Array(first, TailOf(first)), std::memory_order_release);
   }
   // No other thread is in here.
   ~SignIndex() {
+    delete spare_.load(std::memory_order_acquire);
     for (Array* array = current_.load(std::memory_order_acquire); array != nullptr;) {
       Array* next = array->next.load(std::memory_order_acquire);
       delete array;
@@ -221,8 +223,8 @@ class SignIndex {
 
   enum class Inserted { kYes, kExists, kFull };
 
-  // Makes `sign` live with `slot`, whose row is ready, unless it is there already (then *place says where). kFull: no lane
-  // within reach, though growth may help; nothing has changed.
+  // Makes `sign` live with `slot`, whose row is ready, unless it is there already (then *place says where). kFull: no
+  // lane within reach, though growth may help; nothing has changed.
   Inserted Insert(uint64_t hash, uint64_t sign, uint32_t slot, uint32_t clock, Place* place) {
     for (Array* array = current_.load(std::memory_order_acquire);;) {
       if (Array* next = array->next.load(std::memory_order_acquire); next != nullptr) {
@@ -292,18 +294,34 @@ class SignIndex {
   }
   bool at_most() const { return Newest()->buckets == most_; }
 
-  // Begins to double the index, unless it is as large as it may be. It may be growing already: when a thread is suspended
-  // while it moves a lane, the others need not wait for it.
+  // Gets the next array ready before it is needed, so that its memory can be touched meanwhile.
+  void Prepare() {
+    const Array* array = Newest();
+    if (array->buckets == most_ || spare_.load(std::memory_order_relaxed) != nullptr) return;
+    auto* spare = new Array(array->buckets * 2, TailOf(array->buckets * 2));
+    Env::TouchSoon(spare->data, spare->all * sizeof(Bucket));
+    Array* none = nullptr;
+    // Release: the array's contents, for who takes it in Grow.
+    if (!spare_.compare_exchange_strong(none, spare, std::memory_order_acq_rel, std::memory_order_relaxed)) delete spare;
+  }
+
+  // Begins to double the index, unless it is as large as it may be. It may be growing already: when a thread is
+  // suspended while it moves a lane, the others need not wait for it.
   void Grow() {
     Array* array = Newest();
     if (array->buckets == most_) return;
-    auto* next = new Array(array->buckets * 2, TailOf(array->buckets * 2));
+    Array* next = spare_.exchange(nullptr, std::memory_order_acq_rel);
+    if (next != nullptr && next->buckets != array->buckets * 2) {  // of a growth that another thread has begun meanwhile
+      delete next;
+      next = nullptr;
+    }
+    if (next == nullptr) next = new Array(array->buckets * 2, TailOf(array->buckets * 2));
     Array* none = nullptr;
     if (!array->next.compare_exchange_strong(none, next, std::memory_order_acq_rel, std::memory_order_acquire)) delete next;
   }
 
-  // Moves up to `count` buckets if the index grows. Never waits: a bucket with a locked lane is left for a later round. A
-  // row that finds no lane in the new array is passed to `evict(sign, slot)`: it is out of reach then.
+  // Moves up to `count` buckets if the index grows. Never waits: a bucket with a locked lane is left for a later
+  // round. A row that finds no lane in the new array is passed to `evict(sign, slot)`: it is out of reach then.
   template <typename Evict>
   void Move(uint64_t count, Evict evict) {
     Array* array = current_.load(std::memory_order_acquire);
@@ -317,8 +335,9 @@ class SignIndex {
     }
   }
 
-  // Calls `visit(place, sign, hash)` for the signs of `count` homes of `array`, which is or was current, from `home` on,
-  // if `wanted(word)`. A sign that is there from beginning to end is visited; one that moves meanwhile perhaps twice.
+  // Calls `visit(place, sign, hash)` for the signs of `count` homes of `array`, which is or was current, from `home`
+  // on, if `wanted(word)`. A sign that is there from beginning to end is visited; one that moves meanwhile perhaps
+  // twice.
   template <typename Wanted, typename Visit>
   void VisitHomes(const Array& array, uint64_t home, uint64_t count, Wanted wanted, Visit visit) const {
     for (Bucket* bucket = array.data + home; bucket != array.end(); ++bucket) {
@@ -558,8 +577,8 @@ class SignIndex {
     }
   }
 
-  // Puts a sign that only its mover can insert, because all others find it locked, into the newest array. No lane of that
-  // is killed meanwhile: its buckets move only when all older ones are done.
+  // Puts a sign that only its mover can insert, because all others find it locked, into the newest array. No lane of
+  // that is killed meanwhile: its buckets move only when all older ones are done.
   bool MoveIn(Array& next, uint64_t sign, uint32_t word) {
     const uint64_t hash = HashOf(sign);
     for (Array* array = &next;;) {
@@ -581,6 +600,7 @@ class SignIndex {
   const uint64_t most_;
   const uint32_t hash_shift_;
   Atomic<Array*> current_{};
+  Atomic<Array*> spare_{};  // that nobody but Prepare and Grow has seen
 };
 
 }  // namespace persia

@@ -4,6 +4,7 @@
 
 #include "base/environment.h"
 #include "base/epoch.h"
+#include "base/pretouch.h"
 #include "base/shared_copy.h"
 #include "base/status.h"
 
@@ -38,9 +39,22 @@ uint32_t SlotPool::Take() {
   if (const uint32_t slot = PopSpill(); slot != 0) return slot;
   uint32_t used = used_.load(std::memory_order_relaxed);
   while (used < limit_) {
-    if (used_.compare_exchange_weak(used, used + 1, std::memory_order_relaxed)) return used + 1;
+    if (!used_.compare_exchange_weak(used, used + 1, std::memory_order_relaxed)) continue;
+    TouchAhead(used + 1);
+    return used + 1;
   }
   return 0;
+}
+
+// Has the next huge page touched when an eighth of the present one is used. A pool that fits into one has nothing to
+// touch.
+void SlotPool::TouchAhead(uint32_t used) {
+  constexpr size_t kHugePage = size_t{2} << 20;
+  const size_t needed = used * stride_ + kHugePage / 8 * 7;
+  size_t touched = touched_.load(std::memory_order_relaxed);
+  if (needed <= touched || touched + kHugePage > bytes_) return;
+  if (!touched_.compare_exchange_strong(touched, touched + kHugePage, std::memory_order_relaxed)) return;
+  PretouchSoon(rows_ + touched, kHugePage);
 }
 
 void SlotPool::GiveBack(uint32_t slot) {

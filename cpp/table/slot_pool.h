@@ -1,19 +1,19 @@
 // The rows of a shard: numbered slots in address space that is reserved at once and takes memory when first touched, in
 // huge pages. A row never moves.
 //
-// A slot is fresh (never used), the caller's, in a row of the table, in limbo (its row was removed, readers may still hold
-// it: base/epoch.h) or free (on a stack that is linked through the rows' first four bytes).
+// A slot is fresh (never used), the caller's, in a row of the table, in limbo (its row was removed, readers may still
+// hold it: base/epoch.h) or free (on a stack that is linked through the rows' first four bytes).
 //
 // Invariants
 //  - A slot is in one of these places only. Slots are 1 … limit.
 //  - Limbo is a bounded queue in order of retirement (Vyukov's array queue: a cell's sequence says whose turn it is);
 //    its head leaves only when its stamp has passed. What doesn't fit (a thread was suspended with a guard, or erases
 //    very many rows) spills into a list under a mutex.
-//  - The stack's head carries a tag that every pop raises, so that a popper that was late (the row it read its link from
-//    may hold floats by now) fails to exchange it.
+//  - The stack's head carries a tag that every pop raises, so that a popper that was late (the row it read its link
+//    from may hold floats by now) fails to exchange it.
 //
-// Memory orders: cells are handed over by release stores and acquire loads of their sequence; the stack's head by acq_rel
-// exchanges; the link in a row is a relaxed 4-byte value, as all row contents.
+// Memory orders: cells are handed over by release stores and acquire loads of their sequence; the stack's head by
+// acq_rel exchanges; the link in a row is a relaxed 4-byte value, as all row contents.
 //
 // Thread-safety: internally synchronised; lock-free but for the spill.
 #pragma once
@@ -60,6 +60,7 @@ class SlotPool {
   bool Enqueue(uint32_t slot);
   void Spill(uint32_t slot);
   uint32_t PopSpill();
+  void TouchAhead(uint32_t used);
 
   const uint32_t limit_;
   const size_t stride_;
@@ -71,6 +72,7 @@ class SlotPool {
   alignas(64) std::atomic<uint64_t> tail_{0};  // next to enter
   alignas(64) std::atomic<uint64_t> free_{0};  // tag << 32 | slot, slot 0: empty
   alignas(64) std::atomic<uint32_t> used_{0};
+  std::atomic<size_t> touched_{size_t{2} << 20};  // bytes that were asked to be touched; the first page is its user's
   std::atomic<bool> spilled_{false};  // whether spill_ has any: read before the mutex is taken
   std::mutex spill_mutex_;
   std::deque<std::pair<uint64_t, uint32_t>> spill_;  // stamp and slot, in order of stamps; guarded by spill_mutex_

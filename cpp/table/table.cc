@@ -128,90 +128,108 @@ void Table::ForEachShard(Visit visit) const {
 
 // ---- batched calls
 
-// Asks memory for a row that was found.
-PERSIA_ALWAYS_INLINE void PrefetchRow(const RowProbe& probe, bool writes, size_t row_bytes) {
-  for (size_t at = 0; at < row_bytes; at += 64) {
-    if (writes) {
-      __builtin_prefetch(probe.row + at, 1);
-    } else {
-      __builtin_prefetch(probe.row + at, 0);
-    }
-  }
-}
-
-// The stages of a sign on its way through a call, each kStage signs behind the one before:
-//   Enter   asks for its home bucket;
-//   Look    looks into that and asks for the row, or for the next bucket if the sign may be there;
-//   Settle  searches the few that were not at home, and asks for their rows;
-//   then it is used.
+// The signs of a call go through four stages, a group of kGroup at a time; each stage works on the group behind the one
+// before:
+//   Enter   asks memory for the home buckets;
+//   Look    looks into those and asks for the rows, or for the next bucket where a sign lies further on;
+//   Settle  searches those few, and asks for their rows;
+//   then the rows are used.
+// What a stage asks for is asked in one tight loop: an access that misses the TLB holds its instruction up, and only
+// those that are in flight together with it overlap its page walk.
 struct Table::Pipeline {
-  static constexpr size_t kStage = 12;
-  static constexpr size_t kDepth = 3 * kStage;
-  static constexpr size_t kRing = 64;
+  static constexpr size_t kGroup = 16;
+  static constexpr size_t kStages = 4;
 
-  PERSIA_ALWAYS_INLINE RowProbe& At(size_t i) { return ring[i % kRing]; }
+  struct Group {
+    std::array<RowProbe, kGroup> probes;
+    size_t begin = 0, count = 0;  // of the call's signs
+  };
 
-  PERSIA_ALWAYS_INLINE void Enter(size_t i, uint64_t sign, Shard& shard) {
-    RowProbe& probe = At(i);
-    probe.sign = sign;
-    probe.shard = &shard;
-    probe.hash = shard.HashOf(sign);
-    probe.place.bucket = shard.index().HomeBucket(probe.hash);
-    if (writes) {
-      __builtin_prefetch(probe.place.bucket, 1);
-    } else {
-      __builtin_prefetch(probe.place.bucket, 0);
+  PERSIA_ALWAYS_INLINE void Ask(const Group& group, bool rows) const {
+    for (size_t line = 0; line < (rows ? row_bytes : 1); line += 64) {
+      for (size_t i = 0; i < group.count; ++i) __builtin_prefetch(ask[i] + line, 0);
     }
   }
 
-  PERSIA_ALWAYS_INLINE void Look(size_t i) {
-    RowProbe& probe = At(i);
-    bool elsewhere = false;
-    if (SignIndex<>::FindAt(probe.sign, &probe.place, &elsewhere)) {
-      probe.state = Found::kYes;
-      probe.row = probe.shard->RowOf(probe.place);
-      PrefetchRow(probe, writes, row_bytes);
-    } else {
-      probe.state = elsewhere ? Found::kElsewhere : Found::kNo;
-      __builtin_prefetch(probe.place.bucket + 1, 0);
+  PERSIA_ALWAYS_INLINE void Look(const Group& group, RowProbe* probes) {
+    for (size_t i = 0; i < group.count; ++i) {
+      RowProbe& probe = probes[i];
+      bool elsewhere = false;
+      if (SignIndex<>::FindAt(probe.sign, &probe.place, &elsewhere)) {
+        probe.state = Found::kYes;
+        ask[i] = probe.row = probe.shard->RowOf(probe.place);
+      } else {
+        probe.state = elsewhere ? Found::kElsewhere : Found::kNo;
+        ask[i] = reinterpret_cast<const std::byte*>(probe.place.bucket + 1);
+      }
+    }
+    Ask(group, true);
+  }
+
+  PERSIA_ALWAYS_INLINE void Settle(const Group& group, RowProbe* probes) {
+    for (size_t i = 0; i < group.count; ++i) {
+      if (probes[i].state != Found::kElsewhere || !probes[i].Search()) continue;
+      for (size_t line = 0; line < row_bytes; line += 64) __builtin_prefetch(probes[i].row + line, 0);
     }
   }
 
-  PERSIA_ALWAYS_INLINE void Settle(size_t i) {
-    RowProbe& probe = At(i);
-    if (probe.state == Found::kElsewhere && probe.Search()) PrefetchRow(probe, writes, row_bytes);
-  }
-
-  const bool writes;
   const size_t row_bytes;
-  std::array<RowProbe, kRing> ring = {};
+  std::array<const std::byte*, kGroup> ask = {};
+  std::array<Group, kStages> groups = {};
 };
 
 // Calls `use(i, probe, tries)` for each sign i in order, again as long as it asks for a new guard.
 template <typename Use>
-PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, bool writes, size_t row_bytes, Use use) const {
-  Pipeline pipeline{writes, row_bytes};
+PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t row_bytes, Use use) const {
+  using Group = Pipeline::Group;
+  Pipeline pipeline{row_bytes};
   const FrequencySketch* sketch = parts_->sketch.get();
   for (size_t begin = 0; begin < signs.size(); begin += TableParts::kBlockSigns) {
     Epoch::Guard guard;
     const size_t end = std::min(begin + TableParts::kBlockSigns, signs.size());
-    const Partition* only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
-    for (size_t i = begin; i < end + Pipeline::kDepth; ++i) {
-      if (i >= begin + Pipeline::kDepth) {
-        const size_t now = i - Pipeline::kDepth;
-        for (int tries = 0; use(now, pipeline.At(now), tries) == RowAccess::Outcome::kRenew; ++tries) {
-          guard.Renew();
-          only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
-          for (size_t k = now; k < std::min(i, end); ++k) pipeline.At(k) = Probe(signs[k]);
+    const size_t steps = (end - begin + Pipeline::kGroup - 1) / Pipeline::kGroup;
+    for (Group& group : pipeline.groups) group.count = 0;
+    for (size_t step = 0; step < steps + Pipeline::kStages - 1; ++step) {
+      Group& entering = pipeline.groups[step % Pipeline::kStages];
+      entering.begin = begin + step * Pipeline::kGroup;
+      entering.count = entering.begin < end ? std::min(Pipeline::kGroup, end - entering.begin) : 0;
+      if (entering.count > 0) Enter(entering.begin, entering.count, signs, entering.probes.data(), pipeline.ask.data());
+      pipeline.Ask(entering, false);
+      if (sketch != nullptr) {
+        for (size_t i = 0; i < entering.count; ++i) sketch->Prefetch(Mix64(entering.probes[i].sign));
+      }
+      if (step >= 1) {
+        Group& group = pipeline.groups[(step - 1) % Pipeline::kStages];
+        pipeline.Look(group, group.probes.data());
+      }
+      if (step >= 2) {
+        Group& group = pipeline.groups[(step - 2) % Pipeline::kStages];
+        pipeline.Settle(group, group.probes.data());
+      }
+      if (step < 3) continue;
+      Group& group = pipeline.groups[(step - 3) % Pipeline::kStages];
+      for (size_t i = 0; i < group.count; ++i) {
+        for (int tries = 0; use(group.begin + i, group.probes[i], tries) == RowAccess::Outcome::kRenew; ++tries) {
+          guard.Renew();  // nothing that was found before holds any more
+          for (Group& stale : pipeline.groups) {
+            for (size_t k = 0; k < stale.count; ++k) stale.probes[k] = Probe(signs[stale.begin + k]);
+          }
         }
       }
-      if (i < end) {
-        pipeline.Enter(i, signs[i], only != nullptr ? only->Of(signs[i]) : ShardOf(signs[i]));
-        if (sketch != nullptr) sketch->Prefetch(Mix64(signs[i]));
-      }
-      if (i >= begin + Pipeline::kStage && i < end + Pipeline::kStage) pipeline.Look(i - Pipeline::kStage);
-      if (i >= begin + 2 * Pipeline::kStage && i < end + 2 * Pipeline::kStage) pipeline.Settle(i - 2 * Pipeline::kStage);
     }
+  }
+}
+
+PERSIA_ALWAYS_INLINE void Table::Enter(size_t begin, size_t count, std::span<const uint64_t> signs, RowProbe* probes,
+                                       const std::byte** ask) const {
+  const Partition* only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
+  for (size_t i = 0; i < count; ++i) {
+    RowProbe& probe = probes[i];
+    probe.sign = signs[begin + i];
+    probe.shard = only != nullptr ? &only->Of(probe.sign) : &ShardOf(probe.sign);
+    probe.hash = probe.shard->HashOf(probe.sign);
+    probe.place.bucket = probe.shard->index().HomeBucket(probe.hash);
+    ask[i] = reinterpret_cast<const std::byte*>(probe.place.bucket);
   }
 }
 
@@ -223,7 +241,7 @@ struct Table::Bodies {
       const RowAccess access(*table.parts_);
       const size_t dim = table.dim();
       const bool counts_use = table.parts_->options.eviction == EvictionPolicy::kLfu;
-      table.ForEach(signs, false, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int tries)
+      table.ForEach(signs, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int tries)
                     __attribute__((always_inline)) {
         if (counts_use || tries > 0 || !access.TryRead(probe, out + i * dim)) {
           return access.LookUp(probe, request, tries, out + i * dim, tally);
@@ -239,7 +257,7 @@ struct Table::Bodies {
     static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t, float* out, Tally& tally) {
       const RowAccess access(*table.parts_);
       const size_t dim = table.dim();
-      table.ForEach(signs, false, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int)
+      table.ForEach(signs, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int)
                     __attribute__((always_inline)) {
         if (!access.TryRead(probe, out + i * dim)) return access.Peek(probe, out + i * dim, tally);
         ++tally[table.parts_->GroupOf(probe.sign)].hits;
@@ -254,7 +272,7 @@ struct Table::Bodies {
       const RowAccess access(*table.parts_);
       const RowRecord record(table.row_bytes());
       const size_t dim = table.dim();
-      table.ForEach(signs, true, table.row_bytes(), [&](size_t i, RowProbe& probe, int) __attribute__((always_inline)) {
+      table.ForEach(signs, table.row_bytes(), [&](size_t i, RowProbe& probe, int) __attribute__((always_inline)) {
         const uint64_t step = steps != nullptr ? steps[table.parts_->GroupOf(probe.sign)] : 1;
         return access.Update(probe, gradients + i * dim, step, request, record, tally);
       });

@@ -1,4 +1,5 @@
-// The embedding table of one row class: a concurrent map from sign to a fixed-width row (embedding, then optimizer state).
+// The embedding table of one row class: a concurrent map from sign to a fixed-width row (embedding, then optimizer
+// state).
 //
 //   table ── partition: the groups that share the capacity ── shard … shard     up to 64 by the top bits of Mix64(sign)
 //         └─ partition: a group with a capacity of its own ── shard … shard     (more where a shard would be too large)
@@ -6,15 +7,17 @@
 //         ├─ slots (table/slot_pool.h): the rows, which never move            on whole cache lines, in huge pages
 //         └─ seats and clock (table/shard.h): capacity and eviction
 //
-// A lookup reads one line of the index and the row's lines. Calls are software-pipelined: while a row is copied, those of the
-// next signs are on their way from memory, and the index lines of the signs after them.
+// A lookup reads one line of the index and the row's lines. Calls are software-pipelined: while a row is copied,
+// those of the next signs are on their way from memory, and the index lines of the signs after them.
 //
 // What holds when calls run at once
 //  - Lookups never wait, and read rows whole (table/row_guard.h): before or after an update, never a mixture.
-//  - Updates of one row happen one after another; each is applied once or counted in missed_updates or non_finite_skipped.
-//  - A sign has at most one row. The table never has more rows than its capacity; every eviction and refusal is counted.
-//  - A row's update and its eviction exclude each other: an update that was counted neither as missed nor as skipped was
-//    in the row when it left, if it left.
+//  - Updates of one row happen one after another; each is applied once or counted in missed_updates or
+//    non_finite_skipped.
+//  - A sign has at most one row. The table never has more rows than its capacity; every eviction and refusal is
+//    counted.
+//  - A row's update and its eviction exclude each other: an update that was counted neither as missed nor as skipped
+//    was in the row when it left, if it left.
 //
 // Thread-safety: internally synchronised. Batched operations are not atomic as a whole. Results of one caller are
 // deterministic: they depend on the order of calls only.
@@ -62,8 +65,8 @@ class Table {
   void Gather(std::span<const uint64_t> signs, LookupMode mode, uint64_t request, float* out);
 
   // Applies the row optimizer to each of `signs` (n), all distinct, with `gradients` (n, dim) f32. A sign without a
-  // row and a gradient that is not finite are skipped and counted; the others are not affected. `request` makes the random
-  // bits of stochastic rounding (fp16, bf16).
+  // row and a gradient that is not finite are skipped and counted; the others are not affected. `request` makes the
+  // random bits of stochastic rounding (fp16, bf16).
   void Apply(std::span<const uint64_t> signs, const float* gradients, uint64_t request);
 
   // Copies a whole row (row_width f32); false when there is none. Doesn't change recency.
@@ -75,7 +78,8 @@ class Table {
   void Clear();  // frees the rows' memory; keeps the counters
 
   // Calls `visit(sign, row (row_width f32), age)` for every row, in order of partition, shard and hash. Other calls may
-  // run meanwhile, and `visit` may call the table (not Scan or Clear): a row that is there from beginning to end is visited once, whole.
+  // run meanwhile, and `visit` may call the table (not Scan or Clear): a row that is there from beginning to end is
+  // visited once, whole.
   void Scan(const std::function<void(uint64_t sign, const float* row, RowAge age)>& visit) const;
 
   uint64_t size() const;
@@ -83,9 +87,9 @@ class Table {
   // By feature group, (group_count + 1), the last one for signs of no group. Bytes and lanes are shares by rows.
   std::vector<TableCounters> group_counters() const;
 
-  // What a checkpoint keeps beside the rows: steps of the groups, clocks, frequencies. To be restored before the rows. False:
-  // it is of a table of another shape; no more than the steps was restored, and rows written with their ages still keep
-  // their order.
+  // What a checkpoint keeps beside the rows: steps of the groups, clocks, frequencies. To be restored before the
+  // rows. False: it is of a table of another shape; no more than the steps was restored, and rows written with their
+  // ages still keep their order.
   std::vector<uint64_t> SaveState() const;
   bool RestoreState(std::span<const uint64_t> words);
 
@@ -98,7 +102,8 @@ class Table {
   Shard& ShardOf(uint64_t sign) const;
   RowProbe Probe(uint64_t sign) const;
   template <typename Use>
-  void ForEach(std::span<const uint64_t> signs, bool writes, size_t row_bytes, Use use) const;
+  void ForEach(std::span<const uint64_t> signs, size_t row_bytes, Use use) const;
+  void Enter(size_t begin, size_t count, std::span<const uint64_t> signs, RowProbe* probes, const std::byte** ask) const;
   template <typename Visit>
   void ForEachShard(Visit visit) const;
 

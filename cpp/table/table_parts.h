@@ -72,7 +72,7 @@ class Tally {
 };
 
 struct TableParts {
-  static constexpr size_t kBlockSigns = 256;  // of a call that are worked on under one guard
+  static constexpr size_t kBlockSigns = 512;  // of a call that are worked on under one guard
 
   explicit TableParts(const TableOptions& table_options);
 

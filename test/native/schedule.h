@@ -166,6 +166,7 @@ struct ScheduledEnv {
     std::free(objects);
   }
   // Frees after the run: until then any thread may hold what was retired.
+  static void TouchSoon(void*, size_t) {}
   static void Retire(std::function<void()> free) { scheduling::Retire(std::move(free)); }
 };
 

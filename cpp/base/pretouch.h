@@ -1,0 +1,20 @@
+// Touches memory before it is needed. The first touch of a huge page costs its zeroing, from a fraction of a
+// millisecond to tens of them on a virtual machine: a thread of its own takes that off the threads that grow a table.
+//
+// One thread for the process ("persia-memory"), started with the first request; requests are served in order. A range
+// that is used before it was touched is simply touched by its user, as without this.
+//
+// Thread-safety: internally synchronised.
+#pragma once
+
+#include <cstddef>
+
+namespace persia {
+
+// Asks for [begin, begin + bytes) to be touched soon: mapped, writable memory. Its contents don't change.
+void PretouchSoon(void* begin, size_t bytes);
+
+// Forgets requests within [begin, begin + bytes) and waits for one that is being served: call it before unmapping.
+void CancelPretouch(void* begin, size_t bytes);
+
+}  // namespace persia
