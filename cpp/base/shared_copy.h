@@ -14,6 +14,8 @@
 
 namespace persia {
 
+using CopyBlock = float __attribute__((vector_size(32), aligned(4), may_alias));
+
 // `bytes` is a multiple of 4; both sides are aligned to 4.
 PERSIA_ALWAYS_INLINE void CopyFromShared(void* out, const void* shared, size_t bytes) {
 #if defined(__SANITIZE_THREAD__)
@@ -21,12 +23,13 @@ PERSIA_ALWAYS_INLINE void CopyFromShared(void* out, const void* shared, size_t b
     static_cast<uint32_t*>(out)[i] = __atomic_load_n(static_cast<const uint32_t*>(shared) + i, __ATOMIC_RELAXED);
   }
 #else
+  // Blocks of a vector type, as wide as the caller's target has: one memcpy of it all would be `rep movsb`, which is slow on
+  // some CPUs, and small ones are moved by 16 bytes whatever the target.
   auto* to = static_cast<char*>(out);
   const auto* from = static_cast<const char*>(shared);
   size_t i = 0;
-  for (; i + 64 <= bytes; i += 64) {
-    std::memcpy(to + i, from + i, 64);
-    asm volatile("" ::: "memory");  // one memcpy of it all would be `rep movsb`, which is slow on some CPUs
+  for (; i + sizeof(CopyBlock) <= bytes; i += sizeof(CopyBlock)) {
+    *reinterpret_cast<CopyBlock*>(to + i) = *reinterpret_cast<const CopyBlock*>(from + i);
   }
   for (; i < bytes; i += 4) std::memcpy(to + i, from + i, 4);
   asm volatile("" ::: "memory");

@@ -47,6 +47,8 @@ namespace persia {
 class FrequencySketch {
  public:
   static constexpr uint32_t kMost = 15;    // of a count
+  static constexpr uint64_t kMostSigns = uint64_t{1} << 32;  // that a sketch can be made for
+  static constexpr uint64_t kBytesPerSign = 8;
   static constexpr uint64_t kWindow = 10;  // increments for each expected sign until a counter is halved
 
   // `expected_signs`: that are to be told apart at a time, the table's capacity say. Takes 8 bytes for each, at

@@ -43,14 +43,16 @@ class RowAccess {
   explicit RowAccess(TableParts& parts)
       : parts_(parts),
         plain_(parts.options.storage == StorageType::kFp32),
+        simple_(plain_ && !parts.ages()),
         row_bytes_(parts.format.row_bytes()),
         embedding_bytes_((parts.format.embedding_bytes() + 3) / 4 * 4) {}
 
   // The common case of a lookup: found, float32, nobody writes it, no time to live. False: LookUp or Peek has to be
   // called.
-  PERSIA_ALWAYS_INLINE bool TryRead(const RowProbe& probe, float* out) const {
-    if (!probe.found() || !plain_ || StateOf(probe.place.word) != LaneState::kLive || parts_.ages()) return false;
-    CopyFromShared(out, probe.row, embedding_bytes_);
+  // `bytes` is embedding_bytes(): a constant where the caller has one.
+  PERSIA_ALWAYS_INLINE bool TryRead(const RowProbe& probe, size_t bytes, float* out) const {
+    if (!probe.found() || !simple_ || StateOf(probe.place.word) != LaneState::kLive) return false;
+    CopyFromShared(out, probe.row, bytes);
     StdEnvironment::Fence(std::memory_order_acquire);
     return Unchanged(probe.place);
   }
@@ -64,11 +66,12 @@ class RowAccess {
   Outcome LookUp(RowProbe& probe, uint64_t request, int tries, float* out, Tally& tally) const;
   // The same without changing anything.
   Outcome Peek(RowProbe& probe, float* out, Tally& tally) const;
-  // One step of the row optimizer. `record` is the calling thread's.
-  PERSIA_ALWAYS_INLINE Outcome Update(RowProbe& probe, const float* gradient, uint64_t group_step, uint64_t request,
-                                      const RowRecord& record, Tally& tally) const {
+  // One step of the row optimizer. `dim` is the table's, a constant where the caller has one; `record` is the calling
+  // thread's.
+  PERSIA_ALWAYS_INLINE Outcome Update(RowProbe& probe, const float* gradient, uint32_t dim, uint64_t group_step,
+                                      uint64_t request, const RowRecord& record, Tally& tally) const {
     if (!probe.found()) return Missed(probe, tally);
-    if (!AllFinite({gradient, parts_.options.dim})) return NotFinite(probe, tally);
+    if (!AllFinite({gradient, dim})) return NotFinite(probe, tally);
     if (!probe.shard->index().Lock(&probe.place) && !LockRow(probe)) return Missed(probe, tally);
     RowWrite write(record, probe.row, row_bytes_);
     std::byte* contents = write.Load();
@@ -100,7 +103,8 @@ class RowAccess {
   void DropExpired(RowProbe& probe, Tally& tally) const;
 
   TableParts& parts_;
-  const bool plain_;  // float32
+  const bool plain_;   // float32
+  const bool simple_;  // and no time to live
   const size_t row_bytes_;
   const size_t embedding_bytes_;
 };

@@ -125,9 +125,11 @@ uint32_t Shard::ClockFor(const RowAge& age) const {
   if (!parts_.ages()) return exact_ ? now : (now - std::min(age.ticks, kClockMask)) & kClockMask;
   const uint64_t ms = parts_.now_ms.load(std::memory_order_relaxed);
   uint32_t ticks = 0;
-  while (ticks < kClockMask && LastUseMs(MakeWord(0, (now - ticks) & kClockMask, LaneState::kLive)) + age.idle_ms > ms) {
-    ++ticks;
-  }
+  const auto idle = [&] {
+    const uint64_t last = LastUseMs(MakeWord(0, (now - ticks) & kClockMask, LaneState::kLive));
+    return ms - std::min(ms, last);
+  };
+  while (ticks < kClockMask && idle() < age.idle_ms) ++ticks;
   return (now - ticks) & kClockMask;
 }
 

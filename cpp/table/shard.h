@@ -78,7 +78,8 @@ class Shard {
   void Scan(const std::function<void(uint64_t sign, const std::byte* row, RowAge age)>& visit) const;
 
   uint64_t size() const;
-  uint64_t rows_of(size_t group) const { return static_cast<uint64_t>(group_rows_[group].load(std::memory_order_relaxed)); }
+  // Of a feature group; below 0 for a moment, as size() explains.
+  int64_t rows_of(size_t group) const { return group_rows_[group].load(std::memory_order_relaxed); }
   uint64_t lanes() const { return index_.lanes(); }
   size_t bytes() const;
 

@@ -11,6 +11,7 @@
 #include "base/epoch.h"
 #include "base/hash.h"
 #include "table/row_access.h"
+#include "table/row_kernel.h"
 #include "table/shard.h"
 
 namespace persia {
@@ -32,7 +33,9 @@ uint64_t CapacityOf(const TableOptions& options, const RowFormat& format) {
   const uint64_t bytes = options.capacity_bytes - options.capacity_bytes / 32;  // less what evicted rows still hold
   uint64_t rows = options.capacity_rows > 0 ? options.capacity_rows : UINT64_MAX;
   if (options.capacity_bytes > 0) {
-    rows = std::min(rows, std::max<uint64_t>(bytes / (format.stride_bytes() + kIndexBytes), 1));
+    const bool counts = options.admit_frequency > 1 || options.eviction == EvictionPolicy::kLfu;
+    const uint64_t row = format.stride_bytes() + kIndexBytes + (counts ? FrequencySketch::kBytesPerSign : 0);
+    rows = std::min(rows, std::max<uint64_t>(bytes / row, 1));
   }
   return std::min(rows, MostRows(format));
 }
@@ -56,7 +59,9 @@ TableParts::TableParts(const TableOptions& table_options)
   PERSIA_CHECK(options.admit_frequency >= 1 && options.admit_frequency <= FrequencySketch::kMost);
   PERSIA_CHECK(options.prefix_bits >= 1 && options.prefix_bits <= 32);
   if (options.admit_frequency > 1 || options.eviction == EvictionPolicy::kLfu) {
-    sketch = std::make_unique<FrequencySketch>(CapacityOf(options, format));
+    uint64_t rows = CapacityOf(options, format);
+    for (const GroupCapacity& group : options.group_capacities) rows += std::min(group.rows, MostRows(format));
+    sketch = std::make_unique<FrequencySketch>(std::min(rows, FrequencySketch::kMostSigns));
   }
   now_ms.store(options.now_ms ? options.now_ms() : SystemNowMs(), std::memory_order_relaxed);
 }
@@ -145,9 +150,11 @@ struct Table::Pipeline {
     size_t begin = 0, count = 0;  // of the call's signs
   };
 
-  PERSIA_ALWAYS_INLINE void Ask(const Group& group, bool rows) const {
-    for (size_t line = 0; line < (rows ? row_bytes : 1); line += 64) {
-      for (size_t i = 0; i < group.count; ++i) __builtin_prefetch(ask[i] + line, 0);
+  // Entries beyond a group's count are of earlier groups: to ask for those again costs nothing.
+  PERSIA_ALWAYS_INLINE void Ask(size_t bytes) const {
+    for (size_t line = 0; line < bytes; line += 64) {
+#pragma GCC unroll 16
+      for (size_t i = 0; i < kGroup; ++i) __builtin_prefetch(ask[i] + line, 0);
     }
   }
 
@@ -163,7 +170,7 @@ struct Table::Pipeline {
         ask[i] = reinterpret_cast<const std::byte*>(probe.place.bucket + 1);
       }
     }
-    Ask(group, true);
+    Ask(row_bytes);
   }
 
   PERSIA_ALWAYS_INLINE void Settle(const Group& group, RowProbe* probes) {
@@ -194,7 +201,7 @@ PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t
       entering.begin = begin + step * Pipeline::kGroup;
       entering.count = entering.begin < end ? std::min(Pipeline::kGroup, end - entering.begin) : 0;
       if (entering.count > 0) Enter(entering.begin, entering.count, signs, entering.probes.data(), pipeline.ask.data());
-      pipeline.Ask(entering, false);
+      pipeline.Ask(1);
       if (sketch != nullptr) {
         for (size_t i = 0; i < entering.count; ++i) sketch->Prefetch(Mix64(entering.probes[i].sign));
       }
@@ -235,16 +242,17 @@ PERSIA_ALWAYS_INLINE void Table::Enter(size_t begin, size_t count, std::span<con
 
 // The bodies of the calls, compiled once for every instruction set that copies rows faster.
 struct Table::Bodies {
+  // `dim` is the table's; a constant for the usual ones.
   struct Train {
-    static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t request, float* out,
-                                         Tally& tally) {
+    static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t request,
+                                         float* out, Tally& tally) {
       const RowAccess access(*table.parts_);
-      const size_t dim = table.dim();
       const bool counts_use = table.parts_->options.eviction == EvictionPolicy::kLfu;
       table.ForEach(signs, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int tries)
                     __attribute__((always_inline)) {
-        if (counts_use || tries > 0 || !access.TryRead(probe, out + i * dim)) {
-          return access.LookUp(probe, request, tries, out + i * dim, tally);
+        float* to = out + i * dim;
+        if (counts_use || tries > 0 || !access.TryRead(probe, dim * sizeof(float), to)) {
+          return access.LookUp(probe, request, tries, to, tally);
         }
         ++tally[table.parts_->GroupOf(probe.sign)].hits;
         probe.shard->Touch(probe.place);
@@ -254,12 +262,13 @@ struct Table::Bodies {
   };
 
   struct Peek {
-    static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t, float* out, Tally& tally) {
+    static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t, float* out,
+                                         Tally& tally) {
       const RowAccess access(*table.parts_);
-      const size_t dim = table.dim();
       table.ForEach(signs, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int)
                     __attribute__((always_inline)) {
-        if (!access.TryRead(probe, out + i * dim)) return access.Peek(probe, out + i * dim, tally);
+        float* to = out + i * dim;
+        if (!access.TryRead(probe, dim * sizeof(float), to)) return access.Peek(probe, to, tally);
         ++tally[table.parts_->GroupOf(probe.sign)].hits;
         return RowAccess::Outcome::kDone;
       });
@@ -267,33 +276,22 @@ struct Table::Bodies {
   };
 
   struct Update {
-    static PERSIA_ALWAYS_INLINE void Run(Table& table, std::span<const uint64_t> signs, uint64_t request,
+    static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t request,
                                          const float* gradients, const uint64_t* steps, Tally& tally) {
       const RowAccess access(*table.parts_);
       const RowRecord record(table.row_bytes());
-      const size_t dim = table.dim();
       table.ForEach(signs, table.row_bytes(), [&](size_t i, RowProbe& probe, int) __attribute__((always_inline)) {
         const uint64_t step = steps != nullptr ? steps[table.parts_->GroupOf(probe.sign)] : 1;
-        return access.Update(probe, gradients + i * dim, step, request, record, tally);
+        return access.Update(probe, gradients + i * dim, dim, step, request, record, tally);
       });
     }
   };
 
   template <typename Body, typename... Args>
-  static void RunBaseline(Args... args) {
-    Body::Run(args...);
-  }
-  template <typename Body, typename... Args>
-  PERSIA_TARGET_AVX2 static void RunAvx2(Args... args) {
-    Body::Run(args...);
-  }
-  template <typename Body, typename... Args>
   static void Run(Table& table, std::span<const uint64_t> signs, Args... args) {
-    if (HasAvx2()) {
-      RunAvx2<Body, Table&, std::span<const uint64_t>, Args...>(table, signs, args...);
-    } else {
-      RunBaseline<Body, Table&, std::span<const uint64_t>, Args...>(table, signs, args...);
-    }
+    RowKernel<Table&, std::span<const uint64_t>, Args...> kernel = nullptr;
+    PickRowKernel<Body>(std::min(BestSimd(), SimdLevel::kAvx2), table.dim(), &kernel);
+    kernel(table.dim(), table, signs, args...);
   }
 };
 
@@ -463,16 +461,18 @@ TableCounters Table::counters() const {
 std::vector<TableCounters> Table::group_counters() const {
   const Epoch::Guard guard;
   std::vector<TableCounters> groups(parts_->groups());
+  std::vector<int64_t> group_rows(parts_->groups());
   uint64_t rows = 0, bytes = 0, lanes = 0;
   ForEachShard([&](const Shard& shard) {
     rows += shard.size();
     bytes += shard.bytes();
     lanes += shard.lanes();
-    for (size_t group = 0; group < groups.size(); ++group) groups[group].rows += shard.rows_of(group);
+    for (size_t group = 0; group < groups.size(); ++group) group_rows[group] += shard.rows_of(group);
   });
   for (size_t group = 0; group < groups.size(); ++group) {
     TableCounters& counts = groups[group];
     const GroupCounters& from = counters_[group];
+    counts.rows = static_cast<uint64_t>(std::max<int64_t>(group_rows[group], 0));
     const double share = rows == 0 ? 0.0 : static_cast<double>(counts.rows) / static_cast<double>(rows);
     counts.bytes = static_cast<uint64_t>(share * static_cast<double>(bytes));
     counts.lanes = static_cast<uint64_t>(share * static_cast<double>(lanes));
@@ -503,7 +503,10 @@ std::vector<uint64_t> Table::SaveState() const {
 }
 
 bool Table::RestoreState(std::span<const uint64_t> words) {
+  constexpr uint64_t kMostSteps = uint64_t{1} << 62;  // no run gets there: a file that says so is wrong
   if (words.size() <= parts_->groups() || words[0] != parts_->groups()) return false;
+  const auto steps = words.subspan(1, parts_->groups());
+  if (std::any_of(steps.begin(), steps.end(), [](uint64_t step) { return step > kMostSteps; })) return false;
   for (size_t group = 0; group < parts_->groups(); ++group) {
     group_steps_[group].store(words[1 + group], std::memory_order_relaxed);
   }

@@ -243,7 +243,7 @@ t.test('wrong values', async (t) => {
   more('model: { optimizer: adam }', "21: model.optimizer: expected a map with type: adam | adamw | sgd, got 'adam'; write { type: adam }")
   more('model: { optimizer: { type: adamm } }', "29: model.optimizer.type: expected adam or adamw or sgd, got 'adamm'; did you mean adam?")
   more('model: { optimizer: { betas: [0.9] } }',
-    '30: model.optimizer.betas: expected a list of 2: a number >= 0 and < 1, a number >= 0 and < 1, got [ 0.9 ]')
+    '30: model.optimizer.betas: expected a list of 2: a number from 0 to 0.9999999, a number from 0 to 0.9999999, got [ 0.9 ]')
   more('model: { hidden: [64, 0] }', '23: model.hidden.1: expected an integer from 1 to 65536, got 0')
   more('model: { schedule: { type: cosine } }', '10: model.schedule.totalSteps: is missing; expected an integer >= 1')
   more('model: { schedule: { type: linear, totalSteps: 5, warmupSteps: 5 } }',
@@ -268,7 +268,8 @@ t.test('wrong values', async (t) => {
   capacity('1.5 G', "'1.5 G'", '; write 1.5GiB')
   capacity("'1_000_000'", "'1_000_000'", '; write 1000000')
   capacity('[8GiB]', "[ '8GiB' ]")
-  more('embedding: { capacity: 9000TiB }', '24: embedding.capacity: expected less than 8192TiB')
+  more('embedding: { capacity: 9000TiB }', '24: embedding.capacity: expected less than 8192TiB, got 9000TiB')
+  more('embedding: { capacity: 0.5KB }', '24: embedding.capacity: expected at least 1KiB, got 0.5KB')
   more('embedding: { groupCapacity: { workclass: 0 } }', '42: embedding.groupCapacity.workclass: expected an integer >= 1, got 0')
   more('embedding: { groupCapacity: [workclass] }',
     "29: embedding.groupCapacity: expected a map from column names to an integer >= 1, got [ 'workclass' ]")
@@ -278,9 +279,9 @@ t.test('wrong values', async (t) => {
   more('embedding: { init: { type: normal, truncate: -1 } }', '46: embedding.init.truncate: expected a number >= 0, got -1')
   more('embedding: { init: { type: gamma, shape: 0 } }', '42: embedding.init.shape: expected a number > 0, got 0')
   more('embedding: { init: { type: poisson, lambda: -1 } }', '45: embedding.init.lambda: expected a number >= 0, got -1')
-  more('embedding: { optimizer: { type: ftrl, lr: 0 } }', '43: embedding.optimizer.lr: expected a number > 0, got 0')
+  more('embedding: { optimizer: { type: ftrl, lr: 0 } }', '43: embedding.optimizer.lr: expected a number >= 1e-30, got 0')
   more('embedding: { optimizer: { type: ftrl, beta: 0 } }',
-    '45: embedding.optimizer.beta: one of beta, l2 and initialAccumulator must be above 0')
+    '45: embedding.optimizer.beta: one of beta, l2 and initialAccumulator must be above 0 (at least 1e-30)')
   more('embedding: { optimizer: { type: adam, biasCorrection: rows } }',
     "55: embedding.optimizer.biasCorrection: expected row | group, got 'rows'; did you mean row?")
   more('embedding: { weightBound: .nan }', '27: embedding.weightBound: expected a number >= 0, got NaN')

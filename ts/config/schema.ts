@@ -103,8 +103,10 @@ const lr = (value: number) => atLeastZero().default(value).describe('Learning ra
 const momentum = () => z.number().min(0).lt(1).default(0).describe('Momentum')
 const weightDecay = (value: number, how: string) => atLeastZero().default(value).describe(`Weight decay, ${how}`)
 const l2 = () => weightDecay(0, 'added to the gradient (L2)')
-const eps = (value: number) => z.number().gt(0).default(value).describe('Added to the denominator')
-const beta = () => z.number().min(0).lt(1)
+/** Numbers that a float32 can't tell from 0 or from 1 would turn a division into nonsense. */
+const aboveZero = () => z.number().min(1e-30).max(1e30)
+const eps = (value: number) => aboveZero().default(value).describe('Added to the denominator')
+const beta = () => z.number().min(0).max(0.9999999)
 const betas = () => z.tuple([beta(), beta()]).default([0.9, 0.999]).describe('Decay rates of the first and second moment')
 const decoupled = () => weightDecay(0.01, 'decoupled from the gradient')
 /** Adam and AdamW of the embedding rows: their bias correction needs to know how often a row was updated. */
@@ -129,7 +131,9 @@ const mostFrequency = 15
 const mostSeconds = 1e9
 
 const byteSize = () => z.string().regex(byteSizePattern, { abort: true })
-  .refine((size) => bytesOf(size) <= Number.MAX_SAFE_INTEGER, 'expected less than 8192TiB')
+  .refine((size) => bytesOf(size) <= Number.MAX_SAFE_INTEGER,
+    { abort: true, error: ({ input }) => `expected less than 8192TiB, got ${input}` })
+  .refine((size) => bytesOf(size) >= 1024, { error: ({ input }) => `expected at least 1KiB, got ${input}` })
   .meta({ title: 'a size in bytes such as 512MiB or 8GiB' })
 
 type Bounds = { low: number; high: number }
@@ -144,14 +148,14 @@ const embedding = z.strictObject({
     z.strictObject({ type: type('adamw'), ...rowAdam(), weightDecay: decoupled() }),
     z.strictObject({
       type: type('ftrl'),
-      lr: z.number().gt(0).default(0.05).describe('Learning rate'),
+      lr: aboveZero().default(0.05).describe('Learning rate'),
       initialAccumulator: initialAccumulator(),
       beta: atLeastZero().default(1).describe('Added to the root of the sum of squared gradients'),
       l1: atLeastZero().default(0).describe('Strength of the L1 penalty, which makes weights exactly 0'),
       l2: atLeastZero().default(0).describe('Strength of the L2 penalty'),
       weightDecay: l2(),
-    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator > 0,
-      { path: ['beta'], error: 'one of beta, l2 and initialAccumulator must be above 0' }),
+    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= 1e-30,
+      { path: ['beta'], error: 'one of beta, l2 and initialAccumulator must be above 0 (at least 1e-30)' }),
   ]).prefault({}).describe('Optimizer of the embedding rows'),
   init: z.discriminatedUnion('type', [
     z.strictObject({

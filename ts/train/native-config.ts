@@ -53,7 +53,7 @@ export function nativeTables({ capacity, groupCapacity }: Config['embedding'], f
     return {
       dim,
       capacityRows: typeof capacity === 'number' ? capacity : 0,
-      capacityBytes: Math.floor(bytes * (dim * members.length / floats)),
+      capacityBytes: bytes === 0 ? 0 : Math.max(1, Math.floor(bytes * (dim * members.length / floats))),
       groupCapacities: groupRows.filter(({ group }) => groups.has(group)),
     }
   })

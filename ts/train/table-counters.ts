@@ -8,7 +8,7 @@ export interface GroupCounters extends TableCounters {
   features: string[]
 }
 
-/** Of the table of one row class. `lanes` and `bytes` of a group are its share by rows where it has no capacity of its own. */
+/** Of the table of one row class. `lanes` and `bytes` of a group are its share by rows. */
 export interface RowClassCounters extends TableCounters {
   dim: number
   /** The groups with features of this dim; `features` are those. */
