@@ -163,7 +163,8 @@ RowAccess::Outcome RowAccess::Write(RowProbe& probe, const float* row, const Row
   parts_.format.EncodeNearest(row, contents);
   for (;;) {
     if (probe.found() && LockRow(probe)) {
-      RowWrite write(RowRecord(row_bytes_), probe.row, row_bytes_);
+      const RowRecord record(row_bytes_);
+      RowWrite write(record, probe.row, row_bytes_);
       std::memcpy(write.Load(), contents, row_bytes_);
       write.Commit(probe.shard->index(), probe.place);
       if (probe.Search()) probe.shard->SetAge(probe.place, age);

@@ -46,10 +46,10 @@ enum class RecordRead { kNone, kCopied, kChanged };
 inline RecordRead CopyFromRecord(const void* row, size_t bytes, void* out) {
   for (const Epoch::Participant* p = Epoch::First(); p != nullptr; p = p->next) {
     if (p->record_row.load(std::memory_order_acquire) != row) continue;
-    const uint64_t number = p->record_number.load(std::memory_order_relaxed);
+    const uint64_t number = p->record_number.load(std::memory_order_acquire);
     CopyFromShared(out, p->record_data.load(std::memory_order_acquire), bytes);
     StdEnvironment::Fence(std::memory_order_acquire);
-    const bool same = p->record_row.load(std::memory_order_relaxed) == row &&
+    const bool same = p->record_row.load(std::memory_order_acquire) == row &&
                       p->record_number.load(std::memory_order_relaxed) == number;
     return same ? RecordRead::kCopied : RecordRead::kChanged;
   }
@@ -97,6 +97,7 @@ class RowRecord {
 // One write of a row whose lane the caller has locked: change what Load gives, then Commit.
 class RowWrite {
  public:
+  RowWrite(RowRecord&& record, std::byte* row, size_t bytes) = delete;  // the record outlives the write
   PERSIA_ALWAYS_INLINE RowWrite(const RowRecord& record, std::byte* row, size_t bytes)
       : self_(record.self_),
         row_(row),
@@ -118,7 +119,7 @@ class RowWrite {
 
   PERSIA_ALWAYS_INLINE void Commit(SignIndex<>& index, const RowPlace& place) {
     if (contents_ != record_) CopyToShared(record_, contents_, bytes_);
-    self_.record_number.store(self_.record_number.load(std::memory_order_relaxed) + 1, std::memory_order_relaxed);
+    self_.record_number.store(self_.record_number.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     self_.record_row.store(row_, std::memory_order_release);
     StdEnvironment::Fence(std::memory_order_release);
     CopyToShared(row_, contents_, bytes_);

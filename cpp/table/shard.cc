@@ -107,9 +107,9 @@ bool Shard::Expired(const RowPlace& place) const {
 RowAge Shard::AgeOf(const RowPlace& place) const {
   RowAge age;
   if (exact_) {
-    const uint64_t ticks =
-        now_.load(std::memory_order_relaxed) - uses_[SlotOf(place.word)].load(std::memory_order_relaxed);
-    age.ticks = static_cast<uint32_t>(std::min<uint64_t>(ticks, UINT32_MAX));
+    const uint64_t use = uses_[SlotOf(place.word)].load(std::memory_order_relaxed);
+    const uint64_t now = std::max(now_.load(std::memory_order_relaxed), use);  // it may just have been used again
+    age.ticks = static_cast<uint32_t>(std::min<uint64_t>(now - use, UINT32_MAX));
   } else {
     age.ticks = (clock() - ClockOf(place.word)) & kClockMask;
   }
@@ -237,7 +237,8 @@ struct Shard::Victim {
   }
 };
 
-Shard::Eviction Shard::EvictFrom(uint64_t home, uint64_t count, bool expired_only, Tally& tally) {
+Shard::Eviction Shard::EvictFrom(const SignIndex<>::Array& array, uint64_t home, uint64_t count, bool expired_only,
+                                 Tally& tally) {
   constexpr uint64_t kExpiredAge = std::numeric_limits<uint64_t>::max();
   const bool lfu = parts_.options.eviction == EvictionPolicy::kLfu;
   const bool simple = !lfu && !exact_ && !parts_.ages();
@@ -247,7 +248,7 @@ Shard::Eviction Shard::EvictFrom(uint64_t home, uint64_t count, bool expired_onl
     if (StateOf(word) != LaneState::kLive) return false;
     return !simple || !best.found || ((now - ClockOf(word)) & kClockMask) >= best.age;
   };
-  index_.VisitHomes(index_.current(), home, count, wanted, [&](const RowPlace& place, uint64_t sign, uint64_t hash) {
+  index_.VisitHomes(array, home, count, wanted, [&](const RowPlace& place, uint64_t sign, uint64_t hash) {
     Victim one{place, sign, hash, AgeOf(place).ticks, 0, true};
     if (Expired(place)) {
       one.age = kExpiredAge;
@@ -280,7 +281,7 @@ bool Shard::EvictNear(uint64_t hash, Tally& tally) {
   const uint64_t homes = array.buckets, home = array.HomeOf(hash);
   for (uint64_t window = exact_ ? homes : std::min(kWindow, homes);;) {
     const uint64_t first = std::min(home - std::min(home, window / 2), homes - window);
-    const Eviction eviction = EvictFrom(first, window, false, tally);
+    const Eviction eviction = EvictFrom(array, first, window, false, tally);
     if (eviction == Eviction::kDone) return true;
     if (eviction == Eviction::kLost) continue;  // another thread was faster: the next best
     if (window == homes) return false;
@@ -289,10 +290,11 @@ bool Shard::EvictNear(uint64_t hash, Tally& tally) {
 }
 
 void Shard::Sweep(uint64_t homes, Tally& tally) {
-  const uint64_t all = index_.current().buckets;
+  const auto& array = index_.current();
+  const uint64_t all = array.buckets;
   for (uint64_t i = 0; i < std::min(homes, all); ++i) {
     const uint64_t home = sweep_.fetch_add(1, std::memory_order_relaxed) % all;
-    while (EvictFrom(home, 1, true, tally) == Eviction::kDone) LeaveSeat();
+    while (EvictFrom(array, home, 1, true, tally) == Eviction::kDone) LeaveSeat();
   }
 }
 

@@ -102,8 +102,9 @@ class Shard {
   bool TakeSeat(uint64_t hash, Tally& tally);
   void LeaveSeat() { free_seats_.fetch_add(1, std::memory_order_relaxed); }
   enum class Eviction { kDone, kNone, kLost };
-  // Evicts the best victim of `count` homes from `home` on, or only what has expired. kLost: another thread took it.
-  Eviction EvictFrom(uint64_t home, uint64_t count, bool expired_only, Tally& tally);
+  // Evicts the best victim of `count` homes of an array from `home` on, or only what has expired. kLost: another thread
+  // took it.
+  Eviction EvictFrom(const SignIndex<>::Array& array, uint64_t home, uint64_t count, bool expired_only, Tally& tally);
   // Evicts a row near `hash`, else a row anywhere.
   bool EvictNear(uint64_t hash, Tally& tally);
   void CountEvicted(uint64_t sign, bool expired, Tally& tally);
