@@ -30,6 +30,11 @@ const { values, positionals: [name = ''] } = parseArgs({
   },
 })
 const { smoke, out } = values
+const ignored = tableOptions.filter((option) => values[option] !== undefined && name !== '' && !(name in tableModes))
+if (ignored.length > 0) {
+  console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
+  process.exit(2)
+}
 
 build()
 const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system: `${process.platform} ${release()}` }

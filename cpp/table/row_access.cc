@@ -5,8 +5,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/copy.h"
-#include "base/finite.h"
 #include "base/rng.h"
 
 namespace persia {
@@ -36,7 +34,7 @@ bool RowAccess::Reads(const RowProbe& found, float* out) const {
 RowAccess::Outcome RowAccess::LookUp(RowProbe& probe, uint64_t request, int tries, float* out, Tally& tally) const {
   const size_t group = parts_.GroupOf(probe.sign);
   if (tries == 0 && parts_.options.eviction == EvictionPolicy::kLfu) parts_.sketch->Increment(Mix64(probe.sign));
-  if (probe.found() && parts_.ages() && probe.shard->Expired(probe.place)) DropExpired(probe, tally);
+  if (probe.found() && probe.shard->Expired(probe.place)) DropExpired(probe, tally);
   const bool read = probe.found() && Reads(probe, out);
   if (read) probe.shard->Touch(probe.place);
   if (tries == 0) ++(read ? tally[group].hits : tally[group].misses);
@@ -48,7 +46,7 @@ RowAccess::Outcome RowAccess::LookUp(RowProbe& probe, uint64_t request, int trie
 
 RowAccess::Outcome RowAccess::Peek(RowProbe& probe, float* out, Tally& tally) const {
   const size_t group = parts_.GroupOf(probe.sign);
-  const bool there = probe.found() && !(parts_.ages() && probe.shard->Expired(probe.place)) && Reads(probe, out);
+  const bool there = probe.found() && !probe.shard->Expired(probe.place) && Reads(probe, out);
   ++(there ? tally[group].hits : tally[group].misses);
   if (!there) std::fill_n(out, parts_.options.dim, 0.0f);
   return Outcome::kDone;
@@ -147,7 +145,7 @@ void RowAccess::UpdateRounded(const RowProbe& probe, std::byte* contents, const 
 bool RowAccess::Read(RowProbe& probe, float* row) const {
   auto* contents = reinterpret_cast<std::byte*>(Scratch<uint32_t>(row_bytes_ / sizeof(uint32_t)));
   while (probe.found()) {
-    if (parts_.ages() && probe.shard->Expired(probe.place)) return false;
+    if (probe.shard->Expired(probe.place)) return false;
     if (CopyRow(probe.place, probe.shard->RowOf(probe.place), row_bytes_, contents)) {
       parts_.format.Decode(contents, row);
       return true;

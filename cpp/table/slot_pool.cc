@@ -10,16 +10,6 @@
 
 namespace persia {
 
-namespace {
-
-// How far the sequence in a cell's turn (40 bits, which wrap) is ahead of a position.
-int64_t Ahead(uint64_t turn, uint64_t at) {
-  constexpr uint32_t kSlotBits = 24;
-  return static_cast<int64_t>((turn >> kSlotBits << kSlotBits) - (at << kSlotBits)) >> kSlotBits;
-}
-
-}  // namespace
-
 SlotPool::SlotPool(uint32_t limit, size_t stride, uint32_t reserve)
     : limit_(limit),
       stride_(stride),

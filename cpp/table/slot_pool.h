@@ -55,6 +55,11 @@ class SlotPool {
   };
   static constexpr uint32_t kSlotBits = 24;
 
+  // How far the sequence in a cell's turn (40 bits, which wrap) is ahead of a position.
+  static int64_t Ahead(uint64_t turn, uint64_t at) {
+    return static_cast<int64_t>((turn >> kSlotBits << kSlotBits) - (at << kSlotBits)) >> kSlotBits;
+  }
+
   uint32_t PopFree();
   uint32_t PopLimbo();
   bool Enqueue(uint32_t slot);

@@ -13,21 +13,13 @@
 
 #include "base/rng.h"
 #include "table/row_optimizer.h"
+#include "simd_levels.h"
 
 namespace persia {
 namespace {
 
 constexpr StorageType kHalves[] = {StorageType::kFp16, StorageType::kBf16};
 constexpr float kInf = std::numeric_limits<float>::infinity();
-
-std::vector<SimdLevel> LevelsHere() {
-  std::vector<SimdLevel> levels;
-  for (const SimdLevel level : {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
-    if (level <= BestSimd()) levels.push_back(level);
-  }
-  if (levels.size() < 3) MESSAGE("not run: ", 3 - levels.size(), " of 3 instruction sets, which this CPU lacks");
-  return levels;
-}
 
 // What a 16-bit type is: the number that each pattern without sign stands for, in the order of the patterns.
 struct Definition {

@@ -15,20 +15,12 @@
 #include "base/finite.h"
 #include "base/rng.h"
 #include "golden.h"
+#include "simd_levels.h"
 
 namespace persia {
 namespace {
 
 constexpr size_t kSteps = 24;
-
-std::vector<SimdLevel> LevelsHere() {
-  std::vector<SimdLevel> levels;
-  for (const SimdLevel level : {SimdLevel::kBaseline, SimdLevel::kAvx2, SimdLevel::kAvx512}) {
-    if (level <= BestSimd()) levels.push_back(level);
-  }
-  if (levels.size() < 3) MESSAGE("not run: ", 3 - levels.size(), " of 3 instruction sets, which this CPU lacks");
-  return levels;
-}
 
 struct GoldenCase {
   std::string name;
