@@ -34,8 +34,8 @@ bool RowAccess::Reads(const RowProbe& found, float* out) const {
 RowAccess::Outcome RowAccess::LookUp(RowProbe& probe, uint64_t request, int tries, float* out, Tally& tally) const {
   const size_t group = parts_.GroupOf(probe.sign);
   if (tries == 0 && parts_.options.eviction == EvictionPolicy::kLfu) parts_.sketch->Increment(Mix64(probe.sign));
-  if (probe.found() && probe.shard->Expired(probe.place)) DropExpired(probe, tally);
-  const bool read = probe.found() && Reads(probe, out);
+  if (probe.found && probe.shard->Expired(probe.place)) DropExpired(probe, tally);
+  const bool read = probe.found && Reads(probe, out);
   if (read) probe.shard->Touch(probe.place);
   if (tries == 0) ++(read ? tally[group].hits : tally[group].misses);
   if (read) return Outcome::kDone;
@@ -46,7 +46,7 @@ RowAccess::Outcome RowAccess::LookUp(RowProbe& probe, uint64_t request, int trie
 
 RowAccess::Outcome RowAccess::Peek(RowProbe& probe, float* out, Tally& tally) const {
   const size_t group = parts_.GroupOf(probe.sign);
-  const bool there = probe.found() && !probe.shard->Expired(probe.place) && Reads(probe, out);
+  const bool there = probe.found && !probe.shard->Expired(probe.place) && Reads(probe, out);
   ++(there ? tally[group].hits : tally[group].misses);
   if (!there) std::fill_n(out, parts_.options.dim, 0.0f);
   return Outcome::kDone;
@@ -64,7 +64,7 @@ void RowAccess::DropExpired(RowProbe& probe, Tally& tally) const {
     ++tally[group].expired;
     probe.shard->Remove(probe.place, probe.hash, probe.sign);
   }
-  probe.state = Found::kNo;
+  probe.found = false;
 }
 
 bool RowAccess::Admits(uint64_t sign, uint64_t request) const {
@@ -124,29 +124,35 @@ bool RowAccess::LockRow(RowProbe& probe) const {
   return true;
 }
 
-RowAccess::Outcome RowAccess::Missed(const RowProbe& probe, Tally& tally) const {
-  ++tally[parts_.GroupOf(probe.sign)].missed_updates;
+RowAccess::Outcome RowAccess::Update(RowProbe& probe, const float* gradient, uint64_t group_step, uint64_t request,
+                                     const RowRecord& record, Tally& tally) const {
+  Tally::Counts& counts = tally[parts_.GroupOf(probe.sign)];
+  const bool finite = AllFinite({gradient, parts_.options.dim});
+  if (!probe.found) {
+    ++counts.missed_updates;
+  } else if (!finite) {
+    ++counts.non_finite_skipped;
+  } else if (!LockRow(probe)) {
+    ++counts.missed_updates;
+  } else {
+    UpdateLocked(*probe.shard, probe.place, probe.sign, probe.row(), gradient, group_step, request, record);
+  }
   return Outcome::kDone;
 }
 
-RowAccess::Outcome RowAccess::NotFinite(const RowProbe& probe, Tally& tally) const {
-  ++tally[parts_.GroupOf(probe.sign)].non_finite_skipped;
-  return Outcome::kDone;
-}
-
-void RowAccess::UpdateRounded(const RowProbe& probe, std::byte* contents, const float* gradient, uint64_t group_step,
+void RowAccess::UpdateRounded(uint64_t sign, const RowWrite& write, const float* gradient, uint64_t group_step,
                               uint64_t request) const {
   float* row = Scratch<float>(parts_.optimizer.row_width());
-  parts_.format.Decode(contents, row);
+  parts_.format.Decode(write.old(), row);
   parts_.optimizer.Apply(row, gradient, group_step);
-  parts_.format.EncodeStochastic(row, contents, RandomKey(RandomKey(parts_.options.seed, probe.sign), request));
+  parts_.format.EncodeStochastic(row, write.contents(), RandomKey(RandomKey(parts_.options.seed, sign), request));
 }
 
 bool RowAccess::Read(RowProbe& probe, float* row) const {
   auto* contents = reinterpret_cast<std::byte*>(Scratch<uint32_t>(row_bytes_ / sizeof(uint32_t)));
-  while (probe.found()) {
+  while (probe.found) {
     if (probe.shard->Expired(probe.place)) return false;
-    if (CopyRow(probe.place, probe.shard->RowOf(probe.place), row_bytes_, contents)) {
+    if (CopyRow(probe.place, probe.row(), row_bytes_, contents)) {
       parts_.format.Decode(contents, row);
       return true;
     }
@@ -160,10 +166,10 @@ RowAccess::Outcome RowAccess::Write(RowProbe& probe, const float* row, const Row
   auto* contents = reinterpret_cast<std::byte*>(Scratch<uint32_t>(row_bytes_ / sizeof(uint32_t)));
   parts_.format.EncodeNearest(row, contents);
   for (;;) {
-    if (probe.found() && LockRow(probe)) {
+    if (probe.found && LockRow(probe)) {
       const RowRecord record(row_bytes_);
-      RowWrite write(record, probe.row, row_bytes_);
-      std::memcpy(write.Load(), contents, row_bytes_);
+      RowWrite write(record, probe.row(), row_bytes_);
+      std::memcpy(write.contents(), contents, row_bytes_);
       write.Commit(probe.shard->index(), probe.place);
       if (probe.Search()) probe.shard->SetAge(probe.place, age);
       *written = true;
@@ -181,7 +187,7 @@ RowAccess::Outcome RowAccess::Write(RowProbe& probe, const float* row, const Row
 }
 
 bool RowAccess::Erase(RowProbe& probe) const {
-  if (!probe.found() || !LockRow(probe)) return false;
+  if (!probe.found || !LockRow(probe)) return false;
   probe.shard->Remove(probe.place, probe.hash, probe.sign);
   return true;
 }

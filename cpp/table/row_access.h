@@ -13,30 +13,19 @@
 
 namespace persia {
 
-enum class Found : uint32_t {
-  kNo,
-  kYes,
-  kElsewhere  // not in its home bucket: still to be searched
-};
-
 // A sign in its shard, and where it was found.
-struct alignas(64) RowProbe {
+struct RowProbe {
+  RowProbe(Shard& its_shard, uint64_t its_sign) : sign(its_sign), hash(its_shard.HashOf(its_sign)), shard(&its_shard) {}
+
+  bool Search() { return found = shard->Find(hash, sign, &place); }
+  std::byte* row() const { return shard->RowOf(place); }
+
   uint64_t sign;
   uint64_t hash;  // in the shard
   Shard* shard;
-  RowPlace place;  // if found; before that the bucket is the sign's home
-  std::byte* row;  // if found
-  Found state;
-
-  bool found() const { return state == Found::kYes; }
-  bool Search() {
-    const bool there = shard->Find(hash, sign, &place);
-    state = there ? Found::kYes : Found::kNo;
-    if (there) row = shard->RowOf(place);
-    return there;
-  }
+  RowPlace place;  // if found
+  bool found = false;
 };
-static_assert(sizeof(RowProbe) == 64);
 
 class RowAccess {
  public:
@@ -47,14 +36,13 @@ class RowAccess {
         row_bytes_(parts.format.row_bytes()),
         embedding_bytes_((parts.format.embedding_bytes() + 3) / 4 * 4) {}
 
-  // The common case of a lookup: found, float32, nobody writes it, no time to live. False: LookUp or Peek has to be
-  // called.
+  // The common case of a lookup: float32, nobody writes the row, no time to live. False: LookUp or Peek has to be called.
   // `bytes` is embedding_bytes(): a constant where the caller has one.
-  PERSIA_ALWAYS_INLINE bool TryRead(const RowProbe& probe, size_t bytes, float* out) const {
-    if (!probe.found() || !simple_ || StateOf(probe.place.word) != LaneState::kLive) return false;
-    CopyFromShared(out, probe.row, bytes);
+  PERSIA_ALWAYS_INLINE bool TryRead(const RowPlace& place, const std::byte* row, size_t bytes, float* out) const {
+    if (!simple_ || StateOf(place.word) != LaneState::kLive) return false;
+    CopyFromShared(out, row, bytes);
     StdEnvironment::Fence(std::memory_order_acquire);
-    return Unchanged(probe.place);
+    return Unchanged(place);
   }
 
   // A call may end with kRenew: the guard has to be renewed, the sign searched again and the call repeated with the
@@ -66,22 +54,21 @@ class RowAccess {
   Outcome LookUp(RowProbe& probe, uint64_t request, int tries, float* out, Tally& tally) const;
   // The same without changing anything.
   Outcome Peek(RowProbe& probe, float* out, Tally& tally) const;
-  // One step of the row optimizer. `dim` is the table's, a constant where the caller has one; `record` is the calling
-  // thread's.
-  PERSIA_ALWAYS_INLINE Outcome Update(RowProbe& probe, const float* gradient, uint32_t dim, uint64_t group_step,
-                                      uint64_t request, const RowRecord& record, Tally& tally) const {
-    if (!probe.found()) return Missed(probe, tally);
-    if (!AllFinite({gradient, dim})) return NotFinite(probe, tally);
-    if (!probe.shard->index().Lock(&probe.place) && !LockRow(probe)) return Missed(probe, tally);
-    RowWrite write(record, probe.row, row_bytes_);
-    std::byte* contents = write.Load();
+  // One step of the row optimizer, with a gradient (dim) f32. `record` is the calling thread's.
+  Outcome Update(RowProbe& probe, const float* gradient, uint64_t group_step, uint64_t request, const RowRecord& record,
+                 Tally& tally) const;
+  // The same for a row whose lane is locked, which it unlocks, and a gradient that is finite.
+  PERSIA_ALWAYS_INLINE void UpdateLocked(Shard& shard, const RowPlace& place, uint64_t sign, std::byte* row,
+                                         const float* gradient, uint64_t group_step, uint64_t request,
+                                         const RowRecord& record) const {
+    RowWrite write(record, row, row_bytes_);
     if (plain_) {
-      parts_.optimizer.Apply(reinterpret_cast<float*>(contents), gradient, group_step);
+      parts_.optimizer.Apply(reinterpret_cast<const float*>(write.old()), gradient, group_step,
+                             reinterpret_cast<float*>(write.contents()));
     } else {
-      UpdateRounded(probe, contents, gradient, group_step, request);
+      UpdateRounded(sign, write, gradient, group_step, request);
     }
-    write.Commit(probe.shard->index(), probe.place);
-    return Outcome::kDone;
+    write.Commit(shard.index(), place);
   }
 
   // The whole row (row_width) f32.
@@ -91,11 +78,9 @@ class RowAccess {
   bool Erase(RowProbe& probe) const;
 
  private:
-  bool Reads(const RowProbe& probe, float* out) const;
+  bool Reads(const RowProbe& found, float* out) const;
   bool LockRow(RowProbe& probe) const;
-  Outcome Missed(const RowProbe& probe, Tally& tally) const;
-  Outcome NotFinite(const RowProbe& probe, Tally& tally) const;
-  void UpdateRounded(const RowProbe& probe, std::byte* contents, const float* gradient, uint64_t group_step,
+  void UpdateRounded(uint64_t sign, const RowWrite& write, const float* gradient, uint64_t group_step,
                      uint64_t request) const;
   bool Admits(uint64_t sign, uint64_t request) const;
   Outcome Insert(RowProbe& probe, int tries, float* out, Tally& tally) const;

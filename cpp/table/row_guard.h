@@ -94,7 +94,7 @@ class RowRecord {
 #endif
 };
 
-// One write of a row whose lane the caller has locked: change what Load gives, then Commit.
+// One write of a row whose lane the caller has locked: fill contents(), then Commit.
 class RowWrite {
  public:
   RowWrite(RowRecord&& record, std::byte* row, size_t bytes) = delete;  // the record outlives the write
@@ -111,11 +111,9 @@ class RowWrite {
   }
 #endif
 
-  // The row as it is (nobody else writes it), where the caller changes it.
-  PERSIA_ALWAYS_INLINE std::byte* Load() {
-    CopyFromShared(contents_, row_, bytes_);
-    return contents_;
-  }
+  // The row as it is (nobody else writes it), and where all of its new contents go.
+  const std::byte* old() const { return row_; }
+  std::byte* contents() const { return contents_; }
 
   PERSIA_ALWAYS_INLINE void Commit(SignIndex<>& index, const RowPlace& place) {
     if (contents_ != record_) CopyToShared(record_, contents_, bytes_);

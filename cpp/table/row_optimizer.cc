@@ -17,55 +17,62 @@ constexpr size_t kTabulatedSteps = size_t{1} << 16;
 
 PERSIA_ALWAYS_INLINE float Bounded(float w, float bound) { return std::min(std::max(w, -bound), bound); }
 
+// Each value of `out` depends on the old values at its own place only, so `out` may be `row`: what the compiler is told by
+// "ivdep" holds for both.
 struct Sgd {
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
-                                       const float* __restrict gradient) {
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
+                                       const float* gradient, float* out) {
+#pragma GCC ivdep
     for (uint32_t i = 0; i < dim; ++i) {
       const float g = gradient[i] + c.l2 * row[i];
-      row[i] = Bounded(row[i] - c.lr * g, c.bound);
+      out[i] = Bounded(row[i] - c.lr * g, c.bound);
     }
   }
 };
 
 struct MomentumSgd {
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
-                                       const float* __restrict gradient) {
-    float* __restrict b = row + dim;
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
+                                       const float* gradient, float* out) {
+#pragma GCC ivdep
     for (uint32_t i = 0; i < dim; ++i) {
       const float g = gradient[i] + c.l2 * row[i];
-      b[i] = c.momentum * b[i] + g;
-      row[i] = Bounded(row[i] - c.lr * b[i], c.bound);
+      const float b = c.momentum * row[dim + i] + g;
+      out[dim + i] = b;
+      out[i] = Bounded(row[i] - c.lr * b, c.bound);
     }
   }
 };
 
 struct Adagrad {
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
-                                       const float* __restrict gradient) {
-    float* __restrict s = row + dim;
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
+                                       const float* gradient, float* out) {
+#pragma GCC ivdep
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.l2 * row[i];
-      s[i] += g * g;
-      row[i] = Bounded(row[i] - c.lr * g / (std::sqrt(s[i]) + c.eps), c.bound);
+      const float w = row[i], g = gradient[i] + c.l2 * w;
+      const float s = row[dim + i] + g * g;
+      out[dim + i] = s;
+      out[i] = Bounded(w - c.lr * g / (std::sqrt(s) + c.eps), c.bound);
     }
   }
 };
 
 struct RowwiseAdagrad {
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
-                                       const float* __restrict gradient) {
-    row[dim] += SumOfSquares(dim, c, row, gradient) / static_cast<float>(dim);
-    const float rate = c.lr / (std::sqrt(row[dim]) + c.eps);
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
+                                       const float* gradient, float* out) {
+    const float s = row[dim] + SumOfSquares(dim, c, row, gradient) / static_cast<float>(dim);
+    out[dim] = s;
+    const float rate = c.lr / (std::sqrt(s) + c.eps);
+#pragma GCC ivdep
     for (uint32_t i = 0; i < dim; ++i) {
       const float g = gradient[i] + c.l2 * row[i];
-      row[i] = Bounded(row[i] - rate * g, c.bound);
+      out[i] = Bounded(row[i] - rate * g, c.bound);
     }
   }
 
  private:
   // Independent partial sums: a single one could not be vectorised without changing its order of additions.
-  static PERSIA_ALWAYS_INLINE float SumOfSquares(uint32_t dim, const Constants& c, const float* __restrict row,
-                                                 const float* __restrict gradient) {
+  static PERSIA_ALWAYS_INLINE float SumOfSquares(uint32_t dim, const Constants& c, const float* row,
+                                                 const float* gradient) {
     constexpr uint32_t kLanes = 8;
     float partial[kLanes] = {};
     const uint32_t whole = dim / kLanes * kLanes;
@@ -87,33 +94,35 @@ struct RowwiseAdagrad {
 };
 
 struct Adam {
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection correction,
-                                       float* __restrict row, const float* __restrict gradient) {
-    float* __restrict m = row + dim;
-    float* __restrict v = m + dim;
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection correction, const float* row,
+                                       const float* gradient, float* out) {
+#pragma GCC ivdep
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.l2 * row[i];
-      m[i] = c.beta1 * m[i] + c.one_minus_beta1 * g;
-      v[i] = c.beta2 * v[i] + c.one_minus_beta2 * g * g;
-      const float step = correction.rate * m[i] / (std::sqrt(v[i]) * correction.inverse_root + c.eps);
-      row[i] = Bounded(c.keep * row[i] - step, c.bound);
+      const float w = row[i], g = gradient[i] + c.l2 * w;
+      const float m = c.beta1 * row[dim + i] + c.one_minus_beta1 * g;
+      const float v = c.beta2 * row[2 * dim + i] + c.one_minus_beta2 * g * g;
+      out[dim + i] = m;
+      out[2 * dim + i] = v;
+      const float step = correction.rate * m / (std::sqrt(v) * correction.inverse_root + c.eps);
+      out[i] = Bounded(c.keep * w - step, c.bound);
     }
   }
 };
 
 struct Ftrl {
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, float* __restrict row,
-                                       const float* __restrict gradient) {
-    float* __restrict z = row + dim;
-    float* __restrict n = z + dim;
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
+                                       const float* gradient, float* out) {
+#pragma GCC ivdep
     for (uint32_t i = 0; i < dim; ++i) {
-      const float g = gradient[i] + c.l2 * row[i];
-      const float root = std::sqrt(n[i]);
-      n[i] += g * g;
-      const float new_root = std::sqrt(n[i]);
-      z[i] += g - (new_root - root) * c.inverse_lr * row[i];
+      const float w = row[i], g = gradient[i] + c.l2 * w;
+      const float root = std::sqrt(row[2 * dim + i]);
+      const float n = row[2 * dim + i] + g * g;
+      const float new_root = std::sqrt(n);
+      const float z = row[dim + i] + (g - (new_root - root) * c.inverse_lr * w);
+      out[dim + i] = z;
+      out[2 * dim + i] = n;
       // Within ±l1 the difference is an exact 0.
-      row[i] = Bounded((Bounded(z[i], c.l1) - z[i]) / (new_root * c.inverse_lr + c.curvature), c.bound);
+      out[i] = Bounded((Bounded(z, c.l1) - z) / (new_root * c.inverse_lr + c.curvature), c.bound);
     }
   }
 };

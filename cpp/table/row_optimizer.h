@@ -84,25 +84,28 @@ class RowOptimizer {
   // Sets the state part of a new row, (dim + state_width) f32, whose weights are set.
   void InitState(float* row) const;
 
-  // One update. `row` is (dim + state_width) f32, `gradient` (dim) f32, finite. `group_step` >= 1 counts the steps of
-  // the row's feature group, this one included.
-  void Apply(float* row, const float* gradient, uint64_t group_step = 1) const {
+  // One update of `row` (dim + state_width) f32 by `gradient` (dim) f32, finite; the result goes to `out`, as wide, which
+  // may be `row`. `group_step` >= 1 counts the steps of the row's feature group, this one included.
+  PERSIA_ALWAYS_INLINE void Apply(const float* row, const float* gradient, uint64_t group_step, float* out) const {
     AdamCorrection correction;
     if (step_source_ != StepSource::kNone) {
-      correction = CorrectionOf(step_source_ == StepSource::kGroup ? group_step : CountTouch(row + row_width() - 1));
+      const uint32_t last = row_width() - 1;
+      correction =
+          CorrectionOf(step_source_ == StepSource::kGroup ? group_step : CountTouch(row[last], &out[last]));
     }
-    kernel_(dim_, constants_, correction, row, gradient);
+    kernel_(dim_, constants_, correction, row, gradient, out);
   }
+  void Apply(float* row, const float* gradient, uint64_t group_step = 1) const { Apply(row, gradient, group_step, row); }
 
  private:
   enum class StepSource { kNone, kRow, kGroup };
-  using Kernel = RowKernel<const RowOptimizerConstants&, AdamCorrection, float*, const float*>;
+  using Kernel = RowKernel<const RowOptimizerConstants&, AdamCorrection, const float*, const float*, float*>;
 
   // Counts one more touch and gives the count, which stays at 2^24: the corrections of that step have long been 1.
-  static uint64_t CountTouch(float* touches) {
+  static uint64_t CountTouch(float touches, float* counted) {
     // In this order a NaN, which only a foreign checkpoint could bring, counts as the first touch.
-    *touches = std::min(std::max(0.0f, *touches) + 1.0f, 0x1p24f);
-    return static_cast<uint64_t>(*touches);
+    *counted = std::min(std::max(0.0f, touches) + 1.0f, 0x1p24f);
+    return static_cast<uint64_t>(*counted);
   }
   // Whether later steps need no correction either, to rounding.
   bool Converged(AdamCorrection correction) const {

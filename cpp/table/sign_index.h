@@ -37,7 +37,7 @@
 // Memory orders (partners)
 //  - word -> live is a release, reading it is an acquire: sign and row are seen (Insert / Find).
 //  - a claimed lane's sign is a release store, reads are acquire: whoever sees the new sign sees the word claimed or
-//    later, so a stale word is never taken for it. Find reads word, sign, word (invariant 2 does the rest).
+//    later, so a stale word is never taken for it. Find reads sign, word, sign, word (invariant 2 does the rest).
 //  - header changes are acq_rel compare-and-swaps. Find reads lanes first and the header after them (acquire): if a
 //    lane had died, the header is seen closed.
 //  - locking is an acquire, unlocking and raising the version are releases: row contents (table/row_guard.h).
@@ -186,29 +186,33 @@ class SignIndex {
   // The hash of a sign in this index: what the calls below take beside it.
   PERSIA_ALWAYS_INLINE uint64_t HashOf(uint64_t sign) const { return Mix64(sign) << hash_shift_; }
 
-  // The bucket where a search begins: to be asked from memory, then given to FindAt.
+  // The bucket where a search begins: to be asked from memory, then given to GlanceAt.
   PERSIA_ALWAYS_INLINE Bucket* HomeBucket(uint64_t hash) const {
     const Array* array = current_.load(std::memory_order_acquire);
     return array->data + array->HomeOf(hash);
   }
 
-  // The first step of a search: looks into the bucket of *place only. If the sign isn't there but may be elsewhere,
-  // *elsewhere becomes true, and Find has to look.
-  PERSIA_ALWAYS_INLINE static bool FindAt(uint64_t sign, Place* place, bool* elsewhere) {
-    Bucket* bucket = place->bucket;
-    for (uint32_t lanes = bucket->Match(sign); lanes != 0; lanes &= lanes - 1) {
-      const auto lane = static_cast<uint32_t>(std::countr_zero(lanes)) / 2;
-      const uint32_t header = bucket->header.load(std::memory_order_acquire);
-      const uint32_t word = bucket->words[lane].load(std::memory_order_acquire);
-      if (!HoldsRow(word) || bucket->signs[lane].load(std::memory_order_acquire) != sign) continue;
-      const uint32_t again = bucket->words[lane].load(std::memory_order_relaxed);
-      if (!HoldsRow(again) || SlotOf(again) != SlotOf(word)) continue;
-      *place = {bucket, lane, word, header};
-      return true;
-    }
-    const uint32_t header = bucket->header.load(std::memory_order_acquire);
-    *elsewhere = OverflowOf(header) != 0 || IsClosed(header);
-    return false;
+  // Looks into the bucket of *place only. True: the sign seems to be there, and *place says where; Confirm tells. Without
+  // branches: whether a sign is in its home can't be predicted.
+  PERSIA_ALWAYS_INLINE static bool GlanceAt(uint64_t sign, Place* place) {
+    const uint32_t lanes = place->bucket->Match(sign);
+    place->lane = static_cast<uint32_t>(std::countr_zero(lanes | 1u << 2 * (kBucketLanes - 1))) / 2;
+    place->word = place->word_now().load(std::memory_order_acquire);
+    return static_cast<bool>(static_cast<uint32_t>(lanes != 0) & (place->word >> 1));
+  }
+  // Whether the sign is where a glance saw it; then *place is as Find would leave it. The word held the slot before the
+  // sign was read and holds it after that: so it did in between (invariant 2).
+  PERSIA_ALWAYS_INLINE static bool Confirm(uint64_t sign, Place* place) {
+    place->header = place->bucket->header.load(std::memory_order_acquire);
+    if (place->bucket->signs[place->lane].load(std::memory_order_acquire) != sign) return false;
+    const uint32_t glanced = place->word;
+    place->word = place->word_now().load(std::memory_order_acquire);
+    return HoldsRow(place->word) && SlotOf(place->word) == SlotOf(glanced);
+  }
+  // Whether a sign that isn't in its home bucket may be in another one.
+  PERSIA_ALWAYS_INLINE static bool MayBeElsewhere(const Bucket& home) {
+    const uint32_t header = home.header.load(std::memory_order_acquire);
+    return OverflowOf(header) != 0 || IsClosed(header);
   }
 
   bool Find(uint64_t hash, uint64_t sign, Place* place) const {
@@ -242,7 +246,7 @@ class SignIndex {
 
   // Locks a found lane: true if it is the caller's now. False: another holds it, or the row has gone or moved (search
   // again). `place->word` becomes the word as it is locked.
-  bool Lock(Place* place) {
+  PERSIA_ALWAYS_INLINE bool Lock(Place* place) {
     uint32_t word = place->word_now().load(std::memory_order_relaxed);
     while (StateOf(word) == LaneState::kLive && SlotOf(word) == SlotOf(place->word)) {
       const uint32_t locked = WithState(word, LaneState::kLocked);
@@ -252,6 +256,10 @@ class SignIndex {
       }
     }
     return false;
+  }
+  // The same for a sign where a glance saw it.
+  PERSIA_ALWAYS_INLINE bool LockGlanced(uint64_t sign, Place* place) {
+    return place->bucket->signs[place->lane].load(std::memory_order_acquire) == sign && Lock(place);
   }
   // After the row of a locked lane was written: lookups that began before will look again.
   void RaiseVersion(const Place& place) { place.bucket->header.fetch_add(kVersionOne, std::memory_order_release); }
@@ -394,13 +402,14 @@ class SignIndex {
   // Searches one array. *closed becomes true if a closed bucket was met: the sign may be in the next array.
   static bool FindIn(const Array& array, uint64_t home, uint64_t sign, Place* place, bool* closed) {
     for (Bucket* bucket = array.data + home; bucket != array.end(); ++bucket) {
-      Place here{bucket, 0, 0, 0};
-      bool elsewhere = false;
-      if (FindAt(sign, &here, &elsewhere)) {
+      for (uint32_t lanes = bucket->Match(sign); lanes != 0; lanes &= lanes - 1) {
+        Place here{bucket, static_cast<uint32_t>(std::countr_zero(lanes)) / 2, 0, 0};
+        here.word = here.word_now().load(std::memory_order_acquire);
+        if (!HoldsRow(here.word) || !Confirm(sign, &here)) continue;
         *place = here;
         return true;
       }
-      // Read after the lanes, as FindAt did: a closing that killed a lane is seen.
+      // Read after the lanes: a closing that killed a lane is seen.
       const uint32_t header = bucket->header.load(std::memory_order_acquire);
       *closed |= IsClosed(header);
       if (OverflowOf(header) == 0) return false;

@@ -10,6 +10,7 @@
 
 #include "base/epoch.h"
 #include "base/hash.h"
+#include "table/pipeline.h"
 #include "table/row_access.h"
 #include "table/row_kernel.h"
 #include "table/shard.h"
@@ -133,112 +134,52 @@ void Table::ForEachShard(Visit visit) const {
 
 // ---- batched calls
 
-// The signs of a call go through four stages, a group of kGroup at a time; each stage works on the group behind the one
-// before:
-//   Enter   asks memory for the home buckets;
-//   Look    looks into those and asks for the rows, or for the next bucket where a sign lies further on;
-//   Settle  searches those few, and asks for their rows;
-//   then the rows are used.
-// What a stage asks for is asked in one tight loop: an access that misses the TLB holds its instruction up, and only
-// those that are in flight together with it overlap its page walk.
-struct Table::Pipeline {
-  static constexpr size_t kGroup = 16;
-  static constexpr size_t kStages = 4;
-
-  struct Group {
-    std::array<RowProbe, kGroup> probes;
-    size_t begin = 0, count = 0;  // of the call's signs
-  };
-
-  // Entries beyond a group's count are of earlier groups: to ask for those again costs nothing.
-  PERSIA_ALWAYS_INLINE void Ask(size_t bytes) const {
-    for (size_t line = 0; line < bytes; line += 64) {
-#pragma GCC unroll 16
-      for (size_t i = 0; i < kGroup; ++i) __builtin_prefetch(ask[i] + line, 0);
-    }
-  }
-
-  PERSIA_ALWAYS_INLINE void Look(const Group& group, RowProbe* probes) {
-    for (size_t i = 0; i < group.count; ++i) {
-      RowProbe& probe = probes[i];
-      bool elsewhere = false;
-      if (SignIndex<>::FindAt(probe.sign, &probe.place, &elsewhere)) {
-        probe.state = Found::kYes;
-        ask[i] = probe.row = probe.shard->RowOf(probe.place);
-      } else {
-        probe.state = elsewhere ? Found::kElsewhere : Found::kNo;
-        ask[i] = reinterpret_cast<const std::byte*>(probe.place.bucket + 1);
-      }
-    }
-    Ask(row_bytes);
-  }
-
-  PERSIA_ALWAYS_INLINE void Settle(const Group& group, RowProbe* probes) {
-    for (size_t i = 0; i < group.count; ++i) {
-      if (probes[i].state != Found::kElsewhere || !probes[i].Search()) continue;
-      for (size_t line = 0; line < row_bytes; line += 64) __builtin_prefetch(probes[i].row + line, 0);
-    }
-  }
-
-  const size_t row_bytes;
-  std::array<const std::byte*, kGroup> ask = {};
-  std::array<Group, kStages> groups = {};
-};
-
-// Calls `use(i, probe, tries)` for each sign i in order, again as long as it asks for a new guard.
-template <typename Use>
-PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t row_bytes, Use use) const {
-  using Group = Pipeline::Group;
-  Pipeline pipeline{row_bytes};
-  const FrequencySketch* sketch = parts_->sketch.get();
+// Calls `fast(group, i)` for each sign in order and, where that is false, `slow(i of the call, probe, tries)`, again as long
+// as it asks for a new guard.
+template <typename Fast, typename Slow>
+PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t row_bytes, Fast fast, Slow slow) const {
+  Pipeline pipeline(signs, row_bytes);
   for (size_t begin = 0; begin < signs.size(); begin += TableParts::kBlockSigns) {
     Epoch::Guard guard;
-    const size_t end = std::min(begin + TableParts::kBlockSigns, signs.size());
-    const size_t steps = (end - begin + Pipeline::kGroup - 1) / Pipeline::kGroup;
-    for (Group& group : pipeline.groups) group.count = 0;
-    for (size_t step = 0; step < steps + Pipeline::kStages - 1; ++step) {
-      Group& entering = pipeline.groups[step % Pipeline::kStages];
-      entering.begin = begin + step * Pipeline::kGroup;
-      entering.count = entering.begin < end ? std::min(Pipeline::kGroup, end - entering.begin) : 0;
-      if (entering.count > 0) Enter(entering.begin, entering.count, signs, entering.probes.data(), pipeline.ask.data());
-      pipeline.Ask(1);
-      if (sketch != nullptr) {
-        for (size_t i = 0; i < entering.count; ++i) sketch->Prefetch(Mix64(entering.probes[i].sign));
+    const Partition* only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
+    const auto shard_of = [&](uint64_t sign) __attribute__((always_inline)) -> Shard& {
+      return only != nullptr ? only->Of(sign) : ShardOf(sign);
+    };
+    const auto use = [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
+      if (fast(group, i)) [[likely]] return;
+      const size_t at = group.begin + i;
+      for (int tries = 0;; ++tries) {
+        RowProbe probe = Probe(signs[at]);
+        if (slow(at, probe, tries) == RowAccess::Outcome::kDone) return;
+        guard.Renew();
+        if (only != nullptr) only = partitions_[0].load(std::memory_order_acquire);
+        pipeline.Refresh(shard_of);
       }
-      if (step >= 1) {
-        Group& group = pipeline.groups[(step - 1) % Pipeline::kStages];
-        pipeline.Look(group, group.probes.data());
-      }
-      if (step >= 2) {
-        Group& group = pipeline.groups[(step - 2) % Pipeline::kStages];
-        pipeline.Settle(group, group.probes.data());
-      }
-      if (step < 3) continue;
-      Group& group = pipeline.groups[(step - 3) % Pipeline::kStages];
-      for (size_t i = 0; i < group.count; ++i) {
-        for (int tries = 0; use(group.begin + i, group.probes[i], tries) == RowAccess::Outcome::kRenew; ++tries) {
-          guard.Renew();  // nothing that was found before holds any more
-          for (Group& stale : pipeline.groups) {
-            for (size_t k = 0; k < stale.count; ++k) stale.probes[k] = Probe(signs[stale.begin + k]);
-          }
-        }
-      }
-    }
+    };
+    pipeline.Run(begin, std::min(begin + TableParts::kBlockSigns, signs.size()), shard_of, use);
   }
 }
 
-PERSIA_ALWAYS_INLINE void Table::Enter(size_t begin, size_t count, std::span<const uint64_t> signs, RowProbe* probes,
-                                       const std::byte** ask) const {
-  const Partition* only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
-  for (size_t i = 0; i < count; ++i) {
-    RowProbe& probe = probes[i];
-    probe.sign = signs[begin + i];
-    probe.shard = only != nullptr ? &only->Of(probe.sign) : &ShardOf(probe.sign);
-    probe.hash = probe.shard->HashOf(probe.sign);
-    probe.place.bucket = probe.shard->index().HomeBucket(probe.hash);
-    ask[i] = reinterpret_cast<const std::byte*>(probe.place.bucket);
+// Counts hits, which mostly come in runs of one group.
+class Table::HitCounter {
+ public:
+  HitCounter(const TableParts& parts, Tally& tally) : parts_(parts), shift_(64 - parts.options.prefix_bits), tally_(tally) {}
+
+  PERSIA_ALWAYS_INLINE void Count(uint64_t sign) {
+    if (sign >> shift_ != prefix_) [[unlikely]] {
+      prefix_ = sign >> shift_;
+      hits_ = &tally_[parts_.GroupOf(sign)].hits;
+    }
+    ++*hits_;
   }
-}
+
+ private:
+  const TableParts& parts_;
+  const uint32_t shift_;
+  Tally& tally_;
+  uint64_t prefix_ = UINT64_MAX;  // of no sign: a prefix has 32 bits at most
+  uint32_t* hits_ = nullptr;
+};
 
 // The bodies of the calls, compiled once for every instruction set that copies rows faster.
 struct Table::Bodies {
@@ -248,16 +189,21 @@ struct Table::Bodies {
                                          float* out, Tally& tally) {
       const RowAccess access(*table.parts_);
       const bool counts_use = table.parts_->options.eviction == EvictionPolicy::kLfu;
-      table.ForEach(signs, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int tries)
-                    __attribute__((always_inline)) {
-        float* to = out + i * dim;
-        if (counts_use || tries > 0 || !access.TryRead(probe, dim * sizeof(float), to)) {
-          return access.LookUp(probe, request, tries, to, tally);
-        }
-        ++tally[table.parts_->GroupOf(probe.sign)].hits;
-        probe.shard->Touch(probe.place);
-        return RowAccess::Outcome::kDone;
-      });
+      HitCounter hits(*table.parts_, tally);
+      table.ForEach(
+          signs, table.parts_->format.embedding_bytes(),
+          [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
+            RowPlace place = group.place(i);
+            const uint64_t sign = signs[group.begin + i];
+            if (counts_use || group.rows[i] == nullptr || !SignIndex<>::Confirm(sign, &place)) return false;
+            if (!access.TryRead(place, group.rows[i], dim * sizeof(float), out + (group.begin + i) * dim)) return false;
+            hits.Count(sign);
+            group.shards[i]->Touch(place);
+            return true;
+          },
+          [&](size_t at, RowProbe& probe, int tries) {
+            return access.LookUp(probe, request, tries, out + at * dim, tally);
+          });
     }
   };
 
@@ -265,13 +211,18 @@ struct Table::Bodies {
     static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t, float* out,
                                          Tally& tally) {
       const RowAccess access(*table.parts_);
-      table.ForEach(signs, table.parts_->format.embedding_bytes(), [&](size_t i, RowProbe& probe, int)
-                    __attribute__((always_inline)) {
-        float* to = out + i * dim;
-        if (!access.TryRead(probe, dim * sizeof(float), to)) return access.Peek(probe, to, tally);
-        ++tally[table.parts_->GroupOf(probe.sign)].hits;
-        return RowAccess::Outcome::kDone;
-      });
+      HitCounter hits(*table.parts_, tally);
+      table.ForEach(
+          signs, table.parts_->format.embedding_bytes(),
+          [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
+            RowPlace place = group.place(i);
+            const uint64_t sign = signs[group.begin + i];
+            if (group.rows[i] == nullptr || !SignIndex<>::Confirm(sign, &place)) return false;
+            if (!access.TryRead(place, group.rows[i], dim * sizeof(float), out + (group.begin + i) * dim)) return false;
+            hits.Count(sign);
+            return true;
+          },
+          [&](size_t at, RowProbe& probe, int) { return access.Peek(probe, out + at * dim, tally); });
     }
   };
 
@@ -280,10 +231,24 @@ struct Table::Bodies {
                                          const float* gradients, const uint64_t* steps, Tally& tally) {
       const RowAccess access(*table.parts_);
       const RowRecord record(table.row_bytes());
-      table.ForEach(signs, table.row_bytes(), [&](size_t i, RowProbe& probe, int) __attribute__((always_inline)) {
-        const uint64_t step = steps != nullptr ? steps[table.parts_->GroupOf(probe.sign)] : 1;
-        return access.Update(probe, gradients + i * dim, dim, step, request, record, tally);
-      });
+      const auto step_of = [&](uint64_t sign) __attribute__((always_inline)) {
+        return steps == nullptr ? 1 : steps[table.parts_->GroupOf(sign)];
+      };
+      table.ForEach(
+          signs, table.row_bytes(),
+          [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
+            RowPlace place = group.place(i);
+            const uint64_t sign = signs[group.begin + i];
+            const float* gradient = gradients + (group.begin + i) * dim;
+            Shard& shard = *group.shards[i];
+            if (group.rows[i] == nullptr || !AllFinite({gradient, dim})) return false;
+            if (!shard.index().LockGlanced(sign, &place)) return false;
+            access.UpdateLocked(shard, place, sign, group.rows[i], gradient, step_of(sign), request, record);
+            return true;
+          },
+          [&](size_t at, RowProbe& probe, int) {
+            return access.Update(probe, gradients + at * dim, step_of(probe.sign), request, record, tally);
+          });
     }
   };
 
@@ -365,11 +330,7 @@ void Table::EndCall(Tally& tally) const {
 // ---- single rows
 
 RowProbe Table::Probe(uint64_t sign) const {
-  RowProbe probe{};
-  probe.sign = sign;
-  probe.shard = &ShardOf(sign);
-  probe.hash = probe.shard->HashOf(sign);
-  probe.place.bucket = probe.shard->index().HomeBucket(probe.hash);
+  RowProbe probe(ShardOf(sign), sign);
   probe.Search();
   return probe;
 }

@@ -96,14 +96,13 @@ class Table {
  private:
   struct Partition;
   struct GroupCounters;
-  struct Pipeline;
   struct Bodies;
+  class HitCounter;
 
   Shard& ShardOf(uint64_t sign) const;
   RowProbe Probe(uint64_t sign) const;
-  template <typename Use>
-  void ForEach(std::span<const uint64_t> signs, size_t row_bytes, Use use) const;
-  void Enter(size_t begin, size_t count, std::span<const uint64_t> signs, RowProbe* probes, const std::byte** ask) const;
+  template <typename Fast, typename Slow>
+  void ForEach(std::span<const uint64_t> signs, size_t row_bytes, Fast fast, Slow slow) const;
   template <typename Visit>
   void ForEachShard(Visit visit) const;
 
