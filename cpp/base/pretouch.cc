@@ -19,7 +19,8 @@ struct Range {
 class Toucher {
  public:
   void Request(Range range) {
-    std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_, std::try_to_lock);
+    if (!lock.owns_lock()) return;
     if (!started_) StartThread("persia-memory", [this] { Run(); }).detach();
     started_ = true;
     waiting_.push_back(range);

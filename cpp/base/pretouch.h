@@ -4,14 +4,16 @@
 // One thread for the process ("persia-memory"), started with the first request; requests are served in order. A range
 // that is used before it was touched is simply touched by its user, as without this.
 //
-// Thread-safety: internally synchronised.
+// Thread-safety: internally synchronised. Asking never waits: a request that meets another one is dropped. Cancelling,
+// which comes before memory is unmapped, waits for the step that is being touched (2 MiB) if it lies in the range.
 #pragma once
 
 #include <cstddef>
 
 namespace persia {
 
-// Asks for [begin, begin + bytes) to be touched soon: mapped, writable memory. Its contents don't change.
+// Asks for [begin, begin + bytes) to be touched soon, perhaps in vain: mapped, writable memory. Its contents don't
+// change.
 void PretouchSoon(void* begin, size_t bytes);
 
 // Forgets requests within [begin, begin + bytes) and waits for one that is being served: call it before unmapping.
