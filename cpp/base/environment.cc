@@ -27,7 +27,8 @@ void* StdEnvironment::MapZeroed(size_t bytes) {
   const size_t rounded = Rounded(bytes);
   // Room to move up to a huge page's boundary; what is beside is given back.
   const size_t slack = rounded >= kHugePage ? kHugePage - kPage : 0;
-  void* mapped = mmap(nullptr, rounded + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  void* mapped = mmap(nullptr, rounded + slack, PROT_READ | PROT_WRITE, kFlags, -1, 0);
   PERSIA_CHECK(mapped != MAP_FAILED);
   if (slack == 0) return mapped;
   const auto begin = reinterpret_cast<uintptr_t>(mapped);
@@ -42,6 +43,10 @@ void* StdEnvironment::MapZeroed(size_t bytes) {
 void StdEnvironment::Unmap(void* data, size_t bytes) {
   if (bytes >= kHugePage) CancelPretouch(data, bytes);
   munmap(data, Rounded(bytes));
+}
+
+void StdEnvironment::Unload(void* data, size_t bytes) {
+  PERSIA_CHECK(madvise(data, Rounded(bytes), MADV_DONTNEED) == 0);  // private anonymous pages come back as zeros
 }
 
 void StdEnvironment::TouchSoon(void* data, size_t bytes) {
