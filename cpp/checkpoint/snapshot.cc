@@ -207,9 +207,15 @@ Status SnapshotReader::Text(std::string* text, uint32_t most_bytes) {
   return Bytes(text->data(), bytes);
 }
 
-Status SnapshotReader::ExpectEnd() {
+Result<bool> SnapshotReader::AtEnd() {
   if (used_ == block_.size() && !ended_) PERSIA_RETURN_IF_ERROR(NextBlock());
-  if (!ended_) return Damaged("it holds more than expected");
+  return ended_;
+}
+
+Status SnapshotReader::ExpectEnd() {
+  Result<bool> end = AtEnd();
+  if (!end.ok()) return end.status();
+  if (!*end) return Damaged("it holds more than expected");
   uint8_t extra;
   ssize_t got;
   do {

@@ -89,6 +89,8 @@ class SnapshotReader {
   }
   Status Floats(std::span<float> values) { return Bytes(values.data(), values.size_bytes()); }
   Status Text(std::string* text, uint32_t most_bytes);
+  // Whether the payload is used up: what later releases append is not there in older files.
+  Result<bool> AtEnd();
   // That the payload is used up and the end is right.
   Status ExpectEnd();
 

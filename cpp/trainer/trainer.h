@@ -139,6 +139,7 @@ class Trainer {
   Result<SnapshotFile> SavePipeline(const std::string& directory) const;
   Status RestorePipeline(const std::string& directory);
   Status RestoreInFlight(SnapshotReader& reader);
+  Status RestoreSeen(SnapshotReader& reader);
 
   const TrainerConfig config_;
   std::unique_ptr<LocalStore> store_;
