@@ -6,8 +6,23 @@ import { byteSizePattern, bytesOf } from './byte-size.js'
 
 const text = () => z.string().min(1)
 const integer = (least: number, most?: number) => (most === undefined ? z.int().min(least) : z.int().min(least).max(most))
-const atLeastZero = () => z.number().min(0)
 const fraction = () => z.number().min(0).max(1)
+
+/**
+ * A number that the core holds as float32: 0, or so far from where that becomes 0 or infinite that sums and ratios don't
+ * get there either.
+ */
+const leastFloat = 1e-30
+const mostFloat = 1e30
+const fitsFloat = (value: number) => value === 0 || (Math.abs(value) >= leastFloat && Math.abs(value) <= mostFloat)
+const float = () => z.number().refine(fitsFloat, {
+  abort: true,
+  error: ({ input }) => `expected 0 or a number of a size from ${leastFloat} to ${mostFloat} (it is held as float32), got ${input}`,
+})
+const aboveZero = () => float().gt(0)
+const atLeastZero = () => float().min(0)
+/** Below 1 as a float32 too. */
+const belowOne = () => float().min(0).max(0.9999999)
 
 /** The discriminator of a union: the variant whose type is `orDefault` is also taken when no type is written. */
 const type = <const T extends string>(name: T) => z.literal(name).describe('Which variant')
@@ -100,14 +115,11 @@ const features = z.strictObject({
 // ---- embedding
 
 const lr = (value: number) => atLeastZero().default(value).describe('Learning rate')
-const momentum = () => z.number().min(0).lt(1).default(0).describe('Momentum')
+const momentum = () => belowOne().default(0).describe('Momentum')
 const weightDecay = (value: number, how: string) => atLeastZero().default(value).describe(`Weight decay, ${how}`)
 const l2 = () => weightDecay(0, 'added to the gradient (L2)')
-/** Numbers that a float32 can't tell from 0 or from 1 would turn a division into nonsense. */
-const aboveZero = () => z.number().min(1e-30).max(1e30)
 const eps = (value: number) => aboveZero().default(value).describe('Added to the denominator')
-const beta = () => z.number().min(0).max(0.9999999)
-const betas = () => z.tuple([beta(), beta()]).default([0.9, 0.999]).describe('Decay rates of the first and second moment')
+const betas = () => z.tuple([belowOne(), belowOne()]).default([0.9, 0.999]).describe('Decay rates of the first and second moment')
 const decoupled = () => weightDecay(0.01, 'decoupled from the gradient')
 /** Adam and AdamW of the embedding rows: their bias correction needs to know how often a row was updated. */
 const rowAdam = () => ({
@@ -154,27 +166,27 @@ const embedding = z.strictObject({
       l1: atLeastZero().default(0).describe('Strength of the L1 penalty, which makes weights exactly 0'),
       l2: atLeastZero().default(0).describe('Strength of the L2 penalty'),
       weightDecay: l2(),
-    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= 1e-30,
-      { path: ['beta'], error: 'one of beta, l2 and initialAccumulator must be above 0 (at least 1e-30)' }),
+    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= leastFloat,
+      { path: ['beta'], error: `one of beta, l2 and initialAccumulator must be above 0 (at least ${leastFloat})` }),
   ]).prefault({}).describe('Optimizer of the embedding rows'),
   init: z.discriminatedUnion('type', [
     z.strictObject({
       type: typeOrDefault('uniform'),
-      low: z.number().default(-0.01).describe('Lower bound'),
-      high: z.number().default(0.01).describe('Upper bound'),
+      low: float().default(-0.01).describe('Lower bound'),
+      high: float().default(0.01).describe('Upper bound'),
     }).refine(({ low, high }) => low < high, { path: ['low'], error: ({ input }) => belowHigh(input as Bounds) }),
     z.strictObject({
       type: type('normal'),
-      mean: z.number().default(0).describe('Mean'),
-      stddev: z.number().gt(0).default(0.01).describe('Standard deviation'),
+      mean: float().default(0).describe('Mean'),
+      stddev: aboveZero().default(0.01).describe('Standard deviation'),
       truncate: atLeastZero().default(0)
         .describe('Values farther from the mean than this many standard deviations are drawn again; 0: none are'),
     }),
     z.strictObject({ type: type('inverse_sqrt_dim') }),
     z.strictObject({
       type: type('gamma'),
-      shape: z.number().gt(0).default(1).describe('Shape; the mean is shape · scale'),
-      scale: z.number().gt(0).default(1).describe('Scale'),
+      shape: aboveZero().default(1).describe('Shape; the mean is shape · scale'),
+      scale: aboveZero().default(1).describe('Scale'),
     }),
     z.strictObject({ type: type('poisson'), lambda: atLeastZero().default(1).describe('Mean and variance') }),
     z.strictObject({ type: type('zeros') }),
@@ -198,7 +210,7 @@ const embedding = z.strictObject({
     .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is met in '
       + 'training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch that '
       + 'forgets slowly and may count too high'),
-  weightBound: atLeastZero().default(10).describe('Largest absolute value of a weight in a row; 0: no bound'),
+  weightBound: atLeastZero().default(10).describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes them'),
 }).prefault({}).describe('The embedding table')
 
 // ---- model
@@ -210,7 +222,7 @@ const warmupSteps = () => integer(0).default(0)
 const decay = () => ({
   warmupSteps: warmupSteps(),
   totalSteps: integer(1).describe('Steps after which the learning rate stays at its final value'),
-  finalFactor: fraction().default(0).describe('Final learning rate as a part of the full one'),
+  finalFactor: atLeastZero().max(1).default(0).describe('Final learning rate as a part of the full one'),
 })
 type Decay = { warmupSteps: number; totalSteps: number }
 const endsAfterWarmup = ({ warmupSteps, totalSteps }: Decay) => totalSteps > warmupSteps
@@ -243,7 +255,7 @@ const model = z.strictObject({
       type: type('step'),
       warmupSteps: warmupSteps(),
       everySteps: integer(1).describe('Steps between two falls of the learning rate'),
-      gamma: z.number().gt(0).max(1).default(0.1).describe('What the learning rate is multiplied by each time'),
+      gamma: aboveZero().max(1).default(0.1).describe('What the learning rate is multiplied by each time'),
     }),
     z.strictObject({ type: type('cosine'), ...decay() }).refine(endsAfterWarmup, warmupFits),
     z.strictObject({ type: type('linear'), ...decay() }).refine(endsAfterWarmup, warmupFits),
