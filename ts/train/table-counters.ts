@@ -13,7 +13,7 @@ export interface RowClassCounters extends TableCounters {
   dim: number
   /** The groups with features of this dim; `features` are those. */
   groups: GroupCounters[]
-  /** By feature of this dim: an estimate of the distinct ids seen in training since the trainer was made. */
+  /** By feature of this dim: an estimate of the distinct ids seen in training, before a checkpoint that was loaded too. */
   distinct: Record<string, number>
 }
 
