@@ -19,25 +19,41 @@ size_t Rounded(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
+// Maps (bytes) that end on a page's boundary, with a huge page's boundary `head` behind their beginning.
+uintptr_t Map(size_t bytes, size_t head) {
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  // Room to move up to that boundary; what is beside is given back.
+  const size_t slack = bytes >= kHugePage ? kHugePage - kPage : 0;
+  void* mapped = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  PERSIA_CHECK(mapped != MAP_FAILED);
+  const auto begin = reinterpret_cast<uintptr_t>(mapped);
+  if (slack == 0) return begin;
+  const uintptr_t data = (begin + head + slack) / kHugePage * kHugePage - head;
+  if (data > begin) munmap(mapped, data - begin);
+  if (data < begin + slack) munmap(reinterpret_cast<void*>(data + bytes), begin + slack - data);
+  return data;
+}
+
 }  // namespace
 
 void StdEnvironment::Retire(std::function<void()> free) { Epoch::Retire(std::move(free)); }
 
 void* StdEnvironment::MapZeroed(size_t bytes) {
   const size_t rounded = Rounded(bytes);
-  // Room to move up to a huge page's boundary; what is beside is given back.
-  const size_t slack = rounded >= kHugePage ? kHugePage - kPage : 0;
-  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
-  void* mapped = mmap(nullptr, rounded + slack, PROT_READ | PROT_WRITE, kFlags, -1, 0);
-  PERSIA_CHECK(mapped != MAP_FAILED);
-  if (slack == 0) return mapped;
-  const auto begin = reinterpret_cast<uintptr_t>(mapped);
-  const uintptr_t aligned = (begin + slack) / kHugePage * kHugePage;
-  if (aligned > begin) munmap(mapped, aligned - begin);
-  if (aligned < begin + slack) munmap(reinterpret_cast<void*>(aligned + rounded), begin + slack - aligned);
-  auto* data = reinterpret_cast<void*>(aligned);
-  madvise(data, rounded, MADV_HUGEPAGE);
+  auto* data = reinterpret_cast<void*>(Map(rounded, 0));
+  if (rounded >= kHugePage) madvise(data, rounded, MADV_HUGEPAGE);
   return data;
+}
+
+std::byte* StdEnvironment::NewSlab(size_t bytes, size_t head) {
+  PERSIA_CHECK(head % kPage == 0);
+  const uintptr_t data = Map(Rounded(bytes), head);
+  const size_t huge = bytes < head ? 0 : (bytes - head) / kHugePage * kHugePage;
+  if (huge > 0) {
+    madvise(reinterpret_cast<void*>(data), Rounded(bytes), MADV_NOHUGEPAGE);
+    madvise(reinterpret_cast<void*>(data + head), huge, MADV_HUGEPAGE);
+  }
+  return reinterpret_cast<std::byte*>(data);
 }
 
 void StdEnvironment::Unmap(void* data, size_t bytes) {

@@ -52,6 +52,9 @@ struct StdEnvironment {
   static void Delete(T* objects, size_t count) {
     Unmap(objects, count * sizeof(T));
   }
+  // Zeroed bytes of which the first `head` and what is left of a huge page at the end are in small pages, so that they
+  // take memory exactly as they are used; all between is in huge pages. Delete(p, n) gives them back.
+  static std::byte* NewSlab(size_t bytes, size_t head);
   static void Retire(std::function<void()> free);
   static void TouchSoon(void* data, size_t bytes);
 

@@ -56,6 +56,7 @@ uint64_t MostRowsOf(uint64_t rows, uint32_t hash_shift) {
 Shard::Shard(const TableParts& parts, uint64_t capacity, uint32_t hash_shift, std::atomic<int64_t>& free_seats)
     : parts_(parts),
       free_seats_(free_seats),
+      hash_shift_(hash_shift),
       most_rows_(MostRowsOf(capacity, hash_shift)),
       exact_(capacity <= kExactRows),
       tick_inserts_(std::max<uint64_t>(capacity / kTicksPerTurnover, 1)),
@@ -174,21 +175,26 @@ Shard::Inserted Shard::Insert(uint64_t hash, uint64_t sign, const std::byte* con
   }
   CountRow(parts_.GroupOf(sign), 1);
   if (age == nullptr && (inserts_.fetch_add(1, std::memory_order_relaxed) + 1) % tick_inserts_ == 0) Tick();
-  GrowIfFull(tally);
+  GrowIfFull(sign, tally);
   return Inserted::kYes;
 }
 
-void Shard::GrowIfFull(Tally& tally) {
-  constexpr double kFullLoad = 0.85, kFillingLoad = 0.6;
+// Shards fill at the same speed. So that their indices don't all grow at the same moment, each has a limit of its own,
+// by its number: the top bits of its signs' hashes.
+void Shard::GrowIfFull(uint64_t sign, Tally& tally) {
+  constexpr double kMostLoad = 0.85, kLeastLoad = 0.6, kFilling = 0.7;
+  const uint64_t number = hash_shift_ == 0 ? 0 : Mix64(sign) >> (64 - hash_shift_);
+  const double part = std::ldexp(static_cast<double>(number), -static_cast<int>(hash_shift_));
+  const double full = kMostLoad - part * (kMostLoad - kLeastLoad);
   const double load = static_cast<double>(size()) / static_cast<double>(index_.lanes());
-  if (load > kFullLoad) {
+  if (load > full) {
     index_.Grow();
-  } else if (load > kFillingLoad) {
+  } else if (load > kFilling * full) {
     index_.Prepare();
   }
   if (!index_.growing()) return;
-  index_.Move(kMoveBuckets, [&](uint64_t sign, uint32_t slot) {
-    CountEvicted(sign, false, tally);
+  index_.Move(kMoveBuckets, [&](uint64_t homeless, uint32_t slot) {
+    CountEvicted(homeless, false, tally);
     LeaveSeat();
     slots_.Retire(slot);
   });

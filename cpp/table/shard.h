@@ -114,10 +114,11 @@ class Shard {
   void CountEvicted(uint64_t sign, bool expired, Tally& tally);
   // After an insert found no lane within reach of `hash`.
   void MakeLane(uint64_t hash, Tally& tally);
-  void GrowIfFull(Tally& tally);
+  void GrowIfFull(uint64_t sign, Tally& tally);
 
   const TableParts& parts_;
   std::atomic<int64_t>& free_seats_;
+  const uint32_t hash_shift_;
   const uint64_t most_rows_;
   const bool exact_;
   const uint64_t tick_inserts_;
