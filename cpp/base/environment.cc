@@ -19,19 +19,24 @@ size_t Rounded(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
-// Maps (bytes) that end on a page's boundary, with a huge page's boundary `head` behind their beginning.
-uintptr_t Map(size_t bytes, size_t head) {
+// Pages in front of and behind what is in huge pages, never touched: without them the kernel would join neighbours to
+// one area, and whoever maps or unmaps a part of that would wait for all page faults in it.
+size_t GuardOf(size_t rounded) { return rounded >= kHugePage ? kPage : 0; }
+
+// Maps (rounded) bytes, with a huge page's boundary `head` behind their beginning if they are as large as one.
+uintptr_t Map(size_t rounded, size_t head) {
   constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
   // Room to move up to that boundary; what is beside is given back.
-  const size_t slack = bytes >= kHugePage ? kHugePage - kPage : 0;
-  void* mapped = mmap(nullptr, bytes + slack, PROT_READ | PROT_WRITE, kFlags, -1, 0);
+  const size_t guard = GuardOf(rounded), all = rounded + 2 * guard;
+  const size_t slack = guard > 0 ? kHugePage - kPage : 0;
+  void* mapped = mmap(nullptr, all + slack, PROT_READ | PROT_WRITE, kFlags, -1, 0);
   PERSIA_CHECK(mapped != MAP_FAILED);
   const auto begin = reinterpret_cast<uintptr_t>(mapped);
   if (slack == 0) return begin;
-  const uintptr_t data = (begin + head + slack) / kHugePage * kHugePage - head;
-  if (data > begin) munmap(mapped, data - begin);
-  if (data < begin + slack) munmap(reinterpret_cast<void*>(data + bytes), begin + slack - data);
-  return data;
+  const uintptr_t kept = (begin + guard + head + slack) / kHugePage * kHugePage - head - guard;
+  if (kept > begin) munmap(mapped, kept - begin);
+  if (kept < begin + slack) munmap(reinterpret_cast<void*>(kept + all), begin + slack - kept);
+  return kept + guard;
 }
 
 }  // namespace
@@ -58,7 +63,8 @@ std::byte* StdEnvironment::NewSlab(size_t bytes, size_t head) {
 
 void StdEnvironment::Unmap(void* data, size_t bytes) {
   if (bytes >= kHugePage) CancelPretouch(data, bytes);
-  munmap(data, Rounded(bytes));
+  const size_t rounded = Rounded(bytes), guard = GuardOf(rounded);
+  munmap(static_cast<std::byte*>(data) - guard, rounded + 2 * guard);
 }
 
 void StdEnvironment::Unload(void* data, size_t bytes) {
