@@ -60,7 +60,7 @@ Count CountOf(const std::string& option, const std::string& text) {
   return static_cast<Count>(value);
 }
 
-// Options that a mode would ignore. The growth of a table is one course from empty to full, and has no bounds beside it.
+// Options that a mode would ignore. The growth of a table is one course from empty to full, without bounds beside it.
 const std::map<std::string, std::set<std::string>> kIgnored = {{"growth", {"--rounds", "--seconds", "--depth"}}};
 
 Settings Parse(int argc, char** argv) {
@@ -94,7 +94,8 @@ Settings Parse(int argc, char** argv) {
   if (settings.mode.empty()) Refuse("which mode?");
   for (const std::string& option : given) {
     const auto ignored = kIgnored.find(settings.mode);
-    if (ignored != kIgnored.end() && ignored->second.contains(option)) Refuse(settings.mode + " has no use for " + option);
+    if (ignored == kIgnored.end() || !ignored->second.contains(option)) continue;
+    Refuse(settings.mode + " has no use for " + option);
   }
   const uint32_t dim = settings.dim;
   if (dim != 0 && dim != 8 && dim != 16 && dim != 64) Refuse("the other maps are compiled for --dim 8, 16 and 64");

@@ -5,9 +5,9 @@
 //   block  := bytes u32 (1 … 16 Mi) | index u32 | payload | xxh64 of (bytes, index, payload), u64
 //   end    := 0 u32 | number of blocks u32 | xxh64 of the 8 bytes before, u64
 //
-// Every byte is under a checksum and blocks are numbered, so a flipped bit, a lost, doubled or swapped block, a cut file and
-// one of another kind are all found. Payloads are streams of values that may cross blocks. SnapshotFile adds a checksum over
-// the whole file for the manifest, so that files can't be swapped between checkpoints.
+// Every byte is under a checksum and blocks are numbered, so a flipped bit, a lost, doubled or swapped block, a cut
+// file and one of another kind are all found. Payloads are streams of values that may cross blocks. SnapshotFile adds a
+// checksum over the whole file for the manifest, so that files can't be swapped between checkpoints.
 //
 // Thread-safety: thread-confined.
 #pragma once

@@ -28,7 +28,7 @@ void AppendRuns(uint64_t count, At at, std::vector<uint64_t>& words) {
   words.push_back(0);
 }
 
-// Takes the runs of (count) values, none above `most`, from the front of `words`: calls take(i, value) for each in them.
+// Takes the runs of (count) values, none above `most`, from the front of `words`: calls take(i, value) for each.
 template <typename Take>
 bool ReadRuns(uint64_t count, uint64_t most, std::span<const uint64_t>& words, Take take) {
   for (uint64_t end = 0; !words.empty();) {
@@ -111,8 +111,8 @@ void FrequencySketch::Clear() {
   for (uint64_t i = 0; i < pages_; ++i) raises_[i].store(0, std::memory_order_relaxed);
 }
 
-// A page that has counted no increment has no counts: its memory needs no touch. (After 2^32 increments, when the number
-// is 0 for a moment, its counts would be left out.)
+// A page that has counted no increment has no counts: its memory needs no touch. (After 2^32 increments, when the
+// number is 0 for a moment, its counts would be left out.)
 void FrequencySketch::Save(std::vector<uint64_t>& words) const {
   words.push_back(pages_ | kRunsMark);
   words.push_back(stride_);

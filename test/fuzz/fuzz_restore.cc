@@ -1,8 +1,8 @@
-// Fuzz target of Trainer::Restore: a snapshot whose files are intact but whose contents are anything is taken or refused,
-// and a trainer that took it can predict.
+// Fuzz target of Trainer::Restore: a snapshot whose files are intact but whose contents are anything is taken or
+// refused, and a trainer that took it can predict.
 //
-// An input is the number of a file of the snapshot and that file's payload; the other files are right. The mutator turns
-// an empty input into a right one, as this release or the first one wrote it, so no seeds are needed.
+// An input is the number of a file of the snapshot and that file's payload; the other files are right. The mutator
+// turns an empty input into a right one, as this release or the first one wrote it, so no seeds are needed.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -69,7 +69,8 @@ struct Snapshot {
       right.push_back(Input(i, payloads[i]));
     }
     constexpr size_t kSeenBytes = sizeof(uint32_t) + HyperLogLog::kRegisters;  // of the one feature
-    right.push_back(Input(kPipelineFile, {payloads[kPipelineFile].begin(), payloads[kPipelineFile].end() - kSeenBytes}));
+    const std::vector<uint8_t>& pipeline = payloads[kPipelineFile];
+    right.push_back(Input(kPipelineFile, {pipeline.begin(), pipeline.end() - kSeenBytes}));
     right.push_back(Input(kEmbeddingFile, FirstEmbedding()));
   }
   ~Snapshot() { std::filesystem::remove_all(folder); }
