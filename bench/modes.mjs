@@ -26,7 +26,8 @@ function train(mode, seed) {
   const settings = [`mode=${mode}`, `staleness=${values.staleness}`, `seed=${seed}`,
     `checkpoint.dir=${join(runs, `${mode}-${seed}`)}`, ...values.set]
   const { status, stdout, stderr } = spawnSync(process.execPath,
-    [join(root, 'dist/cli/main.js'), 'train', '--json', '--config', values.config, ...settings.flatMap((setting) => ['--set', setting])],
+    [join(root, 'dist/cli/main.js'), 'train', '--json', '--config', values.config,
+      ...settings.flatMap((setting) => ['--set', setting])],
     { encoding: 'utf8' })
   if (status !== 0) throw new Error(`${mode}, seed ${seed}: exit code ${status}\n${stderr}`)
   const events = stdout.trim().split('\n').map((line) => JSON.parse(line))

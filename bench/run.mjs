@@ -1,10 +1,12 @@
-// Builds and runs the benchmarks: the micro benchmarks (google-benchmark) and the table's, which stand beside other maps.
+// Builds and runs the benchmarks: the micro benchmarks (google-benchmark) and the table's, which stand beside other
+// maps.
 //
 //   npm run bench -- [NAME] [--smoke] [--out FILE]
 //
-// NAME picks the micro benchmarks whose name or source file contains it (dense, embedding, gather, …). A full run repeats
-// each benchmark, interleaved with the others, and reports median and spread; with --out every result is appended to FILE
-// as a JSON line with machine and commit. --smoke runs each once, shortly, to see that it works, and ends with a tally.
+// NAME picks the micro benchmarks whose name or source file contains it (dense, embedding, gather, …). A full run
+// repeats each benchmark, interleaved with the others, and reports median and spread; with --out every result is
+// appended to FILE as a JSON line with machine and commit. --smoke runs each once, shortly, to see that it works, and
+// ends with a tally.
 //
 //   npm run bench -- table|table-show|table-growth|table-size [--dim N] [--rows N] [--batch N] [--threads N]
 //                    [--rounds N] [--seconds S] [--depth N] [--python python3] [--smoke] [--out FILE]
@@ -37,7 +39,8 @@ if (ignored.length > 0) {
 }
 
 build()
-const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system: `${process.platform} ${release()}` }
+const system = `${process.platform} ${release()}`
+const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system }
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
 const tally = { passed: 0, failed: 0, skipped: 0 }
 if (!(name in tableModes)) runMicro(chosen())
@@ -48,7 +51,8 @@ process.exitCode = tally.failed > 0 ? 1 : 0
 function build() {
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(cpus().length)
   execFileSync('cmake', ['--preset', 'release'], { stdio: ['ignore', 'ignore', 'inherit'] })
-  execFileSync('cmake', ['--build', '--preset', 'release', '--target', 'persia_bench', 'persia_table_bench', '-j', jobs],
+  execFileSync('cmake',
+    ['--build', '--preset', 'release', '--target', 'persia_bench', 'persia_table_bench', '-j', jobs],
     { stdio: ['ignore', 'ignore', 'inherit'] })
   if (!/^CMAKE_BUILD_TYPE:\w+=Release$/m.test(readFileSync('out/release/CMakeCache.txt', 'utf8'))) {
     throw new Error('out/release is no optimised build: its times mean nothing. Remove it and run this again.')
@@ -58,7 +62,8 @@ function build() {
 /** The names of the micro benchmarks to run; ends the process when there are none. */
 function chosen() {
   const all = execFileSync(program, ['--benchmark_list_tests=true'], { encoding: 'utf8' }).trim().split('\n')
-  const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(name.toLowerCase()))
+  const wanted = name.toLowerCase()
+  const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(wanted))
   if (matching.length > 0) return matching
   console.error(`no benchmark is called ${name}; there are ${[...all, ...Object.keys(tableModes)].join(', ')}`)
   process.exit(2)
@@ -66,10 +71,14 @@ function chosen() {
 
 function sourceOf(benchmark) {
   const registration = `BENCHMARK(${benchmark.split('/')[0]})`
-  return readdirSync('bench/micro').find((file) => readFileSync(join('bench/micro', file), 'utf8').includes(registration))
+  const holds = (file) => readFileSync(join('bench/micro', file), 'utf8').includes(registration)
+  return readdirSync('bench/micro').find(holds)
 }
 
-/** The table's modes to run: the named one; without a name the grid, and all of them when it is only to see that they work. */
+/**
+ * The table's modes to run: the named one; without a name the grid, and all of them when it is only to see that they
+ * work.
+ */
 function modes() {
   if (name in tableModes) return [tableModes[name]]
   if (name !== '') return []
@@ -98,16 +107,19 @@ function runMicro(names) {
 /** Runs a mode of the table's program, which prints its figures and writes them as JSON lines. */
 function runTable(mode) {
   const lines = inScratch('lines.jsonl', (file) => {
-    const options = tableOptions.flatMap((option) => values[option] === undefined ? [] : [`--${option}`, values[option]])
+    const given = tableOptions.filter((option) => values[option] !== undefined)
+    const options = given.flatMap((option) => [`--${option}`, values[option]])
+    const peer = `${values.python} bench/peers/embedding_cpu.py`
     const { status, signal } = spawnSync(tableProgram, [
-      mode, ...options, ...(smoke ? ['--smoke'] : []), '--peer', `${values.python} bench/peers/embedding_cpu.py`, '--out', file,
+      mode, ...options, ...(smoke ? ['--smoke'] : []), '--peer', peer, '--out', file,
     ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smoke ? smokeTimeoutMs : undefined })
     if (status === 2) process.exit(2)
     if (status !== 0) {
       console.error(`${tableProgram} ${mode} ended with ${signal ?? status}`)
       tally.failed += 1
     }
-    return existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line)) : []
+    if (!existsSync(file)) return []
+    return readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line))
   })
   const skipped = lines.filter((line) => 'skipped' in line).length
   tally.skipped += skipped

@@ -13,10 +13,10 @@ namespace {
 // One constructor for each environment (main thread, worker threads); an environment is bound to its thread.
 thread_local Napi::FunctionReference constructor;
 
-// A (rows, columns) matrix: row-major in one Float32Array, viewed in place, or one Float32Array a column, interleaved into
-// `owned`. What must stay alive is added to `held`.
-std::span<const float> ReadMatrix(const Napi::Object& source, const char* name, uint32_t rows, std::vector<float>& owned,
-                                  std::vector<Napi::Value>& held) {
+// A (rows, columns) matrix: row-major in one Float32Array, viewed in place, or one Float32Array a column, interleaved
+// into `owned`. What must stay alive is added to `held`.
+std::span<const float> ReadMatrix(const Napi::Object& source, const char* name, uint32_t rows,
+                                  std::vector<float>& owned, std::vector<Napi::Value>& held) {
   const Napi::Value value = Field(source, name);
   if (!value.IsArray()) {
     held.push_back(value);
@@ -33,8 +33,8 @@ std::span<const float> ReadMatrix(const Napi::Object& source, const char* name, 
   return owned;
 }
 
-// A batch on JavaScript's memory, the matrices that had to be interleaved, and the offsets: those are copied, since the core
-// checks them once and relies on them afterwards, whatever JavaScript writes meanwhile.
+// A batch on JavaScript's memory, the matrices that had to be interleaved, and the offsets: those are copied, since the
+// core checks them once and relies on them afterwards, whatever JavaScript writes meanwhile.
 struct HeldBatch {
   Batch batch;
   std::vector<float> dense, labels;

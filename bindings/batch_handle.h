@@ -16,7 +16,8 @@ class BatchHandle : public Napi::ObjectWrap<BatchHandle> {
   static Napi::Object Create(Napi::Env env, std::shared_ptr<const Batch> batch);
   static std::shared_ptr<const Batch> Get(const Napi::Value& value);
 
-  // new BatchHandle({ rows, ids: [{ ids: BigUint64Array, offsets?: Uint32Array }], denseCount, dense, labelCount, labels })
+  // new BatchHandle({ rows, ids: [{ ids: BigUint64Array, offsets?: Uint32Array }], denseCount, dense, labelCount,
+  //                   labels })
   // dense and labels: Float32Array (rows, count), or an array of Float32Array (rows), one a column
   explicit BatchHandle(const Napi::CallbackInfo& info);
 

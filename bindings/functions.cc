@@ -36,7 +36,8 @@ Napi::Value VerifySnapshot(const Napi::CallbackInfo& info) {
   });
 }
 
-// formatOutputs(outputs: Float32Array, labels: string[] (as JSON text), style: 'csv' | 'json', firstRow: number): Buffer
+// formatOutputs(outputs: Float32Array, labels: string[] (as JSON text), style: 'csv' | 'json', firstRow: number):
+//   Buffer
 // One line a sample with the shortest decimals that read back as the same float32:
 // `0.25,0.5` or `{"event":"prediction","row":17,"outputs":{"income":0.25}}`; rows count from firstRow.
 Napi::Value FormatOutputs(const Napi::CallbackInfo& info) {

@@ -1,7 +1,7 @@
 // The way back to the JavaScript thread, and promises for work that ends elsewhere.
 //
-// One thread-safe function an environment carries closures to the JavaScript thread. It keeps the event loop running only
-// while a promise made here is open. An environment that is closing drops what is posted.
+// One thread-safe function an environment carries closures to the JavaScript thread. It keeps the event loop running
+// only while a promise made here is open. An environment that is closing drops what is posted.
 //
 // Thread-safety: JsThread may be copied to and used from any thread; the functions that take a Napi::Env are for the
 // JavaScript thread.

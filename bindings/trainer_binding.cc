@@ -37,7 +37,9 @@ Napi::Object CountersToJs(Napi::Env env, const TableCounters& counters) {
 Napi::Object TableToJs(Napi::Env env, const ParameterStore& store, uint32_t row_class) {
   Napi::Object result = CountersToJs(env, store.counters(row_class));
   const Napi::Array groups = Napi::Array::New(env);
-  for (const TableCounters& group : store.group_counters(row_class)) groups.Set(groups.Length(), CountersToJs(env, group));
+  for (const TableCounters& group : store.group_counters(row_class)) {
+    groups.Set(groups.Length(), CountersToJs(env, group));
+  }
   result.Set("groups", groups);
   return result;
 }
@@ -47,9 +49,11 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Trainer",
                        {InstanceMethod<&TrainerBinding::Push>("push"), InstanceMethod<&TrainerBinding::Drain>("drain"),
-                        InstanceMethod<&TrainerBinding::Pause>("pause"), InstanceMethod<&TrainerBinding::Resume>("resume"),
+                        InstanceMethod<&TrainerBinding::Pause>("pause"),
+                        InstanceMethod<&TrainerBinding::Resume>("resume"),
                         InstanceMethod<&TrainerBinding::AtRest>("atRest"),
-                        InstanceMethod<&TrainerBinding::Save>("save"), InstanceMethod<&TrainerBinding::Restore>("restore"),
+                        InstanceMethod<&TrainerBinding::Save>("save"),
+                        InstanceMethod<&TrainerBinding::Restore>("restore"),
                         InstanceMethod<&TrainerBinding::Predict>("predict"),
                         InstanceMethod<&TrainerBinding::Progress>("progress"),
                         InstanceMethod<&TrainerBinding::Counters>("counters"),
@@ -130,7 +134,9 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
   // restore(directory: string, files: { name, bytes, checksum }[]): Promise<void>
   Napi::Value Restore(const Napi::CallbackInfo& info) {
     return RunInPool(info.Env(), [target = trainer(info.Env()), directory = info[0].As<Napi::String>().Utf8Value(),
-                                  files = FilesFromJs(info[1].As<Napi::Array>())] { return target->Restore(directory, files); });
+                                  files = FilesFromJs(info[1].As<Napi::Array>())] {
+      return target->Restore(directory, files);
+    });
   }
 
   // predict(batch: BatchHandle): Promise<Float32Array> — (rows, tasks)
@@ -192,7 +198,8 @@ class EvaluatorBinding : public Napi::ObjectWrap<EvaluatorBinding> {
  public:
   static Napi::Function Define(Napi::Env env) {
     return DefineClass(env, "Evaluator",
-                       {InstanceMethod<&EvaluatorBinding::Add>("add"), InstanceMethod<&EvaluatorBinding::Results>("results")});
+                       {InstanceMethod<&EvaluatorBinding::Add>("add"),
+                        InstanceMethod<&EvaluatorBinding::Results>("results")});
   }
 
   // new Evaluator(trainer: Trainer)
@@ -214,7 +221,9 @@ class EvaluatorBinding : public Napi::ObjectWrap<EvaluatorBinding> {
 
   // add(batch: BatchHandle): Promise<void>; one at a time
   Napi::Value Add(const Napi::CallbackInfo& info) {
-    return RunInPool(info.Env(), [state = state_, batch = BatchHandle::Get(info[0])] { return AddBatch(*state, *batch); });
+    return RunInPool(info.Env(), [state = state_, batch = BatchHandle::Get(info[0])] {
+      return AddBatch(*state, *batch);
+    });
   }
 
   static Status AddBatch(State& state, const Batch& batch) {

@@ -183,12 +183,14 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed) {
   config.threads = Uint32(model, "threads");
   config.seed = seed;
   const Napi::Array hidden = Array(model, "hidden");
-  for (uint32_t i = 0; i < hidden.Length(); ++i) config.hidden.push_back(hidden.Get(i).As<Napi::Number>().Uint32Value());
+  for (uint32_t i = 0; i < hidden.Length(); ++i) {
+    config.hidden.push_back(hidden.Get(i).As<Napi::Number>().Uint32Value());
+  }
   const Napi::Array tasks = Array(model, "tasks");
   for (uint32_t i = 0; i < tasks.Length(); ++i) {
     const auto task = tasks.Get(i).As<Napi::Object>();
-    config.tasks.push_back({String(task, "label"), Choice<Loss>(task, "loss", {{"bce", Loss::kBce}, {"mse", Loss::kMse}}),
-                            Float(task, "weight")});
+    const auto loss = Choice<Loss>(task, "loss", {{"bce", Loss::kBce}, {"mse", Loss::kMse}});
+    config.tasks.push_back({String(task, "label"), loss, Float(task, "weight")});
   }
   config.optimizer = ReadDenseOptimizer(Object(model, "optimizer"));
   config.schedule = ReadSchedule(Object(model, "schedule"));

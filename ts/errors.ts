@@ -1,5 +1,6 @@
-// PersiaError: the one error class of the package. Every failure that a user can cause or must handle carries a code of the
-// catalogue (cpp/base/error_codes.def), a message that says what was expected, where, what came and what to do, and fields.
+// PersiaError: the one error class of the package. Every failure that a user can cause or must handle carries a code of
+// the catalogue (cpp/base/error_codes.def), a message that says what was expected, where, what came and what to do, and
+// fields.
 import { errorCodes, type ErrorCode } from './generated/error-codes.js'
 
 export { errorCodes, type ErrorCode }
@@ -29,7 +30,9 @@ export class PersiaError extends Error {
   }
 }
 
-/** Gives an error of the native addon, which has a `code` and `details`, the package's class; others pass as they are. */
+/**
+ * Gives an error of the native addon, which has a `code` and `details`, the package's class; others pass as they are.
+ */
 export function fromNative(error: unknown): unknown {
   if (error instanceof PersiaError || !(error instanceof Error)) return error
   const { code, details } = error as { code?: unknown; details?: ErrorDetails }

@@ -70,7 +70,7 @@ export interface NativeProgress {
 export interface TableCounters {
   /** Held now. */
   rows: number
-  /** Of the rows and their index, now. */
+  /** Of the rows, their index and the sketch that counts ids (admission by frequency, lfu), now. */
   bytes: number
   /** Places of the index; rows / lanes is its load. */
   lanes: number
@@ -81,7 +81,7 @@ export interface TableCounters {
   evictions: number
   /** Of the evictions those by age (timeToLiveSeconds). */
   expired: number
-  /** Lookups whose id was not admitted. */
+  /** Lookups whose id was not admitted, and rows for which no room could be made. */
   refused: number
   /** Gradients whose row was evicted or never admitted. */
   missedUpdates: number
@@ -92,7 +92,7 @@ export interface TableCounters {
 export interface NativeCounters {
   /** By row class. `groups` is by the number of the feature group; the last one counts signs of no group. */
   tables: (TableCounters & { groups: TableCounters[] })[]
-  /** By feature: an estimate of the distinct ids seen in training. */
+  /** By feature: an estimate of the distinct ids seen in training, in the run that was resumed included. */
   distinct: number[]
 }
 

@@ -1,5 +1,5 @@
-// Finds and loads the native addon: a prebuilt binary or a local build, by node-gyp-build. When neither loads, the error
-// says what was tried and what to do.
+// Finds and loads the native addon: a prebuilt binary or a local build, by node-gyp-build. When neither loads, the
+// error says what was tried and what to do.
 import { existsSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'

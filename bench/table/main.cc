@@ -5,7 +5,7 @@
 //
 //   grid    every op, size, distribution of ids and number of threads (google-benchmark)
 //   show    the ratios that we promise: 20 M rows of dim 16, uniform ids, samples of all sides alternating
-//   growth  latencies of training lookups while the table grows from empty
+//   growth  latencies of training lookups while the table grows from empty; without --rounds, --seconds and --depth
 //   size    10^8 rows beside 10^7
 //
 // `npm run bench -- table`, `table-show`, … build and run it; docs/benchmarks.md says how it measures.
@@ -15,11 +15,15 @@
 
 #include <unistd.h>
 
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <functional>
+#include <limits>
 #include <map>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "sampling.h"
 
@@ -40,23 +44,39 @@ const std::map<std::string, void (*)(const Settings&)> kModes = {
 double NumberOf(const std::string& option, const std::string& text) {
   char* end = nullptr;
   const double value = std::strtod(text.c_str(), &end);
-  if (text.empty() || *end != '\0' || !(value > 0)) Refuse(option + " wants a number above 0, not " + text);
+  if (text.empty() || *end != '\0' || !(value > 0) || std::isinf(value)) {
+    Refuse(option + " wants a number above 0, not " + text);
+  }
   return value;
 }
+
+// Also as 1e6.
+template <typename Count>
+Count CountOf(const std::string& option, const std::string& text) {
+  const double value = NumberOf(option, text);
+  if (value != std::floor(value) || value > std::numeric_limits<uint32_t>::max()) {
+    Refuse(option + " wants a whole number from 1 to 2^32 - 1, not " + text);
+  }
+  return static_cast<Count>(value);
+}
+
+// Options that a mode would ignore. The growth of a table is one course from empty to full, without bounds beside it.
+const std::map<std::string, std::set<std::string>> kIgnored = {{"growth", {"--rounds", "--seconds", "--depth"}}};
 
 Settings Parse(int argc, char** argv) {
   Settings settings;
   const std::map<std::string, std::function<void(const std::string&)>> options = {
-      {"--dim", [&](auto& text) { settings.dim = static_cast<uint32_t>(NumberOf("--dim", text)); }},
-      {"--rows", [&](auto& text) { settings.rows = static_cast<uint64_t>(NumberOf("--rows", text)); }},
-      {"--batch", [&](auto& text) { settings.batch = static_cast<size_t>(NumberOf("--batch", text)); }},
-      {"--threads", [&](auto& text) { settings.threads = static_cast<uint32_t>(NumberOf("--threads", text)); }},
-      {"--rounds", [&](auto& text) { settings.rounds = static_cast<uint32_t>(NumberOf("--rounds", text)); }},
+      {"--dim", [&](auto& text) { settings.dim = CountOf<uint32_t>("--dim", text); }},
+      {"--rows", [&](auto& text) { settings.rows = CountOf<uint64_t>("--rows", text); }},
+      {"--batch", [&](auto& text) { settings.batch = CountOf<size_t>("--batch", text); }},
+      {"--threads", [&](auto& text) { settings.threads = CountOf<uint32_t>("--threads", text); }},
+      {"--rounds", [&](auto& text) { settings.rounds = CountOf<uint32_t>("--rounds", text); }},
       {"--seconds", [&](auto& text) { settings.seconds = NumberOf("--seconds", text); }},
-      {"--depth", [&](auto& text) { settings.depth = static_cast<uint32_t>(NumberOf("--depth", text)); }},
+      {"--depth", [&](auto& text) { settings.depth = CountOf<uint32_t>("--depth", text); }},
       {"--peer", [&](auto& text) { settings.peer = text; }},
       {"--out", [&](auto& text) { settings.out = text; }},
   };
+  std::vector<std::string> given;
   for (int i = 1; i < argc; ++i) {
     const std::string word = argv[i];
     if (word == "--smoke") {
@@ -64,6 +84,7 @@ Settings Parse(int argc, char** argv) {
     } else if (const auto option = options.find(word); option != options.end()) {
       if (++i == argc) Refuse(word + " wants a value");
       option->second(argv[i]);
+      given.push_back(word);
     } else if (settings.mode.empty() && kModes.contains(word)) {
       settings.mode = word;
     } else {
@@ -71,6 +92,11 @@ Settings Parse(int argc, char** argv) {
     }
   }
   if (settings.mode.empty()) Refuse("which mode?");
+  for (const std::string& option : given) {
+    const auto ignored = kIgnored.find(settings.mode);
+    if (ignored == kIgnored.end() || !ignored->second.contains(option)) continue;
+    Refuse(settings.mode + " has no use for " + option);
+  }
   const uint32_t dim = settings.dim;
   if (dim != 0 && dim != 8 && dim != 16 && dim != 64) Refuse("the other maps are compiled for --dim 8, 16 and 64");
   return settings;

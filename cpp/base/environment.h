@@ -52,14 +52,25 @@ struct StdEnvironment {
   static void Delete(T* objects, size_t count) {
     Unmap(objects, count * sizeof(T));
   }
+  // Zeroed bytes of which the first `head` and what is left of a huge page at the end are in small pages, so that they
+  // take memory exactly as they are used; all between is in huge pages. Delete(p, n) gives them back.
+  static std::byte* NewSlab(size_t bytes, size_t head);
   static void Retire(std::function<void()> free);
   static void TouchSoon(void* data, size_t bytes);
+
+  // Makes all (count) objects of NewZeroed zero again, by giving their memory back. Beside other calls each atomic is
+  // what it was, or zero and what is done to it then.
+  template <typename T>
+  static void Zero(T* objects, size_t count) {
+    Unload(objects, count * sizeof(T));
+  }
 
  private:
   // Zeroed pages, huge where the size allows it, that take memory when they are first touched. Ends the process when
   // address space is out.
   static void* MapZeroed(size_t bytes);
   static void Unmap(void* data, size_t bytes);
+  static void Unload(void* data, size_t bytes);
 };
 
 }  // namespace persia

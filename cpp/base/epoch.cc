@@ -1,10 +1,9 @@
 #include "base/epoch.h"
 
 #include <cstdlib>
-#include <mutex>
+#include <memory>
 #include <thread>
 #include <utility>
-#include <vector>
 
 #include "base/environment.h"
 #include "base/status.h"
@@ -15,20 +14,19 @@ namespace {
 struct Retired {
   uint64_t stamp;
   std::function<void()> free;
+  Retired* next;
 };
 
 std::atomic<uint64_t> global_epoch{1};
 std::atomic<Epoch::Participant*> participants{nullptr};
 
-// Never destroyed: threads may end after static objects have.
-struct Graveyard {
-  std::atomic<size_t> count{0};  // of items: read before the mutex is taken
-  std::mutex mutex;
-  std::vector<Retired> items;
-};
-Graveyard& TheGraveyard() {
-  static Graveyard* const graveyard = new Graveyard;
-  return *graveyard;
+std::atomic<Retired*> retired{nullptr};
+
+// Pushes a chain of retired things, from `first` to `last`.
+void PushRetired(Retired* first, Retired* last) {
+  last->next = retired.load(std::memory_order_relaxed);
+  while (!retired.compare_exchange_weak(last->next, first, std::memory_order_release, std::memory_order_relaxed)) {
+  }
 }
 
 Epoch::Participant* Join() {
@@ -106,34 +104,28 @@ bool Epoch::Passed(uint64_t stamp) {
 }
 
 void Epoch::Retire(std::function<void()> free) {
-  const uint64_t stamp = Stamp();
-  {
-    Graveyard& graveyard = TheGraveyard();
-    std::lock_guard lock(graveyard.mutex);
-    graveyard.items.push_back({stamp, std::move(free)});
-    graveyard.count.store(graveyard.items.size(), std::memory_order_relaxed);
-  }
+  auto* one = new Retired{Stamp(), std::move(free), nullptr};
+  PushRetired(one, one);
   Collect();
 }
 
 void Epoch::Collect() {
-  Graveyard& graveyard = TheGraveyard();
-  if (graveyard.count.load(std::memory_order_relaxed) == 0) return;
-  std::vector<Retired> free;
-  {
-    std::lock_guard lock(graveyard.mutex);
-    for (size_t i = 0; i < graveyard.items.size();) {
-      if (!Passed(graveyard.items[i].stamp)) {
-        ++i;
-        continue;
-      }
-      free.push_back(std::move(graveyard.items[i]));
-      graveyard.items[i] = std::move(graveyard.items.back());
-      graveyard.items.pop_back();
+  if (retired.load(std::memory_order_relaxed) == nullptr) return;
+  Retired *passed = nullptr, *waiting = nullptr, *last = nullptr;
+  for (Retired *one = retired.exchange(nullptr, std::memory_order_acquire), *next; one != nullptr; one = next) {
+    next = one->next;
+    if (Passed(one->stamp)) {
+      one->next = std::exchange(passed, one);
+    } else {
+      if (waiting == nullptr) last = one;
+      one->next = std::exchange(waiting, one);
     }
-    graveyard.count.store(graveyard.items.size(), std::memory_order_relaxed);
   }
-  for (const Retired& item : free) item.free();
+  if (waiting != nullptr) PushRetired(waiting, last);
+  while (passed != nullptr) {
+    const std::unique_ptr<Retired> one(std::exchange(passed, passed->next));
+    one->free();
+  }
 }
 
 std::byte* Epoch::RecordRoom(Participant& self, size_t bytes) {

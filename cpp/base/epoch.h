@@ -15,8 +15,11 @@
 // Each thread is a Participant while it lives. A participant also has room for one *record*: the new contents of the
 // row it is writing, for readers that meet the row meanwhile (table/row_guard.h).
 //
-// Thread-safety: internally synchronised; a Guard is thread-confined, guards nest. Guards and stamps are lock-free;
-// Retire and Collect take a mutex.
+// What was retired waits in a list that is only pushed to and taken as a whole: whoever collects takes all of it, frees
+// what has passed and pushes back the rest. (So there is no ABA; partners: the push's release, the taking's acquire.)
+//
+// Thread-safety: internally synchronised, lock-free; a Guard is thread-confined, guards nest. What Collect runs may
+// wait: unmapping memory waits for a step of base/pretouch.h.
 #pragma once
 
 #include <atomic>

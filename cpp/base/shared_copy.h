@@ -23,8 +23,8 @@ PERSIA_ALWAYS_INLINE void CopyFromShared(void* out, const void* shared, size_t b
     static_cast<uint32_t*>(out)[i] = __atomic_load_n(static_cast<const uint32_t*>(shared) + i, __ATOMIC_RELAXED);
   }
 #else
-  // Blocks of a vector type, as wide as the caller's target has: one memcpy of it all would be `rep movsb`, which is slow on
-  // some CPUs, and small ones are moved by 16 bytes whatever the target.
+  // Blocks of a vector type, as wide as the caller's target has: one memcpy of it all would be `rep movsb`, which is
+  // slow on some CPUs, and small ones are moved by 16 bytes whatever the target.
   auto* to = static_cast<char*>(out);
   const auto* from = static_cast<const char*>(shared);
   size_t i = 0;

@@ -56,8 +56,8 @@ class Batcher {
   // The rows left over as a last, shorter batch; null when there are none.
   std::shared_ptr<const Batch> Finish();
 
-  // Of the dense columns' values before transforms, missing ones left out, over all good rows so far, those of skip_rows
-  // too. Counts are 0 without collect_moments.
+  // Of the dense columns' values before transforms, missing ones left out, over all good rows so far, those of
+  // skip_rows too. Counts are 0 without collect_moments.
   const std::vector<Moments>& moments() const { return moments_; }
 
  private:

@@ -156,7 +156,8 @@ Status SnapshotReader::ReadHeader(SnapshotKind kind) {
   if (std::memcmp(head.magic, kMagic, sizeof(kMagic)) != 0) return Damaged("it is no snapshot file");
   if (checksum != Xxh64(&head, sizeof(head))) return Damaged("the header's checksum is wrong");
   if (head.version != kVersion) {
-    return Damaged("it has version " + std::to_string(head.version) + ", this release reads " + std::to_string(kVersion));
+    return Damaged("it has version " + std::to_string(head.version) + ", this release reads " +
+                   std::to_string(kVersion));
   }
   if (head.kind != static_cast<uint32_t>(kind)) return Damaged("it holds another kind of data");
   return Status::Ok();
@@ -207,9 +208,15 @@ Status SnapshotReader::Text(std::string* text, uint32_t most_bytes) {
   return Bytes(text->data(), bytes);
 }
 
-Status SnapshotReader::ExpectEnd() {
+Result<bool> SnapshotReader::AtEnd() {
   if (used_ == block_.size() && !ended_) PERSIA_RETURN_IF_ERROR(NextBlock());
-  if (!ended_) return Damaged("it holds more than expected");
+  return ended_;
+}
+
+Status SnapshotReader::ExpectEnd() {
+  Result<bool> end = AtEnd();
+  if (!end.ok()) return end.status();
+  if (!*end) return Damaged("it holds more than expected");
   uint8_t extra;
   ssize_t got;
   do {
@@ -239,7 +246,8 @@ Status SnapshotReader::Verify(const std::string& directory, const SnapshotFile& 
   const std::string path = directory + "/" + file.name;
   const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) {
-    return Status(ErrorCode::kCheckpointDamaged, path + " cannot be opened: " + std::strerror(errno)).With("file", path);
+    return Status(ErrorCode::kCheckpointDamaged, path + " cannot be opened: " + std::strerror(errno))
+        .With("file", path);
   }
   SnapshotReader reader(path, fd);
   Xxh64Stream whole;
@@ -254,7 +262,8 @@ Status SnapshotReader::Verify(const std::string& directory, const SnapshotFile& 
     total += static_cast<uint64_t>(got);
   }
   if (total != file.bytes) {
-    return reader.Damaged("it has " + std::to_string(total) + " bytes, " + std::to_string(file.bytes) + " were written");
+    return reader.Damaged("it has " + std::to_string(total) + " bytes, " + std::to_string(file.bytes) +
+                          " were written");
   }
   if (whole.Digest() != file.checksum) return reader.Damaged("its checksum is not the one that was written");
   return Status::Ok();

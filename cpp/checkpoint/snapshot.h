@@ -5,9 +5,9 @@
 //   block  := bytes u32 (1 … 16 Mi) | index u32 | payload | xxh64 of (bytes, index, payload), u64
 //   end    := 0 u32 | number of blocks u32 | xxh64 of the 8 bytes before, u64
 //
-// Every byte is under a checksum and blocks are numbered, so a flipped bit, a lost, doubled or swapped block, a cut file and
-// one of another kind are all found. Payloads are streams of values that may cross blocks. SnapshotFile adds a checksum over
-// the whole file for the manifest, so that files can't be swapped between checkpoints.
+// Every byte is under a checksum and blocks are numbered, so a flipped bit, a lost, doubled or swapped block, a cut
+// file and one of another kind are all found. Payloads are streams of values that may cross blocks. SnapshotFile adds a
+// checksum over the whole file for the manifest, so that files can't be swapped between checkpoints.
 //
 // Thread-safety: thread-confined.
 #pragma once
@@ -89,6 +89,8 @@ class SnapshotReader {
   }
   Status Floats(std::span<float> values) { return Bytes(values.data(), values.size_bytes()); }
   Status Text(std::string* text, uint32_t most_bytes);
+  // Whether the payload is used up: what later releases append is not there in older files.
+  Result<bool> AtEnd();
   // That the payload is used up and the end is right.
   Status ExpectEnd();
 

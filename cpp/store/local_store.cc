@@ -42,7 +42,9 @@ Status LocalStore::Lookup(RequestId id, LookupMode mode, std::span<const LookupB
   for (const LookupBlock& block : blocks) {
     PERSIA_RETURN_IF_ERROR(CheckBlock(block.row_class, tables_.size(), block.signs.size(), block.out));
   }
-  for (const LookupBlock& block : blocks) tables_[block.row_class]->Gather(block.signs, mode, RequestKey(id), block.out);
+  for (const LookupBlock& block : blocks) {
+    tables_[block.row_class]->Gather(block.signs, mode, RequestKey(id), block.out);
+  }
   return Status::Ok();
 }
 

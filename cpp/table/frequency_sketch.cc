@@ -9,7 +9,42 @@ namespace {
 
 constexpr uint64_t kFewestSigns = 64;  // with less a line would age after a handful of increments
 
+constexpr uint64_t kRunsMark = uint64_t{1} << 63;  // of a state's first word
+
 constexpr uint64_t Halved(uint64_t word) { return word >> 1 & 0x7777777777777777ULL; }
+
+// Appends the runs of those of (count) values at(i) that are not 0.
+template <typename At>
+void AppendRuns(uint64_t count, At at, std::vector<uint64_t>& words) {
+  for (uint64_t i = 0; i < count; ++i) {
+    uint64_t value = at(i);
+    if (value == 0) continue;
+    const uint64_t first = i;
+    const size_t head = words.size();
+    words.push_back(0);
+    for (; value != 0 && i - first < UINT32_MAX; value = ++i < count ? at(i) : 0) words.push_back(value);
+    words[head] = first << 32 | (i - first);
+  }
+  words.push_back(0);
+}
+
+// Takes the runs of (count) values, none above `most`, from the front of `words`: calls take(i, value) for each.
+template <typename Take>
+bool ReadRuns(uint64_t count, uint64_t most, std::span<const uint64_t>& words, Take take) {
+  for (uint64_t end = 0; !words.empty();) {
+    const uint64_t first = words[0] >> 32, length = words[0] & UINT32_MAX;
+    words = words.subspan(1);
+    if (first == 0 && length == 0) return true;
+    if (first < end || length == 0 || length > words.size() || first + length > count) return false;
+    end = first + length;
+    for (uint64_t i = first; i < end; ++i) {
+      if (words[i - first] > most) return false;
+      take(i, words[i - first]);
+    }
+    words = words.subspan(length);
+  }
+  return false;
+}
 
 }  // namespace
 
@@ -72,27 +107,53 @@ void FrequencySketch::AgeLine(uint64_t first_word) {
 }
 
 void FrequencySketch::Clear() {
-  for (uint64_t i = 0; i < word_count(); ++i) words_[i].store(0, std::memory_order_relaxed);
+  StdEnvironment::Zero(words_, word_count());
   for (uint64_t i = 0; i < pages_; ++i) raises_[i].store(0, std::memory_order_relaxed);
 }
 
+// A page that has counted no increment has no counts: its memory needs no touch. (After 2^32 increments, when the
+// number is 0 for a moment, its counts would be left out.)
 void FrequencySketch::Save(std::vector<uint64_t>& words) const {
-  words.reserve(words.size() + state_words());
-  words.push_back(pages_);
+  words.push_back(pages_ | kRunsMark);
   words.push_back(stride_);
-  for (uint64_t i = 0; i < pages_; ++i) words.push_back(raises_[i].load(std::memory_order_relaxed));
-  for (uint64_t i = 0; i < word_count(); ++i) words.push_back(words_[i].load(std::memory_order_relaxed));
+  const auto raises = [&](uint64_t page) { return raises_[page].load(std::memory_order_relaxed); };
+  AppendRuns(pages_, raises, words);
+  AppendRuns(word_count(), [&](uint64_t i) -> uint64_t {
+    return raises(i / kPageWords) == 0 ? 0 : words_[i].load(std::memory_order_relaxed);
+  }, words);
+}
+
+// Gives each value of a state to its taker; false as soon as it is found not to be one of this sketch.
+template <typename TakeRaises, typename TakeWord>
+bool FrequencySketch::Read(std::span<const uint64_t> words, TakeRaises take_raises, TakeWord take_word) const {
+  if (words.size() < 2 || words[1] != stride_) return false;
+  const uint64_t first = words[0];
+  words = words.subspan(2);
+  if (first == (pages_ | kRunsMark)) {
+    return ReadRuns(pages_, UINT32_MAX, words, take_raises) &&
+           ReadRuns(word_count(), UINT64_MAX, words, take_word) && words.empty();
+  }
+  if (first != pages_ || words.size() != pages_ + word_count()) return false;
+  for (uint64_t i = 0; i < pages_; ++i) {
+    if (words[i] > UINT32_MAX) return false;
+    take_raises(i, words[i]);
+  }
+  for (uint64_t i = 0; i < word_count(); ++i) take_word(i, words[pages_ + i]);
+  return true;
 }
 
 bool FrequencySketch::Restore(std::span<const uint64_t> words) {
-  if (words.size() != state_words() || words[0] != pages_ || words[1] != stride_) return false;
-  const std::span<const uint64_t> raises = words.subspan(kHeadWords, pages_);
-  const auto valid = [](uint64_t number) { return number <= UINT32_MAX; };
-  if (!std::all_of(raises.begin(), raises.end(), valid)) return false;
-  for (uint64_t i = 0; i < pages_; ++i) raises_[i].store(static_cast<uint32_t>(raises[i]), std::memory_order_relaxed);
-  const std::span<const uint64_t> counters = words.subspan(kHeadWords + pages_);
-  for (uint64_t i = 0; i < word_count(); ++i) words_[i].store(counters[i], std::memory_order_relaxed);
-  return true;
+  const auto look = [](uint64_t, uint64_t) {};
+  if (!Read(words, look, look)) return false;
+  Clear();
+  return Read(
+      words,
+      [&](uint64_t page, uint64_t number) {
+        raises_[page].store(static_cast<uint32_t>(number), std::memory_order_relaxed);
+      },
+      [&](uint64_t i, uint64_t word) {
+        if (word != 0) words_[i].store(word, std::memory_order_relaxed);
+      });
 }
 
 }  // namespace persia

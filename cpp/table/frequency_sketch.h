@@ -28,6 +28,13 @@
 // the modification order of each word alone makes that no count is lost, whoever raises or halves it. The
 // increments of a page are numbered by fetch_add, which gives each number to one thread; that one ages the line.
 //
+// State. Of the increments of pages and of the words only what is not 0 is saved, in runs, so that the state of a table
+// with few rows is small whatever its capacity:
+//
+//   pages + 2^63 | stride | runs of increments | runs of words      runs := (first << 32 | length, value …)… 0
+//
+// The first states had no mark and no runs, but every value; they are still read.
+//
 // Thread-safety: internally synchronised, lock-free. Used by one thread it is deterministic. Restore is externally
 // synchronised; Save and Clear beside increments see or leave some of them.
 #pragma once
@@ -65,12 +72,11 @@ class FrequencySketch {
   uint32_t Estimate(uint64_t hash) const;
   void Prefetch(uint64_t hash) const { __builtin_prefetch(&words_[WordOf(hash)], 1); }
 
-  void Clear();
+  void Clear();  // gives the words' memory back
   size_t bytes() const { return word_count() * sizeof(uint64_t) + pages_ * sizeof(uint32_t); }
 
-  // The whole state, progress of aging included, appended to `words`: state_words() of them.
+  // Appends the whole state, progress of aging included, to `words`.
   void Save(std::vector<uint64_t>& words) const;
-  size_t state_words() const { return kHeadWords + pages_ + word_count(); }
   // Takes what Save wrote. False, with nothing changed: it is of another size, or not a state.
   bool Restore(std::span<const uint64_t> words);
 
@@ -93,6 +99,9 @@ class FrequencySketch {
 
   void CountRaise(uint64_t page);
   void AgeLine(uint64_t first_word);
+
+  template <typename TakeRaises, typename TakeWord>
+  bool Read(std::span<const uint64_t> words, TakeRaises take_raises, TakeWord take_word) const;
 
   const uint64_t pages_;
   const uint32_t stride_;  // raising increments of a page from one aging to the next

@@ -56,9 +56,11 @@ uint64_t MostRowsOf(uint64_t rows, uint32_t hash_shift) {
 Shard::Shard(const TableParts& parts, uint64_t capacity, uint32_t hash_shift, std::atomic<int64_t>& free_seats)
     : parts_(parts),
       free_seats_(free_seats),
+      hash_shift_(hash_shift),
       most_rows_(MostRowsOf(capacity, hash_shift)),
       exact_(capacity <= kExactRows),
       tick_inserts_(std::max<uint64_t>(capacity / kTicksPerTurnover, 1)),
+      tick_ms_(std::max<uint64_t>(parts.options.time_to_live_ms / kTicksPerLife, 1)),
       index_(SizesFor(capacity).first, SizesFor(capacity).most, hash_shift),
       slots_(static_cast<uint32_t>(most_rows_) + ReserveOf(hash_shift),
              parts.format.stride_bytes(), ReserveOf(hash_shift)),
@@ -70,9 +72,8 @@ Shard::Shard(const TableParts& parts, uint64_t capacity, uint32_t hash_shift, st
   if (!parts.ages()) return;
   // As if the clock had ticked regularly until now: restored ages find their place.
   const uint64_t now = parts.now_ms.load(std::memory_order_relaxed);
-  const uint64_t step = std::max<uint64_t>(parts.options.time_to_live_ms / kTicksPerLife, 1);
   for (uint32_t age = 0; age < kClocks; ++age) {
-    tick_times_[(kClocks - age) & kClockMask].store(now - std::min(now, age * step), std::memory_order_relaxed);
+    tick_times_[(kClocks - age) & kClockMask].store(now - std::min(now, age * tick_ms_), std::memory_order_relaxed);
   }
 }
 
@@ -89,7 +90,7 @@ void Shard::Tick() {
 void Shard::TickByTime() {
   const uint64_t now = parts_.now_ms.load(std::memory_order_relaxed);
   const uint64_t last = tick_times_[clock()].load(std::memory_order_relaxed);
-  if (now >= last + std::max<uint64_t>(parts_.options.time_to_live_ms / kTicksPerLife, 1)) Tick();
+  if (now >= last + tick_ms_) Tick();
 }
 
 // A row was last used before the clock left the row's tick.
@@ -120,6 +121,7 @@ RowAge Shard::AgeOf(const RowPlace& place) const {
   return age;
 }
 
+// Clamps ages from an exact shard, which are uses (RowAge).
 uint32_t Shard::ClockFor(const RowAge& age) const {
   const uint32_t now = clock();
   if (!parts_.ages()) return exact_ ? now : (now - std::min(age.ticks, kClockMask)) & kClockMask;
@@ -136,7 +138,7 @@ uint32_t Shard::ClockFor(const RowAge& age) const {
 void Shard::SetAge(const RowPlace& place, const RowAge* age) {
   if (age == nullptr) return Touch(place);
   if (exact_ && age->ticks > 0) {
-    uses_[SlotOf(place.word)].store(now_.load(std::memory_order_relaxed) - age->ticks, std::memory_order_relaxed);
+    SetUse(SlotOf(place.word), now_.load(std::memory_order_relaxed) - age->ticks);
   }
   index_.Touch(place, ClockFor(*age));
 }
@@ -157,7 +159,7 @@ Shard::Inserted Shard::Insert(uint64_t hash, uint64_t sign, const std::byte* con
   if (exact_) {
     const uint64_t now = age == nullptr ? now_.fetch_add(1, std::memory_order_relaxed)
                                         : now_.load(std::memory_order_relaxed) - age->ticks;
-    uses_[slot].store(now, std::memory_order_relaxed);
+    SetUse(slot, now);
   }
   const uint32_t word_clock = age == nullptr ? clock() : ClockFor(*age);
   constexpr int kTries = 64;  // other threads may take the lane that was made
@@ -171,24 +173,28 @@ Shard::Inserted Shard::Insert(uint64_t hash, uint64_t sign, const std::byte* con
     LeaveSeat();
     return inserted == SignIndex<>::Inserted::kExists ? Inserted::kExists : Inserted::kRefused;
   }
-  rows_.fetch_add(1, std::memory_order_relaxed);
-  group_rows_[parts_.GroupOf(sign)].fetch_add(1, std::memory_order_relaxed);
+  CountRow(parts_.GroupOf(sign), 1);
   if (age == nullptr && (inserts_.fetch_add(1, std::memory_order_relaxed) + 1) % tick_inserts_ == 0) Tick();
-  GrowIfFull(tally);
+  GrowIfFull(sign, tally);
   return Inserted::kYes;
 }
 
-void Shard::GrowIfFull(Tally& tally) {
-  constexpr double kFullLoad = 0.85, kFillingLoad = 0.6;
+// Shards fill at the same speed. So that their indices don't all grow at the same moment, each has a limit of its own,
+// by its number: the top bits of its signs' hashes.
+void Shard::GrowIfFull(uint64_t sign, Tally& tally) {
+  constexpr double kMostLoad = 0.85, kLeastLoad = 0.6, kFilling = 0.7;
+  const uint64_t number = hash_shift_ == 0 ? 0 : Mix64(sign) >> (64 - hash_shift_);
+  const double part = std::ldexp(static_cast<double>(number), -static_cast<int>(hash_shift_));
+  const double full = kMostLoad - part * (kMostLoad - kLeastLoad);
   const double load = static_cast<double>(size()) / static_cast<double>(index_.lanes());
-  if (load > kFullLoad) {
+  if (load > full) {
     index_.Grow();
-  } else if (load > kFillingLoad) {
+  } else if (load > kFilling * full) {
     index_.Prepare();
   }
   if (!index_.growing()) return;
-  index_.Move(kMoveBuckets, [&](uint64_t sign, uint32_t slot) {
-    CountEvicted(sign, false, tally);
+  index_.Move(kMoveBuckets, [&](uint64_t homeless, uint32_t slot) {
+    CountEvicted(homeless, false, tally);
     LeaveSeat();
     slots_.Retire(slot);
   });
@@ -202,10 +208,14 @@ bool Shard::TakeSeat(uint64_t hash, Tally& tally) {
   return EvictNear(hash, tally);
 }
 
+void Shard::CountRow(size_t group, int64_t more) {
+  rows_.fetch_add(more, std::memory_order_relaxed);
+  group_rows_[group].fetch_add(more, std::memory_order_relaxed);
+}
+
 void Shard::Remove(const RowPlace& place, uint64_t hash, uint64_t sign) {
   index_.Remove(place, hash);
-  rows_.fetch_sub(1, std::memory_order_relaxed);
-  group_rows_[parts_.GroupOf(sign)].fetch_sub(1, std::memory_order_relaxed);
+  CountRow(parts_.GroupOf(sign), -1);
   LeaveSeat();
   slots_.Retire(SlotOf(place.word));
 }
@@ -269,8 +279,7 @@ Shard::Eviction Shard::EvictFrom(const SignIndex<>::Array& array, uint64_t home,
 
 void Shard::CountEvicted(uint64_t sign, bool expired, Tally& tally) {
   const size_t group = parts_.GroupOf(sign);
-  rows_.fetch_sub(1, std::memory_order_relaxed);
-  group_rows_[group].fetch_sub(1, std::memory_order_relaxed);
+  CountRow(group, -1);
   ++tally[group].evictions;
   tally[group].expired += expired;
 }
@@ -318,7 +327,8 @@ void Shard::Scan(const std::function<void(uint64_t sign, const std::byte* row, R
       const auto& array = index_.current();
       const uint64_t home = array.HomeOf(cursor);
       const uint64_t count = std::min(kHomesAtOnce, array.buckets - home);
-      index_.VisitHomes(array, home, count, [](uint32_t) { return true; }, [&](RowPlace place, uint64_t sign, uint64_t hash) {
+      const auto any = [](uint32_t) { return true; };
+      index_.VisitHomes(array, home, count, any, [&](RowPlace place, uint64_t sign, uint64_t hash) {
         const bool twice = std::any_of(found.begin(), found.end(), [&](const Found& one) { return one.sign == sign; });
         if (twice) return;
         rows.resize((found.size() + 1) * row_bytes);
@@ -338,7 +348,9 @@ void Shard::Scan(const std::function<void(uint64_t sign, const std::byte* row, R
 }
 
 // An insert is counted a moment after its row can be found, and so can be removed before it is counted.
-uint64_t Shard::size() const { return static_cast<uint64_t>(std::max<int64_t>(rows_.load(std::memory_order_relaxed), 0)); }
+uint64_t Shard::size() const {
+  return static_cast<uint64_t>(std::max<int64_t>(rows_.load(std::memory_order_relaxed), 0));
+}
 
 size_t Shard::bytes() const { return index_.bytes() + slots_.bytes(); }
 

@@ -13,8 +13,10 @@
 // evicts the same. A shard of up to kExactRows keeps an exact time of use for each slot instead and looks at all of
 // them.
 //
-// Thread-safety: internally synchronised, lock-free; callers hold an Epoch::Guard. One thing can hold an insert up:
-// that every slot of the reserve is still under guards of suspended threads (Inserted::kAgain).
+// Thread-safety: internally synchronised, lock-free but for the spill of table/slot_pool.h; callers hold an
+// Epoch::Guard. One thing can hold an insert up: that every slot of the reserve is still under guards of suspended
+// threads (Inserted::kAgain). Memory that is given back (an index that was grown out of, by Epoch::Collect) may wait
+// for a step of base/pretouch.h.
 #pragma once
 
 #include <atomic>
@@ -49,7 +51,7 @@ class Shard {
 
   // Marks a found row as used now. Cheap when it was used a short time ago.
   PERSIA_ALWAYS_INLINE void Touch(const RowPlace& place) {
-    if (exact_) uses_[SlotOf(place.word)].store(now_.fetch_add(1, std::memory_order_relaxed), std::memory_order_relaxed);
+    if (exact_) SetUse(SlotOf(place.word), now_.fetch_add(1, std::memory_order_relaxed));
     const uint32_t clock = this->clock();
     if (clock != ClockOf(place.word) && StateOf(place.word) == LaneState::kLive) index_.Touch(place, clock);
   }
@@ -95,6 +97,7 @@ class Shard {
   struct Victim;
 
   PERSIA_ALWAYS_INLINE uint32_t clock() const { return clock_.load(std::memory_order_relaxed) & kClockMask; }
+  PERSIA_ALWAYS_INLINE void SetUse(uint32_t slot, uint64_t use) { uses_[slot].store(use, std::memory_order_relaxed); }
   uint32_t ClockFor(const RowAge& age) const;
   uint64_t LastUseMs(uint32_t word) const;
   void Tick();
@@ -107,16 +110,19 @@ class Shard {
   Eviction EvictFrom(const SignIndex<>::Array& array, uint64_t home, uint64_t count, bool expired_only, Tally& tally);
   // Evicts a row near `hash`, else a row anywhere.
   bool EvictNear(uint64_t hash, Tally& tally);
+  void CountRow(size_t group, int64_t more);  // one more (1) or less (-1)
   void CountEvicted(uint64_t sign, bool expired, Tally& tally);
   // After an insert found no lane within reach of `hash`.
   void MakeLane(uint64_t hash, Tally& tally);
-  void GrowIfFull(Tally& tally);
+  void GrowIfFull(uint64_t sign, Tally& tally);
 
   const TableParts& parts_;
   std::atomic<int64_t>& free_seats_;
+  const uint32_t hash_shift_;
   const uint64_t most_rows_;
   const bool exact_;
   const uint64_t tick_inserts_;
+  const uint64_t tick_ms_;  // with a time to live: the clock ticks that often at least
   SignIndex<> index_;
   SlotPool slots_;
   const std::unique_ptr<std::atomic<int64_t>[]> group_rows_;

@@ -9,14 +9,31 @@
 #include "base/status.h"
 
 namespace persia {
+namespace {
+
+constexpr size_t kAhead = SlotPool::kHugePage / 4;  // that huge pages are touched ahead of their use
+
+// Bytes in front of the huge pages, so that few rows take little memory. Shards fill at the same speed: so that they
+// don't want their next huge pages at the same moment, the slabs of a process begin them at different numbers of bytes.
+size_t NextHead() {
+  constexpr uint32_t kHeads = 64;
+  constexpr size_t kLeast = 3 * kAhead;
+  static std::atomic<uint32_t> made{0};
+  return kLeast + made.fetch_add(1, std::memory_order_relaxed) % kHeads * (SlotPool::kHugePage / kHeads);
+}
+
+}  // namespace
 
 SlotPool::SlotPool(uint32_t limit, size_t stride, uint32_t reserve)
     : limit_(limit),
       stride_(stride),
       bytes_(size_t{limit} * stride),
-      rows_(StdEnvironment::NewZeroed<std::byte>(bytes_)),
+      head_bytes_(NextHead()),
+      huge_end_(bytes_ < head_bytes_ ? head_bytes_ : bytes_ - (bytes_ - head_bytes_) % kHugePage),
+      rows_(StdEnvironment::NewSlab(bytes_, head_bytes_)),
       mask_(std::bit_ceil(uint64_t{reserve} + 1) - 1),
-      cells_(new Cell[mask_ + 1]) {
+      cells_(new Cell[mask_ + 1]),
+      touched_(head_bytes_) {
   PERSIA_CHECK(limit > 0 && limit < 1u << kSlotBits && stride % sizeof(uint32_t) == 0);
   for (uint64_t i = 0; i <= mask_; ++i) cells_[i].turn.store(i << kSlotBits, std::memory_order_relaxed);
 }
@@ -36,15 +53,19 @@ uint32_t SlotPool::Take() {
   return 0;
 }
 
-// Has the next huge page touched when an eighth of the present one is used. A pool that fits into one has nothing to
-// touch.
 void SlotPool::TouchAhead(uint32_t used) {
-  constexpr size_t kHugePage = size_t{2} << 20;
-  const size_t needed = used * stride_ + kHugePage / 8 * 7;
+  PaceUse(stride_);
   size_t touched = touched_.load(std::memory_order_relaxed);
-  if (needed <= touched || touched + kHugePage > bytes_) return;
+  if (used * stride_ + kAhead <= touched || touched == huge_end_) return;
   if (!touched_.compare_exchange_strong(touched, touched + kHugePage, std::memory_order_relaxed)) return;
   PretouchSoon(rows_ + touched, kHugePage);
+}
+
+size_t SlotPool::bytes() const {
+  const size_t used = used_.load(std::memory_order_relaxed) * stride_;
+  const size_t touched = touched_.load(std::memory_order_relaxed);
+  const size_t rows = used > huge_end_ ? used : touched > head_bytes_ ? touched : used;
+  return rows + (mask_ + 1) * sizeof(Cell);
 }
 
 void SlotPool::GiveBack(uint32_t slot) {

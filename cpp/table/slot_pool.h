@@ -1,5 +1,5 @@
 // The rows of a shard: numbered slots in address space that is reserved at once and takes memory when first touched, in
-// huge pages. A row never moves.
+// huge pages but for its beginning and end. A row never moves. The next huge page is touched ahead (base/pretouch.h).
 //
 // A slot is fresh (never used), the caller's, in a row of the table, in limbo (its row was removed, readers may still
 // hold it: base/epoch.h) or free (on a stack that is linked through the rows' first four bytes).
@@ -15,7 +15,8 @@
 // Memory orders: cells are handed over by release stores and acquire loads of their sequence; the stack's head by
 // acq_rel exchanges; the link in a row is a relaxed 4-byte value, as all row contents.
 //
-// Thread-safety: internally synchronised; lock-free but for the spill.
+// Thread-safety: internally synchronised; lock-free but for the spill. Where memory is used up faster than it can be
+// touched, Take sleeps for fractions of a millisecond (PaceUse).
 #pragma once
 
 #include <atomic>
@@ -30,6 +31,8 @@ namespace persia {
 
 class SlotPool {
  public:
+  static constexpr size_t kHugePage = size_t{2} << 20;
+
   // `limit` slots of `stride` bytes, of which at most `reserve` are expected to be in limbo.
   SlotPool(uint32_t limit, size_t stride, uint32_t reserve);
   ~SlotPool();
@@ -45,8 +48,8 @@ class SlotPool {
   // Puts a slot whose row was taken out of reach into limbo.
   void Retire(uint32_t slot);
 
-  // Of the slots handed out so far and of limbo.
-  size_t bytes() const { return used_.load(std::memory_order_relaxed) * stride_ + (mask_ + 1) * sizeof(Cell); }
+  // Of the slots handed out so far, of huge pages that were begun or asked for, and of limbo.
+  size_t bytes() const;
 
  private:
   struct Cell {
@@ -70,6 +73,8 @@ class SlotPool {
   const uint32_t limit_;
   const size_t stride_;
   const size_t bytes_;
+  const size_t head_bytes_;  // huge pages begin here
+  const size_t huge_end_;    // and end here; before and behind are small ones
   std::byte* const rows_;
   const uint64_t mask_;  // of the ring of cells
   const std::unique_ptr<Cell[]> cells_;
@@ -77,7 +82,7 @@ class SlotPool {
   alignas(64) std::atomic<uint64_t> tail_{0};  // next to enter
   alignas(64) std::atomic<uint64_t> free_{0};  // tag << 32 | slot, slot 0: empty
   alignas(64) std::atomic<uint32_t> used_{0};
-  std::atomic<size_t> touched_{size_t{2} << 20};  // bytes that were asked to be touched; the first page is its user's
+  std::atomic<size_t> touched_;  // where the huge pages end that were asked to be touched
   std::atomic<bool> spilled_{false};  // whether spill_ has any: read before the mutex is taken
   std::mutex spill_mutex_;
   std::deque<std::pair<uint64_t, uint32_t>> spill_;  // stamp and slot, in order of stamps; guarded by spill_mutex_

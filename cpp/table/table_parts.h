@@ -43,7 +43,9 @@ struct TableOptions {
 
 // What a checkpoint keeps of a row beside its values.
 struct RowAge {
-  uint32_t ticks = 0;    // of its shard's clock since its last training lookup
+  // Of its shard's clock since its last training lookup; in an exact shard (Shard::kExactRows) uses of rows since then.
+  // A larger shard takes uses for ticks and has 63 of those: rows beyond count as equally old there.
+  uint32_t ticks = 0;
   uint64_t idle_ms = 0;  // only with a time to live
 };
 
@@ -51,7 +53,7 @@ struct TableCounters {
   uint64_t rows = 0, bytes = 0, lanes = 0;           // held now; rows / lanes is the load of the index
   uint64_t hits = 0, misses = 0;                     // looked-up signs, in both modes
   uint64_t inserts = 0, evictions = 0, expired = 0;  // inserts: by lookups; expired: the evictions by time to live
-  uint64_t refused = 0;                              // missed signs that were not admitted
+  uint64_t refused = 0;             // missed signs that were not admitted, rows for which no room could be made
   uint64_t missed_updates = 0;      // gradients whose row was evicted or never admitted: skipped
   uint64_t non_finite_skipped = 0;  // gradients with NaN or Inf: skipped
 };

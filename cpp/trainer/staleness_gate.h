@@ -7,9 +7,9 @@
 //  - lookup(t) starts when A >= t - 1 - S: no batch is ever more than S behind.
 //  - ordered (deterministic): apply(a) also waits for lookup(min(a + S, N)), so every lookup sees exactly the gradients
 //    up to t - 1 - S and a run is the same on every machine. Without it apply never waits.
-//  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *at rest* once A = k and
-//    no lookup is under way; from then on no stage starts until the pause is lifted. If ordered, L = min(k + S, N) then, a
-//    state which an undisturbed run passes through, so saving it changes nothing.
+//  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *at rest* once
+//    A = k and no lookup is under way; from then on no stage starts until the pause is lifted. If ordered,
+//    L = min(k + S, N) then, a state which an undisturbed run passes through, so saving it changes nothing.
 //
 // GateState holds the rules as pure functions of the counters (tested over all small schedules); StalenessGate adds the
 // mutex and the waiting. All counters are guarded by the mutex; no atomics.
@@ -93,7 +93,8 @@ class StalenessGate {
 
   void Stop();
 
-  // Starts counting at `step`: all earlier steps count as done (a restored checkpoint). Only before the first stage call.
+  // Starts counting at `step`: all earlier steps count as done (a restored checkpoint). Only before the first stage
+  // call.
   void StartAfter(uint64_t step);
 
   GateState state() const;

@@ -11,8 +11,8 @@
 // Failure: an invalid batch is refused alone. Any other error (a loss that is not finite, say) stops the trainer: steps
 // already trained are still applied, everything waiting gets the error, and so does every later call.
 //
-// Thread-safety: internally synchronised. Completions run on the trainer's threads (or inside the call when there is nothing
-// to wait for), never under a lock; they must be short and must not call the trainer.
+// Thread-safety: internally synchronised. Completions run on the trainer's threads (or inside the call when there is
+// nothing to wait for), never under a lock; they must be short and must not call the trainer.
 #pragma once
 
 #include <cstdint>
@@ -69,16 +69,18 @@ class Trainer {
   // Stops and joins the threads; what is waiting, and every later call, gets kClosed. May be called again.
   void Close();
 
-  // Hands in the batch of the next step. `accepted` runs when the batch was prepared (its memory is free again) or refused
-  // (kBatchInvalid): waiting for it is the back-pressure.
+  // Hands in the batch of the next step. `accepted` runs when the batch was prepared (its memory is free again) or
+  // refused (kBatchInvalid): waiting for it is the back-pressure.
   void Push(std::shared_ptr<const Batch> batch, Completion accepted);
 
-  // `done` runs when every batch pushed before is applied. Pauses at steps that were not pushed are withdrawn (kAborted).
+  // `done` runs when every batch pushed before is applied. Pauses at steps that were not pushed are withdrawn
+  // (kAborted).
   void Drain(Completion done);
 
-  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. From then on it rests until
-  // each pause that was reached is ended by one Resume. Several may be asked for, at several steps. kUsage when `at` has
-  // passed. To come to rest in deterministic mode, batches must still be pushed or a drain asked for: see StalenessGate.
+  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. From then on it
+  // rests until each pause that was reached is ended by one Resume. Several may be asked for, at several steps. kUsage
+  // when `at` has passed. To come to rest in deterministic mode, batches must still be pushed or a drain asked for: see
+  // StalenessGate.
   void Pause(std::optional<uint64_t> at, Completion paused);
   // Ends one pause that was reached.
   void Resume();
@@ -139,6 +141,7 @@ class Trainer {
   Result<SnapshotFile> SavePipeline(const std::string& directory) const;
   Status RestorePipeline(const std::string& directory);
   Status RestoreInFlight(SnapshotReader& reader);
+  Status RestoreSeen(SnapshotReader& reader);
 
   const TrainerConfig config_;
   std::unique_ptr<LocalStore> store_;
@@ -161,7 +164,7 @@ class Trainer {
   std::vector<Waiting> pauses_;  // asked for, not yet reached
   uint32_t holds_ = 0;           // reached, not yet ended
   std::map<uint64_t, const StepSlot*> looked_up_;  // in flight: looked up, not yet in training
-  std::map<uint64_t, AlignedBuffer<float>> restored_lookups_;  // of a checkpoint: step -> pooled embeddings, not yet used
+  std::map<uint64_t, AlignedBuffer<float>> restored_lookups_;  // by step, of a checkpoint, not yet used
   TrainerProgress totals_;
 
   std::mutex closing_;  // one Close at a time

@@ -1,13 +1,15 @@
 // How a trainer becomes files and comes back: one file for the pipeline, one for the network, one for each row class.
 //
 //   pipeline.bin     step u64 | samples u64 | applied requests: count u32, (worker u64, sequence u64)… |
-//                    in flight: count u32, (step u64, rows u32, embedding width u32, pooled f32…)…
+//                    in flight: count u32, (step u64, rows u32, embedding width u32, pooled f32…)… |
+//                    seen ids: features u32, (registers of a HyperLogLog u8…)…
 //   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
 //   embedding-C.bin  layout u32 | row class u32 | dim u32 | row width u32 | storage type u32 |
 //                    state of the table: count u64, u64… | rows u64 | (sign u64, ticks u32, idle ms u64, row f32…)…
 //
-// The layout of embedding-C.bin is 2^31 + 2. The first release wrote no layout, storage type, state and ages: its files begin
-// with the row class, which is below 2^31, and are still read; each of their rows, least recent first, counts as just looked up.
+// The layout of embedding-C.bin is 2^31 + 2. The first release wrote no layout, storage type, state and ages: its files
+// begin with the row class, which is below 2^31, and are still read; each of their rows, least recent first, counts as
+// just looked up. It wrote no seen ids either: where pipeline.bin ends before them, counting them starts anew.
 #include <map>
 #include <optional>
 #include <string>
@@ -188,7 +190,9 @@ Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
     for (const auto& [step, slot] : looked_up_) {
       in_flight[step] = {slot->input.data(), slot->rows, config_.dense.input_width()};
     }
-    for (const auto& [step, pooled] : restored_lookups_) in_flight[step] = {pooled.data(), pooled.size() / width, width};
+    for (const auto& [step, pooled] : restored_lookups_) {
+      in_flight[step] = {pooled.data(), pooled.size() / width, width};
+    }
   }
   SnapshotWriter writer(directory, kPipelineName, SnapshotKind::kPipeline);
   writer.Value(totals.steps);
@@ -206,6 +210,9 @@ Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
     writer.Value(static_cast<uint32_t>(width));
     for (size_t row = 0; row < lookup.rows; ++row) writer.Floats({lookup.pooled + row * lookup.stride, width});
   }
+  const size_t features = config_.schema.features.size();
+  writer.Value(static_cast<uint32_t>(features));
+  for (size_t f = 0; f < features; ++f) writer.Bytes(worker_.SaveSeen(f).data(), HyperLogLog::kRegisters);
   return writer.Finish();
 }
 
@@ -225,6 +232,7 @@ Status Trainer::RestorePipeline(const std::string& directory) {
     applied.push_back(request);
   }
   PERSIA_RETURN_IF_ERROR(RestoreInFlight(*reader));
+  PERSIA_RETURN_IF_ERROR(RestoreSeen(*reader));
   store_->RestoreAppliedRequests(applied);
   prepared_ = step;
   gate_.StartAfter(step);
@@ -254,6 +262,25 @@ Status Trainer::RestoreInFlight(SnapshotReader& reader) {
     PERSIA_RETURN_IF_ERROR(reader.Floats(pooled.span()));
     std::lock_guard lock(mutex_);
     restored_lookups_[step] = std::move(pooled);
+  }
+  return Status::Ok();
+}
+
+Status Trainer::RestoreSeen(SnapshotReader& reader) {
+  Result<bool> without = reader.AtEnd();
+  if (!without.ok()) return without.status();
+  if (*without) return reader.ExpectEnd();
+  uint32_t features;
+  PERSIA_RETURN_IF_ERROR(reader.Value(&features));
+  if (features != config_.schema.features.size()) {
+    return Mismatch(kPipelineName, "seen ids of " + std::to_string(features) + " features, the model has " +
+                                       std::to_string(config_.schema.features.size()));
+  }
+  std::vector<uint8_t> registers(HyperLogLog::kRegisters);
+  for (size_t f = 0; f < features; ++f) {
+    PERSIA_RETURN_IF_ERROR(reader.Bytes(registers.data(), registers.size()));
+    if (worker_.RestoreSeen(f, registers)) continue;
+    return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has impossible numbers of seen ids");
   }
   return reader.ExpectEnd();
 }

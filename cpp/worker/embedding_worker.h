@@ -12,6 +12,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -59,9 +60,12 @@ class EmbeddingWorker {
   // feature by feature in sample order, and applies them to the store once. Overwrites the plan's rows.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
-  // About how many distinct ids of a feature training lookups have seen since the worker was made; the standard error
-  // is 1.6 %.
+  // About how many distinct ids of a feature training lookups have seen, those before a restore included; the standard
+  // error is 1.6 %.
   uint64_t distinct_ids(size_t feature) const;
+  // What that is estimated from, (HyperLogLog::kRegisters) a feature: part of a checkpoint. False: not such registers.
+  std::vector<uint8_t> SaveSeen(size_t feature) const { return seen_[feature].Save(); }
+  bool RestoreSeen(size_t feature, std::span<const uint8_t> registers) { return seen_[feature].Restore(registers); }
 
  private:
   void CountIds(const EmbeddingPlan& plan) const;

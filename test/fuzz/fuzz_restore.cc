@@ -1,8 +1,8 @@
-// Fuzz target of Trainer::Restore: a snapshot whose files are intact but whose contents are anything is taken or refused,
-// and a trainer that took it can predict.
+// Fuzz target of Trainer::Restore: a snapshot whose files are intact but whose contents are anything is taken or
+// refused, and a trainer that took it can predict.
 //
-// An input is the number of a file of the snapshot and that file's payload; the other files are right. The mutator turns
-// an empty input into a right one, so no seeds are needed.
+// An input is the number of a file of the snapshot and that file's payload; the other files are right. The mutator
+// turns an empty input into a right one, as this release or the first one wrote it, so no seeds are needed.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
@@ -22,6 +22,7 @@ namespace {
 
 constexpr uint32_t kRows = 4, kDim = 2;
 constexpr SnapshotKind kKinds[] = {SnapshotKind::kPipeline, SnapshotKind::kDense, SnapshotKind::kEmbedding};
+constexpr size_t kPipelineFile = 0, kEmbeddingFile = 2;  // places of files
 
 std::unique_ptr<Trainer> MakeTrainer() {
   TrainerConfig config;
@@ -58,13 +59,27 @@ struct Snapshot {
   std::string folder = "/dev/shm/persia-fuzz-XXXXXX";
   std::vector<SnapshotFile> files;
   std::vector<std::vector<uint8_t>> payloads;
+  std::vector<std::vector<uint8_t>> right;  // inputs that are to be taken: those payloads, and of the first release
 
   Snapshot() {
     PERSIA_CHECK(mkdtemp(folder.data()) != nullptr);
     Save();
-    for (size_t i = 0; i < files.size(); ++i) payloads.push_back(ReadPayload(folder + "/" + files[i].name, kKinds[i]));
+    for (size_t i = 0; i < files.size(); ++i) {
+      payloads.push_back(ReadPayload(folder + "/" + files[i].name, kKinds[i]));
+      right.push_back(Input(i, payloads[i]));
+    }
+    constexpr size_t kSeenBytes = sizeof(uint32_t) + HyperLogLog::kRegisters;  // of the one feature
+    const std::vector<uint8_t>& pipeline = payloads[kPipelineFile];
+    right.push_back(Input(kPipelineFile, {pipeline.begin(), pipeline.end() - kSeenBytes}));
+    right.push_back(Input(kEmbeddingFile, FirstEmbedding()));
   }
   ~Snapshot() { std::filesystem::remove_all(folder); }
+
+  bool IsRight(const uint8_t* data, size_t bytes) const {
+    return std::any_of(right.begin(), right.end(), [&](const auto& one) {
+      return std::equal(data, data + bytes, one.begin(), one.end());
+    });
+  }
 
   SnapshotFile Replace(size_t i, const uint8_t* payload, size_t bytes) const {
     std::filesystem::remove(folder + "/" + files[i].name);
@@ -90,6 +105,29 @@ struct Snapshot {
     PERSIA_CHECK(files.size() == std::size(kKinds));
   }
 
+  static std::vector<uint8_t> Input(size_t file, const std::vector<uint8_t>& payload) {
+    std::vector<uint8_t> input{static_cast<uint8_t>(file)};
+    input.insert(input.end(), payload.begin(), payload.end());
+    return input;
+  }
+
+  // Two rows as the first release wrote them: without layout, storage type, state and ages (trainer_snapshot.cc).
+  static std::vector<uint8_t> FirstEmbedding() {
+    std::vector<uint8_t> payload;
+    const auto put = [&](auto value) {
+      const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
+      payload.insert(payload.end(), bytes, bytes + sizeof(value));
+    };
+    const uint32_t width = MakeTrainer()->store().row_width(0);
+    for (const uint32_t head : {uint32_t{0}, kDim, width}) put(head);
+    put(uint64_t{2});
+    for (const uint64_t sign : {uint64_t{1}, uint64_t{2}}) {
+      put(sign);
+      for (uint32_t i = 0; i < width; ++i) put(0.5f);
+    }
+    return payload;
+  }
+
   static std::vector<uint8_t> ReadPayload(const std::string& path, SnapshotKind kind) {
     auto reader = SnapshotReader::Open(path, kind);
     std::vector<uint8_t> payload;
@@ -111,9 +149,8 @@ void CheckInput(const uint8_t* data, size_t bytes) {
   files[i] = base.Replace(i, data + 1, bytes - 1);
 
   auto trainer = MakeTrainer();
-  const bool same = std::equal(data + 1, data + bytes, base.payloads[i].begin(), base.payloads[i].end());
   const Status restored = trainer->Restore(base.folder, files);
-  PERSIA_CHECK(restored.ok() || !same);
+  PERSIA_CHECK(restored.ok() || !base.IsRight(data, bytes));
   if (restored.ok()) {
     std::vector<float> outputs;
     PERSIA_CHECK(trainer->Predict(SampleBatch().batch, &outputs).ok());
@@ -126,12 +163,11 @@ void CheckInput(const uint8_t* data, size_t bytes) {
 }  // namespace persia
 
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t bytes, size_t most_bytes, unsigned int seed) {
-  const auto& payloads = persia::Base().payloads;
-  const auto& payload = payloads[seed % payloads.size()];
-  if (bytes > 1 || payload.size() >= most_bytes) return LLVMFuzzerMutate(data, bytes, most_bytes);
-  data[0] = static_cast<uint8_t>(seed % payloads.size());
-  std::memcpy(data + 1, payload.data(), payload.size());
-  return payload.size() + 1;
+  const auto& right = persia::Base().right;
+  const auto& input = right[seed % right.size()];
+  if (bytes > 1 || input.size() > most_bytes) return LLVMFuzzerMutate(data, bytes, most_bytes);
+  std::memcpy(data, input.data(), input.size());
+  return input.size();
 }
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {

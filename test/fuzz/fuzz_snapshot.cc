@@ -2,7 +2,8 @@
 //
 // An input is a file. Because every byte is under a checksum, plain mutations would all end at the first of them: the
 // mutator repairs lengths, numbers and checksums of three inputs in four, so that the structure behind them is reached.
-// For a file that is accepted, the same payload must come out in pieces of any size, and no flipped bit may stay unseen.
+// For a file that is accepted, the same payload must come out in pieces of any size, and no flipped bit may stay
+// unseen.
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -31,7 +32,9 @@ class MemoryFile {
     PERSIA_CHECK(pwrite(fd_, data.data(), data.size(), 0) == static_cast<ssize_t>(data.size()));
   }
   std::string path() const { return std::string(kFolder) + "/" + name_; }
-  Status Verify(uint64_t bytes, uint64_t checksum) const { return SnapshotReader::Verify(kFolder, {name_, bytes, checksum}); }
+  Status Verify(uint64_t bytes, uint64_t checksum) const {
+    return SnapshotReader::Verify(kFolder, {name_, bytes, checksum});
+  }
 
  private:
   static constexpr char kFolder[] = "/proc/self/fd";

@@ -3,9 +3,11 @@
 #include <doctest/doctest.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <latch>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "base/hash.h"
@@ -186,7 +188,6 @@ TEST_CASE("a saved sketch goes on as if it had never been saved") {
   }
   std::vector<uint64_t> state{7};
   saved.Save(state);
-  REQUIRE(state.size() == 1 + saved.state_words());
   CHECK(state[0] == 7);
   IncrementTimes(restored, HashOf(1), 10);  // to be forgotten
   REQUIRE(restored.Restore(std::span(state).subspan(1)));
@@ -207,19 +208,72 @@ TEST_CASE("a state of another sketch or a part of one is refused and changes not
   FrequencySketch(2000).Save(other);
   CHECK_FALSE(sketch.Restore(other));
   FrequencySketch(600).Save(wrong);  // the same memory, another window
-  REQUIRE(wrong.size() == before.size());
+  REQUIRE(wrong[0] == before[0]);
   CHECK_FALSE(sketch.Restore(wrong));
   CHECK_FALSE(sketch.Restore({}));
   CHECK_FALSE(sketch.Restore(std::span(before).first(before.size() - 1)));
   longer = before;
   longer.push_back(0);
   CHECK_FALSE(sketch.Restore(longer));
-  wrong = before;
-  wrong[2] = uint64_t{1} << 32;  // not a number of increments
-  CHECK_FALSE(sketch.Restore(wrong));
+  for (const auto& [place, word] : std::vector<std::pair<size_t, uint64_t>>{
+           {2, 0},                       // no increments, and then what has no head
+           {2, uint64_t{2} << 32 | 1},   // behind the last page
+           {2, 1000},                    // longer than the state
+           {3, uint64_t{1} << 32},       // not a number of increments
+           {5, uint64_t{9999} << 32 | 1}}) {
+    wrong = before;
+    wrong[place] = word;
+    CAPTURE(place);
+    CHECK_FALSE(sketch.Restore(wrong));
+  }
   std::vector<uint64_t> after;
   sketch.Save(after);
   CHECK(after == before);
+}
+
+TEST_CASE("the state of a sketch is as large as what it has counted, and no larger than all of it") {
+  constexpr uint64_t kSigns = 1'000'000;
+  FrequencySketch sketch(kSigns);
+  std::vector<uint64_t> state;
+  sketch.Save(state);
+  CHECK(state.size() == 4);
+  for (uint64_t n = 0; n < 1000; ++n) sketch.Increment(HashOf(n));
+  state.clear();
+  sketch.Save(state);
+  CHECK(state.size() <= 4 + 1000 * 4);  // a sign: its word, its page's increments, and a head of each
+  for (uint64_t n = 0; n < 5 * kSigns; ++n) sketch.Increment(HashOf(n));
+  state.clear();
+  sketch.Save(state);
+  CHECK(state.size() * sizeof(uint64_t) <= sketch.bytes() * 101 / 100);
+}
+
+TEST_CASE("a state of the first release, which had every value, is still read") {
+  constexpr uint64_t kSigns = 600, kPages = 2, kWords = 1024;
+  FrequencySketch sketch(kSigns), restored(kSigns);
+  for (uint64_t n = 0; n < 400; ++n) IncrementTimes(sketch, HashOf(n), static_cast<uint32_t>(n % 5));
+  std::vector<uint64_t> state;
+  sketch.Save(state);
+  REQUIRE(state[0] == (kPages | uint64_t{1} << 63));
+  std::vector<uint64_t> first{kPages, state[1]};
+  size_t at = 2;
+  for (const uint64_t count : {kPages, kWords}) {  // the runs written out
+    std::vector<uint64_t> values(count);
+    for (; state[at] != 0; at += 1 + (state[at] & UINT32_MAX)) {
+      std::copy_n(&state[at + 1], state[at] & UINT32_MAX, &values[state[at] >> 32]);
+    }
+    ++at;
+    first.insert(first.end(), values.begin(), values.end());
+  }
+  REQUIRE(at == state.size());
+  IncrementTimes(restored, HashOf(1000), 3);  // to be forgotten
+  REQUIRE(restored.Restore(first));
+  std::vector<uint64_t> again;
+  restored.Save(again);
+  CHECK(again == state);
+  first[2] = uint64_t{1} << 32;  // not a number of increments
+  CHECK_FALSE(restored.Restore(first));
+  first.pop_back();
+  CHECK_FALSE(restored.Restore(first));
 }
 
 // Runs body(thread) on each of `count` threads, from the same moment on.
@@ -283,8 +337,24 @@ TEST_CASE("halving beside increments loses none of them") {
     }
     std::vector<uint64_t> state;
     sketch.Save(state);
-    REQUIRE(state[2] == 2 * kSmallWindow);  // every increment was numbered
+    REQUIRE(state[3] == 2 * kSmallWindow);  // every increment was numbered
   }
+}
+
+TEST_CASE("clearing beside increments leaves a sketch that counts") {
+  constexpr uint64_t kSigns = 100'000;
+  FrequencySketch sketch(kSigns);
+  std::atomic<bool> done{false};
+  OnThreads(3, [&](uint32_t t) {
+    if (t == 0) {
+      for (int i = 0; i < 50; ++i) sketch.Clear();
+      return done.store(true);
+    }
+    for (uint64_t n = 0; !done.load(); n = (n + 1) % kSigns) sketch.Increment(HashOf(n));
+  });
+  sketch.Clear();
+  for (uint64_t n = 0; n < kSigns; ++n) REQUIRE(sketch.Estimate(HashOf(n)) == 0);
+  CHECK(sketch.Increment(HashOf(0)) == 1);
 }
 
 }  // namespace

@@ -165,8 +165,8 @@ struct ScheduledEnv {
   static void Delete(T* objects, size_t) {
     std::free(objects);
   }
-  // Frees after the run: until then any thread may hold what was retired.
   static void TouchSoon(void*, size_t) {}
+  // Frees after the run: until then any thread may hold what was retired.
   static void Retire(std::function<void()> free) { scheduling::Retire(std::move(free)); }
 };
 

@@ -73,6 +73,24 @@ TEST_CASE("slot pool: bytes are those of the rows that were in use at once") {
   CHECK(pool.bytes() == empty + 100 * kStride);
 }
 
+TEST_CASE("slot pool: slabs of several huge pages count those they have begun, and no more when they are full") {
+  constexpr uint32_t kLimit = 4 * SlotPool::kHugePage / kStride + 1000;
+  for (int i = 0; i < 5; ++i) {  // pools whose huge pages begin at different rows
+    SlotPool pool(kLimit, kStride, 10);
+    const size_t empty = pool.bytes();
+    std::byte* const first = pool.row(1);
+    for (uint32_t slot = 1; slot <= kLimit; ++slot) {
+      REQUIRE(pool.Take() == slot);
+      REQUIRE(pool.row(slot) == first + (slot - 1) * kStride);
+      REQUIRE(pool.row(slot)[kStride - 1] == std::byte{0});
+      pool.row(slot)[kStride - 1] = std::byte{1};
+      REQUIRE(pool.bytes() >= empty + slot * kStride);
+      REQUIRE(pool.bytes() <= empty + slot * kStride + SlotPool::kHugePage * 5 / 4);
+    }
+    CHECK(pool.bytes() == empty + kLimit * kStride);
+  }
+}
+
 TEST_CASE("slot pool: a retired slot comes back when the guards of its time have gone, in order") {
   SlotPool pool(3, kStride, 3);
   TakeAll(pool);

@@ -25,11 +25,11 @@ struct Model {
   uint64_t steps = 0;
   uint64_t trained = 0;
   bool applying = false;
-  std::vector<uint64_t> seen;  // for each lookup: steps applied when it started (ordered: must not depend on the schedule)
+  std::vector<uint64_t> seen;  // for each lookup: steps applied when it started (ordered: whatever the schedule)
 
   auto Key() const {
-    return std::make_tuple(gate.lookups_started, gate.lookups_done, gate.trains_started, trained, gate.applied, applying,
-                           gate.drained_to, gate.at_rest, seen);
+    return std::make_tuple(gate.lookups_started, gate.lookups_done, gate.trains_started, trained, gate.applied,
+                           applying, gate.drained_to, gate.at_rest, seen);
   }
 
   bool Can(Move move) const {

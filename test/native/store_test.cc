@@ -216,7 +216,8 @@ TEST_CASE("rows with their ages and the state of a row class make another store 
       std::vector<float> out(batch * 2);
       const auto look_up = [&](LocalStore& store, uint64_t step) {
         std::vector<uint64_t> signs(batch);
-        for (uint64_t i = 0; i < batch; ++i) signs[i] = (step / (1 + i % 4)) * batch + i + 1;  // new ones, and some again
+        // New ones, and some again.
+        for (uint64_t i = 0; i < batch; ++i) signs[i] = (step / (1 + i % 4)) * batch + i + 1;
         const LookupBlock block{0, signs, out.data()};
         REQUIRE(store.Lookup({1, step}, LookupMode::kTrain, {&block, 1}).ok());
       };

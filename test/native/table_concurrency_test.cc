@@ -13,7 +13,7 @@
 #include "base/hash.h"
 #include "base/named_thread.h"
 #include "base/rng.h"
-#include "table/table.h"
+#include "table_fixtures.h"
 
 namespace persia {
 namespace {
@@ -23,19 +23,6 @@ constexpr uint64_t kSteps = 60;
 #else
 constexpr uint64_t kSteps = 400;
 #endif
-
-using Signs = std::vector<uint64_t>;
-using Values = std::vector<float>;
-
-TableOptions SumOptions(uint32_t dim, uint64_t capacity_rows) {
-  TableOptions options;
-  options.dim = dim;
-  options.optimizer.type = RowOptimizerType::kSgd;
-  options.optimizer.lr = 1.0f;
-  options.initializer.type = InitializerType::kZeros;
-  options.capacity_rows = capacity_rows;
-  return options;
-}
 
 template <typename Work>
 void RunThreads(int count, Work work) {

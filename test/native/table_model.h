@@ -12,12 +12,10 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
-#include "table/table.h"
+#include "table_fixtures.h"
 
 namespace persia {
 
-using Signs = std::vector<uint64_t>;
-using Values = std::vector<float>;
 using Rows = std::vector<std::pair<uint64_t, Values>>;
 
 // `capacity_rows` of at most Shard::kExactRows: such a table evicts in the exact order of use.

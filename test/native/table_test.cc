@@ -13,18 +13,11 @@
 #include "base/hash.h"
 #include "base/named_thread.h"
 #include "base/rng.h"
+#include "table_fixtures.h"
 #include "table_model.h"
 
 namespace persia {
 namespace {
-
-// Zeros at the start and plain SGD with rate 1: a row is minus the sum of its gradients.
-TableOptions SumOptions(uint32_t dim, uint64_t capacity_rows) {
-  return {.dim = dim,
-          .optimizer = {.type = RowOptimizerType::kSgd, .lr = 1.0f},
-          .initializer = {.type = InitializerType::kZeros},
-          .capacity_rows = capacity_rows};
-}
 
 Values Gather(Table& table, const Signs& signs, LookupMode mode = LookupMode::kTrain, uint64_t request = 1) {
   Values out(signs.size() * table.dim(), 99.0f);
@@ -39,11 +32,6 @@ Rows ScanAll(const Table& table) {
   });
   std::sort(rows.begin(), rows.end());
   return rows;
-}
-
-bool Holds(const Table& table, uint64_t sign) {
-  Values row(table.row_width());
-  return table.Read(sign, row.data());
 }
 
 Signs DistinctSigns(Rng& rng, size_t count, uint64_t range) {

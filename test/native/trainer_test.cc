@@ -20,7 +20,8 @@ TrainerConfig SmallConfig(uint64_t staleness, bool deterministic) {
   TrainerConfig config;
   std::vector<FeatureSpec> features;
   for (uint32_t f = 0; f < kFeatures; ++f) {
-    features.push_back({"f" + std::to_string(f), f == 3 ? 2 * kDim : kDim, f == 1 ? Pooling::kMean : Pooling::kSum, f, 0, 0});
+    const Pooling pooling = f == 1 ? Pooling::kMean : Pooling::kSum;
+    features.push_back({"f" + std::to_string(f), f == 3 ? 2 * kDim : kDim, pooling, f, 0, 0});
   }
   config.schema = *BuildFeatureSchema(features, 8);
   for (uint32_t dim : config.schema.row_class_dims) {
@@ -573,6 +574,52 @@ TEST_CASE("a snapshot loads into tables of less room, which then are full") {
   }
   Train(*loaded, 31, 40);
   CHECK(DrainAndWait(*loaded).ok());
+}
+
+TEST_CASE("the ids that training has seen are counted on after a restore, each once") {
+  const TrainerConfig config = SmallConfig(0, true);
+  const auto undisturbed = Trained(config, 40), first = Trained(config, 20);
+  const Saved saved(*first);
+  auto resumed = Make(config);
+  REQUIRE(resumed->Restore(saved.path, saved.files).ok());
+  for (size_t f = 0; f < kFeatures; ++f) {
+    CHECK(first->worker().distinct_ids(f) > 40);
+    CHECK(resumed->worker().distinct_ids(f) == first->worker().distinct_ids(f));
+  }
+  Train(*resumed, 21, 40);
+  REQUIRE(DrainAndWait(*resumed).ok());
+  for (size_t f = 0; f < kFeatures; ++f) {
+    CHECK(resumed->worker().distinct_ids(f) == undisturbed->worker().distinct_ids(f));
+  }
+}
+
+TEST_CASE("a pipeline file of the first release, without seen ids, still loads; wrong ones are refused") {
+  const auto trainer = Trained(SmallConfig(0, true), 20);
+  Saved saved(*trainer);
+  const auto restored = [&](uint32_t features, size_t registers, uint8_t rank) {
+    Rewrite(saved, "pipeline.bin", SnapshotKind::kPipeline, [&](SnapshotWriter& writer) {
+      for (const uint64_t total : {uint64_t{20}, uint64_t{20 * kRows}}) writer.Value(total);
+      for (const uint32_t count : {0u, 0u}) writer.Value(count);  // applied requests, batches in flight
+      if (features == 0) return;
+      writer.Value(features);
+      const std::vector<uint8_t> ranks(registers, rank);
+      writer.Bytes(ranks.data(), ranks.size());
+    });
+    auto loaded = Make(SmallConfig(0, true));
+    const Status status = loaded->Restore(saved.path, saved.files);
+    if (status.ok()) {
+      CHECK(loaded->progress().steps == 20);
+      CHECK(loaded->worker().distinct_ids(0) == 0);
+    }
+    return status.code();
+  };
+  constexpr size_t kAll = kFeatures * HyperLogLog::kRegisters;
+  CHECK(restored(0, 0, 0) == ErrorCode::kOk);
+  CHECK(restored(kFeatures, kAll, 0) == ErrorCode::kOk);
+  CHECK(restored(kFeatures + 1, kAll, 0) == ErrorCode::kCheckpointMismatch);
+  CHECK(restored(kFeatures, kAll - 1, 0) == ErrorCode::kCheckpointDamaged);
+  CHECK(restored(kFeatures, kAll + 1, 0) == ErrorCode::kCheckpointDamaged);
+  CHECK(restored(kFeatures, kAll, HyperLogLog::kMostRank + 1) == ErrorCode::kCheckpointDamaged);
 }
 
 TEST_CASE("embedding files of the first release, without ages and state, still load") {

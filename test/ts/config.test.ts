@@ -279,11 +279,33 @@ t.test('wrong values', async (t) => {
   more('embedding: { init: { type: normal, truncate: -1 } }', '46: embedding.init.truncate: expected a number >= 0, got -1')
   more('embedding: { init: { type: gamma, shape: 0 } }', '42: embedding.init.shape: expected a number > 0, got 0')
   more('embedding: { init: { type: poisson, lambda: -1 } }', '45: embedding.init.lambda: expected a number >= 0, got -1')
-  more('embedding: { optimizer: { type: ftrl, lr: 0 } }', '43: embedding.optimizer.lr: expected a number >= 1e-30, got 0')
+  more('embedding: { optimizer: { type: ftrl, lr: 0 } }', '43: embedding.optimizer.lr: expected a number > 0, got 0')
   more('embedding: { optimizer: { type: ftrl, beta: 0 } }',
     '45: embedding.optimizer.beta: one of beta, l2 and initialAccumulator must be above 0 (at least 1e-30)')
   more('embedding: { optimizer: { type: adam, biasCorrection: rows } }',
     "55: embedding.optimizer.biasCorrection: expected row | group, got 'rows'; did you mean row?")
+  const float = 'expected 0 or a number of a size from 1e-30 to 1e+30 (it is held as float32)'
+  const tooSmall = (section: string, column: number, key: string) => more(section, `${column}: ${key}: ${float}, got 1e-50`)
+  tooSmall('embedding: { weightBound: 1e-50 }', 27, 'embedding.weightBound')
+  more('embedding: { weightBound: 1e+50 }', `27: embedding.weightBound: ${float}, got 1e+50`)
+  tooSmall('embedding: { init: { low: 1e-50 } }', 27, 'embedding.init.low')
+  more('embedding: { init: { low: -1e+31 } }', `27: embedding.init.low: ${float}, got -1e+31`)
+  tooSmall('embedding: { init: { type: normal, stddev: 1e-50 } }', 44, 'embedding.init.stddev')
+  tooSmall('embedding: { init: { type: gamma, scale: 1e-50 } }', 42, 'embedding.init.scale')
+  tooSmall('embedding: { init: { type: poisson, lambda: 1e-50 } }', 45, 'embedding.init.lambda')
+  for (const key of ['lr', 'initialAccumulator', 'eps', 'weightDecay']) {
+    tooSmall(`embedding: { optimizer: { ${key}: 1e-50 } }`, 29 + key.length, `embedding.optimizer.${key}`)
+  }
+  for (const key of ['lr', 'beta', 'l1', 'l2']) {
+    tooSmall(`embedding: { optimizer: { type: ftrl, ${key}: 1e-50 } }`, 41 + key.length, `embedding.optimizer.${key}`)
+  }
+  tooSmall('embedding: { optimizer: { type: sgd, momentum: 1e-50 } }', 48, 'embedding.optimizer.momentum')
+  more('embedding: { optimizer: { type: sgd, momentum: 0.99999999 } }',
+    '48: embedding.optimizer.momentum: expected a number from 0 to 0.9999999, got 0.99999999')
+  tooSmall('model: { optimizer: { clipNorm: 1e-50 } }', 33, 'model.optimizer.clipNorm')
+  tooSmall('model: { schedule: { type: step, everySteps: 1, gamma: 1e-50 } }', 56, 'model.schedule.gamma')
+  tooSmall('model: { schedule: { type: linear, totalSteps: 1, finalFactor: 1e-50 } }', 64, 'model.schedule.finalFactor')
+  tooSmall('model: { tasks: [{ label: income, weight: 1e-50 }] }', 43, 'model.tasks.0.weight')
   more('embedding: { weightBound: .nan }', '27: embedding.weightBound: expected a number >= 0, got NaN')
 
   const data = (from: string, to: string, ...expected: string[]) => check(yaml().replace(from, to), ...expected)

@@ -41,7 +41,8 @@ export const configCommand: CommandModule = {
 
 type Row = Leaf & { source: string }
 
-const jsonLine = ({ path, value, source }: Row) => JSON.stringify({ event: 'config', path: pathText(path), value, source })
+const jsonLine = ({ path, value, source }: Row) =>
+  JSON.stringify({ event: 'config', path: pathText(path), value, source })
 
 /** Aligned columns; a value longer than its column pushes its own line only. */
 function textLine(rows: Row[]): (row: Row) => string {

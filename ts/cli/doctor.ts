@@ -23,7 +23,9 @@ export const doctorCommand: CommandModule<object, { json: boolean }> = {
 }
 
 function package_(): Check {
-  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string }
+  const { version } = JSON.parse(
+    readFileSync(new URL('../../package.json', import.meta.url), 'utf8'),
+  ) as { version: string }
   return { name: 'persia', ok: true, found: version }
 }
 

@@ -10,7 +10,9 @@ export const evalCommand: CommandModule<object, EvalArguments> = {
   command: 'eval',
   describe: 'Evaluate a checkpoint on the test data',
   builder: (yargs) => checkpointOption(commonOptions(yargs))
-    .option('split', { choices: ['train', 'test'] as const, default: 'test' as const, describe: 'Which data of the config' }),
+    .option('split', {
+      choices: ['train', 'test'] as const, default: 'test' as const, describe: 'Which data of the config',
+    }),
   async handler(args) {
     const printer = makePrinter(args.json)
     for await (const event of evaluateCheckpoint(loadConfig(args), args.split, args.checkpoint)) printer.print(event)

@@ -12,7 +12,7 @@ import { trainCommand } from './train.js'
 
 /** Ends the process: with the command's own exit code for a PersiaError, 2 for a wrong command line. */
 function fail(error: unknown): never {
-  if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(0)  // a reader that went away (`persia predict | head`)
+  if ((error as NodeJS.ErrnoException).code === 'EPIPE') process.exit(0)  // a reader that went away
   if (error instanceof PersiaError) {
     process.stderr.write(`${error.code}: ${error.message}\n`)
     process.exit(error.exitCode)
@@ -35,7 +35,8 @@ try {
     .parserConfiguration({ 'duplicate-arguments-array': true })
     .fail((message, error) => {
       if (error && error.name !== 'YError') throw error
-      throw new PersiaError('PERSIA_USAGE', `${message ?? error?.message}. See persia --help, or persia <command> --help.`)
+      throw new PersiaError('PERSIA_USAGE',
+        `${message ?? error?.message}. See persia --help, or persia <command> --help.`)
     })
     .parseAsync()
 } catch (error) {

@@ -1,5 +1,5 @@
-// `persia predict`: the outputs of a checkpoint for every row of a file, in the order of the rows. Rows that cannot be read
-// are always errors here: a line of output stands for a row of input.
+// `persia predict`: the outputs of a checkpoint for every row of a file, in the order of the rows. Rows that cannot be
+// read are always errors here: a line of output stands for a row of input.
 import { createWriteStream } from 'node:fs'
 import { rename, rm, stat } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
@@ -23,7 +23,8 @@ export const predictCommand: CommandModule<object, PredictArguments> = {
       describe: 'File or glob, labels not needed [default: data.test]',
     })
     .option('output', {
-      type: 'string', requiresArg: true, coerce: onlyOnce('output'), describe: 'File to write [default: standard output]',
+      type: 'string', requiresArg: true, coerce: onlyOnce('output'),
+      describe: 'File to write [default: standard output]',
     }),
   async handler(args) {
     const style = args.json ? 'json' : 'csv'
@@ -43,7 +44,10 @@ async function* restOf(first: IteratorResult<string | Buffer, void>, rest: Text)
   yield* rest
 }
 
-/** A file appears, or is replaced, only when all of it is written; what is no file (a pipe, a device) is written as it is. */
+/**
+ * A file appears, or is replaced, only when all of it is written; what is no file (a pipe, a device) is written as it
+ * is.
+ */
 async function writeFileWhole(path: string, text: Text): Promise<void> {
   const special = await stat(path).then((found) => !found.isFile(), () => false)
   const target = special ? path : `${path}.tmp-${process.pid}`
@@ -53,6 +57,7 @@ async function writeFileWhole(path: string, text: Text): Promise<void> {
   } catch (error) {
     if (!special) await rm(target, { force: true })
     if (error instanceof PersiaError) throw error
-    throw new PersiaError('PERSIA_IO', `cannot write ${path}: ${(error as Error).message}`, { file: path }, { cause: error })
+    throw new PersiaError('PERSIA_IO', `cannot write ${path}: ${(error as Error).message}`,
+      { file: path }, { cause: error })
   }
 }

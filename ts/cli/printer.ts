@@ -32,7 +32,8 @@ function describe(event: RunEvent): string {
     case 'start':
       return `${event.name}: ${event.resumedFrom === null ? 'a new run' : `goes on from ${event.resumedFrom}`}`
     case 'progress':
-      return `step ${event.step}  samples ${event.samples}  loss ${fixed(event.loss)}  ${event.samplesPerSecond} samples/s`
+      return `step ${event.step}  samples ${event.samples}  loss ${fixed(event.loss)}  `
+        + `${event.samplesPerSecond} samples/s`
         + `  staleness ${event.staleness}`
     case 'eval':
       return `${event.split}: ${event.samples} samples  ${metricsText(event)}`
@@ -58,7 +59,8 @@ function metricsText({ auc, logloss, mse = {} }: Extract<RunEvent, { event: 'eva
 
 class ProgressBar implements Printer {
   private readonly bar = new SingleBar({
-    format: '{bar} {percentage}%  step {step}  {rate} samples/s  loss {loss}  AUC {auc}  staleness {staleness}  ETA {remaining}',
+    format: '{bar} {percentage}%  step {step}  {rate} samples/s  '
+      + 'loss {loss}  AUC {auc}  staleness {staleness}  ETA {remaining}',
     barsize: 24, hideCursor: true, stream: process.stdout,
   })
   private total: number | null = null
@@ -81,7 +83,8 @@ class ProgressBar implements Printer {
   private update(event: Extract<RunEvent, { event: 'progress' }>, total: number): void {
     const seconds = Math.max(0, total - event.samples) / Math.max(1, event.samplesPerSecond)
     const shown = {
-      step: event.step, rate: event.samplesPerSecond, loss: fixed(event.loss), auc: this.auc, staleness: event.staleness,
+      step: event.step, rate: event.samplesPerSecond, loss: fixed(event.loss), auc: this.auc,
+      staleness: event.staleness,
       remaining: durationText(seconds),
     }
     if (!this.active) this.bar.start(total, event.samples, shown)

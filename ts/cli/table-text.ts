@@ -10,13 +10,15 @@ const share = (part: number, whole: number) => (whole === 0 ? 'n/a' : `${(100 * 
 export function tableText(report: TableReport): string {
   const { rows, bytes, lanes, expired, missedUpdates, nonFiniteSkipped } = report
   const unusual = { expired, 'updates without a row': missedUpdates, 'NaN or infinite gradients': nonFiniteSkipped }
-  const notes = Object.entries(unusual).filter(([, value]) => value > 0).map(([name, value]) => `, ${count(value)} ${name}`)
+  const notes = Object.entries(unusual).filter(([, value]) => value > 0)
+    .map(([name, value]) => `, ${count(value)} ${name}`)
   const head = `table: ${count(rows)} rows in ${byteText(bytes)}, index ${share(rows, lanes)} full${notes.join('')}`
   const largest = [...report.groups].sort((a, b) => b.rows - a.rows)
   const lines = largest.slice(0, mostGroups).map((group) => groupCells(group, report.distinct))
   if (largest.length > 1) lines.push(['all', '', ...counterCells(report)])
   const more = largest.length > mostGroups ? [`… and ${largest.length - mostGroups} more feature groups`] : []
-  return [head, ...aligned([['feature group', 'ids ~', 'rows', 'hits', 'inserted', 'evicted', 'refused'], ...lines]), ...more].join('\n')
+  const titles = ['feature group', 'ids ~', 'rows', 'hits', 'inserted', 'evicted', 'refused']
+  return [head, ...aligned([titles, ...lines]), ...more].join('\n')
 }
 
 function groupCells(group: GroupCounters, distinct: Record<string, number>): string[] {

@@ -15,7 +15,9 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       type: 'string', describe: 'Go on from the newest checkpoint, or from the one in the given folder',
       coerce: (value: unknown) => onlyOnce('resume')(value) || (value === '' ? 'always' : undefined),
     })
-    .option('report-every', { type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports' }),
+    .option('report-every', {
+      type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports',
+    }),
   async handler(args) {
     const loaded = loadConfig(args)
     const stop = new AbortController()

@@ -11,7 +11,9 @@ export interface Leaf {
 /** The values of a config with their paths; a list of anything but maps is one value. */
 export function leavesOf(value: unknown, path: Path = []): Leaf[] {
   if (isMap(value)) return Object.entries(value).flatMap(([key, below]) => leavesOf(below, [...path, key]))
-  if (Array.isArray(value) && value.some(isMap)) return value.flatMap((below, index) => leavesOf(below, [...path, index]))
+  if (Array.isArray(value) && value.some(isMap)) {
+    return value.flatMap((below, index) => leavesOf(below, [...path, index]))
+  }
   return [{ path, value }]
 }
 

@@ -65,7 +65,8 @@ function diffMaps(before: Map<string, unknown>, after: Map<string, unknown>, pat
   return [`${path}: in the order ${orderBefore} in the checkpoint, ${orderAfter} in the config`]
 }
 
-const placeText = (entries: Map<string, unknown>, key: string) => (entries.has(key) ? valueText(entries.get(key)) : 'not')
+const placeText = (entries: Map<string, unknown>, key: string) =>
+  (entries.has(key) ? valueText(entries.get(key)) : 'not')
 
 /** A map, or a list of maps by their first entry; nothing else has keys. */
 function keyed(value: unknown): Map<string, unknown> | undefined {

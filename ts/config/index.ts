@@ -46,7 +46,8 @@ export function parseConfig(input: unknown, { set = [], file }: ParseOptions = {
 export function loadConfigFile(file: string, { set = [] }: Pick<ParseOptions, 'set'> = {}): LoadedConfig {
   const written = applySettings(readConfigFile(file), set)
   const { config, resolution } = check(written)
-  return { config, file, baseDir: path.dirname(path.resolve(file)), sources: explainSources(config, written, resolution) }
+  const sources = explainSources(config, written, resolution)
+  return { config, file, baseDir: path.dirname(path.resolve(file)), sources }
 }
 
 function check(written: Written): { config: Config; resolution: Resolution } {
@@ -64,8 +65,8 @@ function check(written: Written): { config: Config; resolution: Resolution } {
 const mostRounds = 5
 
 /**
- * All that the schema finds wrong, and the config filled in from the rest, so that the checks behind the schema can speak
- * too. What is wrong is left out; where that leaves a gap that has no default, the map around it goes too.
+ * All that the schema finds wrong, and the config filled in from the rest, so that the checks behind the schema can
+ * speak too. What is wrong is left out; where that leaves a gap that has no default, the map around it goes too.
  */
 function readWhatIsRight(value: unknown): { filled?: FilledConfig; problems: Problem[] } {
   const problems: Problem[] = []

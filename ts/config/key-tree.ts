@@ -58,7 +58,9 @@ export function chosenVariants(node: Node, value: unknown): Node[] {
   return chosen.length > 0 ? chosen : variants
 }
 
-/** The nodes that describe `path` in `config`; several where a union leaves it open, none where the path does not exist. */
+/**
+ * The nodes that describe `path` in `config`; several where a union leaves it open, none where the path does not exist.
+ */
 export function nodesAt(path: Path, config: unknown): Node[] {
   let nodes = chosenVariants(rootNode, config)
   let value = config
@@ -112,7 +114,8 @@ function rangeText({ minimum, maximum, exclusiveMinimum, exclusiveMaximum }: Nod
 
 function mapText({ properties, additionalProperties }: Node): string {
   if (properties) return `a map with the keys ${Object.keys(properties).join(', ')}`
-  return `a map from column names to ${takesMap(additionalProperties) ? 'settings' : typeText(additionalProperties || {})}`
+  const values = takesMap(additionalProperties) ? 'settings' : typeText(additionalProperties || {})
+  return `a map from column names to ${values}`
 }
 
 /** Whether a node takes a map, among others. */

@@ -56,7 +56,8 @@ export function withoutEchoes(problems: Problem[], config: unknown): Problem[] {
 }
 
 /** Whether a branch of a union can't be meant: the value itself is of another kind. */
-const isWrongKind = ({ path, code }: Issue) => path.length === 0 && (code === 'invalid_type' || code === 'invalid_value')
+const isWrongKind = ({ path, code }: Issue) =>
+  path.length === 0 && (code === 'invalid_type' || code === 'invalid_value')
 
 function wrongValue(path: Path, config: unknown): Problem {
   const value = valueAt(config, path)
@@ -89,7 +90,8 @@ function hintFor(variants: Node[], value: unknown): Hint {
     const first = Object.entries(variant.properties ?? {})[0]
     if (first && takesScalar(first[1], value)) return write(`{ ${first[0]}: ${String(value)} }`)
     if (variant.items && takesScalar(variant.items, value)) return write(`[${String(value)}]`)
-    if (variant.type === 'string' && !variant.enum && !variant.pattern && typeof value !== 'string') return write(`"${String(value)}"`)
+    const anyText = variant.type === 'string' && !variant.enum && !variant.pattern
+    if (anyText && typeof value !== 'string') return write(`"${String(value)}"`)
   }
   return typeof value === 'string' ? hintForText(variants, value) : { hint: '' }
 }
@@ -158,7 +160,9 @@ export function configError(problems: Problem[], written: Written): PersiaError 
 }
 
 /** Where a problem shows: its own place, or that of the nearest map around it when something is missing. */
-function placeOf({ code, path }: Problem, { places, file }: Written): { prefix: string; line?: number; column?: number } {
+function placeOf(
+  { code, path }: Problem, { places, file }: Written,
+): { prefix: string; line?: number; column?: number } {
   for (let length = path.length; length > 0; length--) {
     const place: Place | undefined = places.get(pathText(path.slice(0, length)))
     const at = code === 'PERSIA_CONFIG_UNKNOWN_KEY' || length < path.length ? place?.key : place?.value

@@ -113,7 +113,8 @@ function resolveDense(data: Pick<FilledConfig['data'], 'dense' | 'transform'>, r
   return data.dense.map((written, index) => {
     const path = ['data', 'dense', index]
     if (typeof written === 'string') resolution.note([...path, 'column'], { from: path })
-    const { column, transform = undefined, missing = 'auto' } = typeof written === 'string' ? { column: written } : written
+    const { column, transform = undefined, missing = 'auto' } =
+      typeof written === 'string' ? { column: written } : written
     if (transform === undefined) resolution.note([...path, 'transform'], { from: ['data', 'transform'] })
     return { column, transform: transform ?? data.transform, missing }
   })
@@ -133,7 +134,9 @@ function checkColumns({ data, features }: Pick<Config, 'data' | 'features'>, res
   for (const name of Object.keys(features.columns)) featurePaths.set(name, ['features', 'columns', name])
   for (const [column, path] of labelPaths) {
     const other = densePaths.get(column) ?? featurePaths.get(column)
-    if (other) resolution.refuse(other, `${column} is a label (${pathText(path)}); a label cannot be an input of the model`)
+    if (other) {
+      resolution.refuse(other, `${column} is a label (${pathText(path)}); a label cannot be an input of the model`)
+    }
   }
   for (const split of ['train', 'test'] as const) {
     const source = data[split]
@@ -202,7 +205,9 @@ function checkEncoding(name: string, first: string, columns: Record<string, Feat
 
 // ---- embedding
 
-function checkEmbedding({ embedding, features, deterministic }: FilledConfig, groups: string[][], resolution: Resolution): void {
+function checkEmbedding(
+  { embedding, features, deterministic }: FilledConfig, groups: string[][], resolution: Resolution,
+): void {
   const namedBy = new Map<string[], string>()
   for (const name of Object.keys(embedding.groupCapacity)) {
     const path = ['embedding', 'groupCapacity', name]
@@ -235,8 +240,9 @@ function resolveTasks(written: Task[] | undefined, labels: LabelColumn[], resolu
   const taskOf = new Map<string, number>()
   written.forEach(({ label }, index) => {
     const path = ['model', 'tasks', index, 'label']
+    const task = taskOf.get(label)
     if (!names.includes(label)) resolution.problems.push(unknownName(path, 'a label of data.labels', label, names))
-    else if (taskOf.has(label)) resolution.refuse(path, `${label} already has a task (model.tasks.${taskOf.get(label)})`)
+    else if (task !== undefined) resolution.refuse(path, `${label} already has a task (model.tasks.${task})`)
     else taskOf.set(label, index)
   })
   const without = names.filter((name) => !taskOf.has(name))

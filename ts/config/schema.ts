@@ -5,9 +5,26 @@ import { z } from 'zod'
 import { byteSizePattern, bytesOf } from './byte-size.js'
 
 const text = () => z.string().min(1)
-const integer = (least: number, most?: number) => (most === undefined ? z.int().min(least) : z.int().min(least).max(most))
-const atLeastZero = () => z.number().min(0)
+const integer = (least: number, most?: number) =>
+  (most === undefined ? z.int().min(least) : z.int().min(least).max(most))
 const fraction = () => z.number().min(0).max(1)
+
+/**
+ * A number that the core holds as float32: 0, or so far from where that becomes 0 or infinite that sums and ratios
+ * don't get there either.
+ */
+const leastFloat = 1e-30
+const mostFloat = 1e30
+const fitsFloat = (value: number) => value === 0 || (Math.abs(value) >= leastFloat && Math.abs(value) <= mostFloat)
+const float = () => z.number().refine(fitsFloat, {
+  abort: true,
+  error: ({ input }) =>
+    `expected 0 or a number of a size from ${leastFloat} to ${mostFloat} (it is held as float32), got ${input}`,
+})
+const aboveZero = () => float().gt(0)
+const atLeastZero = () => float().min(0)
+/** Below 1 as a float32 too. */
+const belowOne = () => float().min(0).max(0.9999999)
 
 /** The discriminator of a union: the variant whose type is `orDefault` is also taken when no type is written. */
 const type = <const T extends string>(name: T) => z.literal(name).describe('Which variant')
@@ -25,7 +42,8 @@ const source = z.strictObject({
   delimiter: z.string().length(1).optional()
     .describe('csv and tsv: the character between fields. Without it: `,` for csv, a tab for tsv'),
   header: z.boolean().optional()
-    .describe('csv and tsv: whether the first line names the columns. Without it: true, or false where `columns` is given'),
+    .describe('csv and tsv: whether the first line names the columns. Without it: true, or false where `columns` is '
+      + 'given'),
   columns: z.array(text()).min(1).optional()
     .describe('csv and tsv: the names of the columns of files without a header line'),
 })
@@ -59,8 +77,8 @@ const data = z.strictObject({
   dense: z.array(dense).default([])
     .describe('Numeric columns that go to the dense network as they are: the name, or a map'),
   transform: transform.default('none')
-    .describe('Of all dense columns: `log1p` is sign(x) · log(1 + |x|), `standardize` is (x - mean) / standard deviation of the '
-      + 'training data'),
+    .describe('Of all dense columns: `log1p` is sign(x) · log(1 + |x|), `standardize` is (x - mean) / standard '
+      + 'deviation of the training data'),
   missing: z.array(z.string()).default(['']).describe('Texts that mean "no value", in every column'),
   onBadRow: z.enum(['fail', 'skip']).default('fail')
     .describe('A row that cannot be read: stop and name it, or leave it out and count it'),
@@ -100,14 +118,12 @@ const features = z.strictObject({
 // ---- embedding
 
 const lr = (value: number) => atLeastZero().default(value).describe('Learning rate')
-const momentum = () => z.number().min(0).lt(1).default(0).describe('Momentum')
+const momentum = () => belowOne().default(0).describe('Momentum')
 const weightDecay = (value: number, how: string) => atLeastZero().default(value).describe(`Weight decay, ${how}`)
 const l2 = () => weightDecay(0, 'added to the gradient (L2)')
-/** Numbers that a float32 can't tell from 0 or from 1 would turn a division into nonsense. */
-const aboveZero = () => z.number().min(1e-30).max(1e30)
 const eps = (value: number) => aboveZero().default(value).describe('Added to the denominator')
-const beta = () => z.number().min(0).max(0.9999999)
-const betas = () => z.tuple([beta(), beta()]).default([0.9, 0.999]).describe('Decay rates of the first and second moment')
+const betas = () => z.tuple([belowOne(), belowOne()]).default([0.9, 0.999])
+  .describe('Decay rates of the first and second moment')
 const decoupled = () => weightDecay(0.01, 'decoupled from the gradient')
 /** Adam and AdamW of the embedding rows: their bias correction needs to know how often a row was updated. */
 const rowAdam = () => ({
@@ -115,8 +131,8 @@ const rowAdam = () => ({
   betas: betas(),
   eps: eps(1e-8),
   biasCorrection: z.enum(['row', 'group']).default('row')
-    .describe("Whose updates the bias correction counts: the row's own, or the requests that updated its feature group, "
-      + 'which saves a float a row'),
+    .describe("Whose updates the bias correction counts: the row's own, or the requests that updated its feature "
+      + 'group, which saves a float a row'),
 })
 const initialAccumulator = () => atLeastZero().default(0).describe('Where the sum of squared gradients starts')
 const adagrad = () => ({
@@ -154,51 +170,54 @@ const embedding = z.strictObject({
       l1: atLeastZero().default(0).describe('Strength of the L1 penalty, which makes weights exactly 0'),
       l2: atLeastZero().default(0).describe('Strength of the L2 penalty'),
       weightDecay: l2(),
-    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= 1e-30,
-      { path: ['beta'], error: 'one of beta, l2 and initialAccumulator must be above 0 (at least 1e-30)' }),
+    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= leastFloat,
+      { path: ['beta'], error: `one of beta, l2 and initialAccumulator must be above 0 (at least ${leastFloat})` }),
   ]).prefault({}).describe('Optimizer of the embedding rows'),
   init: z.discriminatedUnion('type', [
     z.strictObject({
       type: typeOrDefault('uniform'),
-      low: z.number().default(-0.01).describe('Lower bound'),
-      high: z.number().default(0.01).describe('Upper bound'),
+      low: float().default(-0.01).describe('Lower bound'),
+      high: float().default(0.01).describe('Upper bound'),
     }).refine(({ low, high }) => low < high, { path: ['low'], error: ({ input }) => belowHigh(input as Bounds) }),
     z.strictObject({
       type: type('normal'),
-      mean: z.number().default(0).describe('Mean'),
-      stddev: z.number().gt(0).default(0.01).describe('Standard deviation'),
+      mean: float().default(0).describe('Mean'),
+      stddev: aboveZero().default(0.01).describe('Standard deviation'),
       truncate: atLeastZero().default(0)
         .describe('Values farther from the mean than this many standard deviations are drawn again; 0: none are'),
     }),
     z.strictObject({ type: type('inverse_sqrt_dim') }),
     z.strictObject({
       type: type('gamma'),
-      shape: z.number().gt(0).default(1).describe('Shape; the mean is shape · scale'),
-      scale: z.number().gt(0).default(1).describe('Scale'),
+      shape: aboveZero().default(1).describe('Shape; the mean is shape · scale'),
+      scale: aboveZero().default(1).describe('Scale'),
     }),
     z.strictObject({ type: type('poisson'), lambda: atLeastZero().default(1).describe('Mean and variance') }),
     z.strictObject({ type: type('zeros') }),
-  ]).prefault({}).describe('Values of a new row; they depend on the seed and the sign only. `inverse_sqrt_dim` is uniform '
-    + 'within ± 1 / √dim'),
+  ]).prefault({}).describe('Values of a new row; they depend on the seed and the sign only. `inverse_sqrt_dim` is '
+    + 'uniform within ± 1 / √dim'),
   storage: z.enum(['fp32', 'fp16', 'bf16']).default('fp32')
-    .describe('Number format of the embedding in a row, rounded stochastically at every update; the state of the optimizer '
-      + 'is fp32 always'),
+    .describe('Number format of the embedding in a row, rounded stochastically at every update; the state of the '
+      + 'optimizer is fp32 always'),
   capacity: z.union([integer(1), byteSize()]).default(1_000_000)
-    .describe('What a parameter server holds before it evicts: rows of each `dim` that features have, or bytes of memory, '
-      + 'shared out over the dims by dim × features of that dim'),
-  groupCapacity: z.record(text(), integer(1).describe('Rows of the group of this feature, of each `dim` in it')).default({})
-    .describe('Rooms of their own for feature groups, beside `capacity`, which the others share: a flood of new ids in one '
-      + 'then evicts nothing elsewhere. A group is named by one of its features'),
+    .describe('What a parameter server holds before it evicts: rows of each `dim` that features have, or bytes of '
+      + 'memory, shared out over the dims by dim × features of that dim'),
+  groupCapacity: z.record(text(), integer(1).describe('Rows of the group of this feature, of each `dim` in it'))
+    .default({})
+    .describe('Rooms of their own for feature groups, beside `capacity`, which the others share: a flood of new ids '
+      + 'in one then evicts nothing elsewhere. A group is named by one of its features'),
   eviction: z.enum(['lru', 'lfu']).default('lru')
-    .describe('What goes when there is no room: `lru`: about the row that was not looked up in training for the longest '
-      + 'time, `lfu`: about the row that was looked up least often'),
+    .describe('What goes when there is no room: `lru`: about the row that was not looked up in training for the '
+      + 'longest time, `lfu`: about the row that was looked up least often'),
   timeToLiveSeconds: z.number().min(0).max(mostSeconds).default(0)
     .describe('Seconds without a training lookup after which a row is given up; 0: never'),
   admit: z.union([fraction(), integer(2, mostFrequency)]).default(1)
-    .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is met in '
-      + 'training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch that '
-      + 'forgets slowly and may count too high'),
-  weightBound: atLeastZero().default(10).describe('Largest absolute value of a weight in a row; 0: no bound'),
+    .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is '
+      + 'met in training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch '
+      + 'that forgets slowly and may count too high'),
+  weightBound: atLeastZero().default(10)
+    .describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes '
+      + 'them'),
 }).prefault({}).describe('The embedding table')
 
 // ---- model
@@ -210,7 +229,7 @@ const warmupSteps = () => integer(0).default(0)
 const decay = () => ({
   warmupSteps: warmupSteps(),
   totalSteps: integer(1).describe('Steps after which the learning rate stays at its final value'),
-  finalFactor: fraction().default(0).describe('Final learning rate as a part of the full one'),
+  finalFactor: atLeastZero().max(1).default(0).describe('Final learning rate as a part of the full one'),
 })
 type Decay = { warmupSteps: number; totalSteps: number }
 const endsAfterWarmup = ({ warmupSteps, totalSteps }: Decay) => totalSteps > warmupSteps
@@ -229,7 +248,8 @@ const model = z.strictObject({
   })).min(1).optional().describe('What the network predicts. Without it: one bce task per label'),
   optimizer: z.discriminatedUnion('type', [
     z.strictObject({
-      type: typeOrDefault('adam'), lr: lr(0.001), betas: betas(), eps: eps(1e-8), weightDecay: l2(), clipNorm: clipNorm(),
+      type: typeOrDefault('adam'), lr: lr(0.001), betas: betas(), eps: eps(1e-8),
+      weightDecay: l2(), clipNorm: clipNorm(),
     }),
     z.strictObject({
       type: type('adamw'), lr: lr(0.001), betas: betas(), eps: eps(1e-8),
@@ -243,7 +263,7 @@ const model = z.strictObject({
       type: type('step'),
       warmupSteps: warmupSteps(),
       everySteps: integer(1).describe('Steps between two falls of the learning rate'),
-      gamma: z.number().gt(0).max(1).default(0.1).describe('What the learning rate is multiplied by each time'),
+      gamma: aboveZero().max(1).default(0.1).describe('What the learning rate is multiplied by each time'),
     }),
     z.strictObject({ type: type('cosine'), ...decay() }).refine(endsAfterWarmup, warmupFits),
     z.strictObject({ type: type('linear'), ...decay() }).refine(endsAfterWarmup, warmupFits),

@@ -25,7 +25,9 @@ function applySetting(written: Written, setting: string): Written {
 }
 
 function readValue(setting: string, text: string): unknown {
-  if (/^\s*[|>]/.test(text)) throw usage(setting, `a text that begins with > or | needs double quotes inside: '"${text}"'`)
+  if (/^\s*[|>]/.test(text)) {
+    throw usage(setting, `a text that begins with > or | needs double quotes inside: '"${text}"'`)
+  }
   try {
     // Undefined would mean "take the key away"; an empty value is YAML's null.
     return readYamlValue(text) ?? null

@@ -30,7 +30,9 @@ const ending = /\.(?:(csv|tsv)(?:\.(?:gz|zst))?|(parquet|arrow))$/i
 export function resolveSource(written: WrittenSource, path: Path, resolution: Resolution): Source {
   const { path: files, sql } = written
   if (files !== undefined && sql !== undefined) resolution.refuse(path, 'has both path and sql; keep one of them')
-  if (files === undefined && sql === undefined) resolution.refuse(path, 'has neither path nor sql; one of them is needed')
+  if (files === undefined && sql === undefined) {
+    resolution.refuse(path, 'has neither path nor sql; one of them is needed')
+  }
   if (files === undefined) {
     refuseSettings(written, ['format', ...textSettings], path, 'is for files; a query brings its own', resolution)
     return { sql: sql ?? '' }

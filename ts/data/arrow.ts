@@ -1,5 +1,5 @@
-// Arrow record batches as batches, without a copy where the types agree and without depending on a version of the library:
-// only the stable surface of apache-arrow's RecordBatch, Vector and Data is used.
+// Arrow record batches as batches, without a copy where the types agree and without depending on a version of the
+// library: only the stable surface of apache-arrow's RecordBatch, Vector and Data is used.
 import { PersiaError } from '../errors.js'
 import type { BatchLayout, BatchSource, IdColumn } from './batch.js'
 
@@ -30,13 +30,16 @@ export function isRecordBatch(value: object): value is RecordBatchLike {
 export function columnsOfRecordBatch(batch: RecordBatchLike, layout: BatchLayout): BatchSource {
   const pick = <T>(names: string[], read: (data: DataLike, name: string) => T) =>
     Object.fromEntries(names.map((name) => [name, read(dataOf(batch, name), name)]))
-  return { ids: pick(layout.features, idsOf), dense: pick(layout.dense, floatsOf), labels: pick(layout.labels, floatsOf) }
+  return {
+    ids: pick(layout.features, idsOf), dense: pick(layout.dense, floatsOf), labels: pick(layout.labels, floatsOf),
+  }
 }
 
 function dataOf(batch: RecordBatchLike, name: string): DataLike {
   const chunks = (batch.getChild(name as never)?.data ?? []) as DataLike[]
   if (chunks.length === 1) return chunks[0]!
-  throw refused(name, chunks.length === 0 ? 'is missing' : `has ${chunks.length} chunks; use the record batches of the table`)
+  throw refused(name, chunks.length === 0 ? 'is missing'
+    : `has ${chunks.length} chunks; use the record batches of the table`)
 }
 
 function floatsOf({ type, length, nullCount, values }: DataLike, name: string): Float32Array {

@@ -1,6 +1,6 @@
-// Batch: the samples of one training step, as users hand them over. Typed arrays and Arrow columns are read in place by the
-// C++ threads until the step has been prepared: don't change or transfer them before `trainer.step`, or the next batch of
-// `trainer.fit`, has been taken.
+// Batch: the samples of one training step, as users hand them over. Typed arrays and Arrow columns are read in place by
+// the C++ threads until the step has been prepared: don't change or transfer them before `trainer.step`, or the next
+// batch of `trainer.fit`, has been taken.
 import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
 import type { NativeBatch, NativeIdColumn } from '../native-types.js'
@@ -28,21 +28,27 @@ export class Batch {
   private constructor(readonly rows: number, private readonly source: BatchSource | RecordBatchLike | NativeBatch) {}
 
   /**
-   * Makes a batch of typed arrays, or of an Arrow RecordBatch whose columns are named as in the config (ids: uint64, int64 or
-   * lists of these; dense and labels: numbers without nulls; other columns are left alone).
+   * Makes a batch of typed arrays, or of an Arrow RecordBatch whose columns are named as in the config (ids: uint64,
+   * int64 or lists of these; dense and labels: numbers without nulls; other columns are left alone).
    * Throws PERSIA_BATCH_INVALID when a column has a wrong type or length.
    */
   static from(source: BatchSource | RecordBatchLike): Batch {
-    if (typeof source !== 'object' || source === null) throw invalid(`a batch is made of an object, got ${source}`, 'ids')
+    if (typeof source !== 'object' || source === null) {
+      throw invalid(`a batch is made of an object, got ${source}`, 'ids')
+    }
     if (isRecordBatch(source)) return new Batch(source.numRows, source)
-    if (typeof source.ids !== 'object' || source.ids === null) throw invalid('ids must be an object of id columns by name', 'ids')
+    if (typeof source.ids !== 'object' || source.ids === null) {
+      throw invalid('ids must be an object of id columns by name', 'ids')
+    }
     const columns = Object.entries(source.ids)
     for (const [name, column] of columns) checkIdColumn(name, column)
     const [first] = columns
     if (!first) throw invalid('a batch needs at least one id column', 'ids')
     const rows = rowsOf(first[1])
     for (const [name, column] of columns) {
-      if (rowsOf(column) !== rows) throw invalid(`ids.${name} has ${rowsOf(column)} samples, ids.${first[0]} has ${rows}`, name)
+      if (rowsOf(column) !== rows) {
+        throw invalid(`ids.${name} has ${rowsOf(column)} samples, ids.${first[0]} has ${rows}`, name)
+      }
     }
     return new Batch(rows, source)
   }
@@ -95,7 +101,9 @@ function nativeColumn(name: string, column: IdColumn | undefined): NativeIdColum
 }
 
 /** Row-major as it is; columns in the model's order, which the addon interleaves. */
-function matrix(given: FloatMatrix | undefined, names: string[], rows: number, what: string): Float32Array | Float32Array[] {
+function matrix(
+  given: FloatMatrix | undefined, names: string[], rows: number, what: string,
+): Float32Array | Float32Array[] {
   if (given === undefined || given === null) {
     if (names.length === 0) return new Float32Array(0)
     throw invalid(`the batch has no ${what}, the model needs ${names.join(', ')}`, what)

@@ -123,5 +123,6 @@ export function unreadable(name: string, error: unknown): PersiaError {
   const reason = message.includes('state machine reached an invalid state')
     ? 'its text is not in the form of CSV; perhaps some lines end in \\r\\n and others in \\n'
     : message.split('\n').find((line) => line.trim() !== '') ?? message
-  return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`, { file: name }, { cause: error })
+  return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`,
+    { file: name }, { cause: error })
 }

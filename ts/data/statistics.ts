@@ -6,8 +6,13 @@ import { openRows, type ReaderOptions } from './reader.js'
 /** Mean and population standard deviation by dense column, over the values that are there. Plain JSON. */
 export type Statistics = Record<string, { mean: number; stddev: number }>
 
-/** The statistics of the columns with `transform: standardize`, and how many rows were read for them; null when none was. */
-export async function collectStatistics(options: ReaderOptions): Promise<{ statistics: Statistics; rows: number | null }> {
+/**
+ * The statistics of the columns with `transform: standardize`, and how many rows were read for them; null when none
+ * was.
+ */
+export async function collectStatistics(
+  options: ReaderOptions,
+): Promise<{ statistics: Statistics; rows: number | null }> {
   const dense = options.dense.filter(({ transform }) => transform === 'standardize')
   if (dense.length === 0) return { statistics: {}, rows: null }
   // Hashed ids are never bad; integer ids stay, so that rows with a bad one are left out here as in training.

@@ -5,8 +5,8 @@
 //        pipeline.bin dense.bin embedding-0.bin …   cpp/checkpoint/snapshot.h, cpp/trainer/trainer_snapshot.cc
 //     latest             the name of the newest checkpoint
 //
-// A checkpoint is written to a temporary folder, every file and the folder synced, then renamed: it is there as a whole or
-// not at all. Nothing in it depends on the machine, the time or where it lies, so equal runs leave equal bytes.
+// A checkpoint is written to a temporary folder, every file and the folder synced, then renamed: it is there as a whole
+// or not at all. Nothing in it depends on the machine, the time or where it lies, so equal runs leave equal bytes.
 import { constants } from 'node:fs'
 import { access, mkdir, open, readFile, readdir, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
@@ -123,7 +123,9 @@ async function syncDirectory(path: string): Promise<void> {
   }
 }
 
-/** An existing checkpoint of the same step steps aside until the new one has its name; recover() undoes a crash between. */
+/**
+ * An existing checkpoint of the same step steps aside until the new one has its name; recover() undoes a crash between.
+ */
 async function replaceDirectory(directory: string, temporary: string): Promise<void> {
   const aside = join(dirname(directory), `.old-${basename(directory)}`)
   await rm(aside, { recursive: true, force: true })
@@ -208,8 +210,8 @@ async function startOf(pid: number | string): Promise<string | undefined> {
 }
 
 /**
- * Calls `read` with the manifest, checked and compared with `config` if given, and the files that it lists. When the checkpoint
- * turns out to be damaged, here or in `read`, the error names the last good one of its run.
+ * Calls `read` with the manifest, checked and compared with `config` if given, and the files that it lists. When the
+ * checkpoint turns out to be damaged, here or in `read`, the error names the last good one of its run.
  */
 export async function readingCheckpoint<T>(directory: string, config: Config | undefined,
   read: (manifest: Manifest, files: NativeSnapshotFile[]) => Promise<T>): Promise<T> {
@@ -228,7 +230,9 @@ const filesOf = ({ files }: Manifest): NativeSnapshotFile[] =>
 async function readManifest(directory: string): Promise<Manifest> {
   const path = join(directory, 'manifest.json')
   const text = await readFile(path, 'utf8').catch(async (error: NodeJS.ErrnoException) => {
-    if (error.code !== 'ENOENT') throw new PersiaError('PERSIA_IO', `cannot read ${path}: ${error.message}`, { file: path })
+    if (error.code !== 'ENOENT') {
+      throw new PersiaError('PERSIA_IO', `cannot read ${path}: ${error.message}`, { file: path })
+    }
     const code = (await exists(directory)) ? 'PERSIA_CHECKPOINT_DAMAGED' : 'PERSIA_CHECKPOINT_NOT_FOUND'
     throw new PersiaError(code, `there is no checkpoint in ${directory}: ${path} is missing`, { file: path })
   })

@@ -6,9 +6,9 @@ import type { ProgressReport } from './reports.js'
 import type { FitOptions } from './trainer.js'
 
 /**
- * Hands batches over one by one; waiting for `push` is the back-pressure. Rests at the steps of `options.checkpoint` and stops
- * on `options.signal`. A pipeline in deterministic mode comes to rest only after the batches that it looks ahead to, so while
- * a rest or a stop is under way batches are still handed in.
+ * Hands batches over one by one; waiting for `push` is the back-pressure. Rests at the steps of `options.checkpoint`
+ * and stops on `options.signal`. A pipeline in deterministic mode comes to rest only after the batches that it looks
+ * ahead to, so while a rest or a stop is under way batches are still handed in.
  */
 export class Feeder {
   /** The pipeline rests because of the signal; nothing more is to be pushed. */
@@ -73,7 +73,7 @@ export class Feeder {
     try {
       await settling(() => this.trainer.pause(step))
     } catch (error) {
-      if (error instanceof PersiaError && error.code === 'PERSIA_ABORTED') return  // its batch was refused: no such step
+      if (error instanceof PersiaError && error.code === 'PERSIA_ABORTED') return  // no such step
       throw error
     }
     try {

@@ -1,5 +1,5 @@
-// From the resolved config to what the addon takes: flat, every field given. What is decided here is how capacity is shared out
-// over the tables: there is one for each row class, which is all features of equal dim.
+// From the resolved config to what the addon takes: flat, every field given. What is decided here is how capacity is
+// shared out over the tables: there is one for each row class, which is all features of equal dim.
 import type { Config } from '../config/index.js'
 import { bytesOf } from '../config/byte-size.js'
 import type { BatchLayout } from '../data/batch.js'
@@ -38,11 +38,14 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
 
 function nativeFeatures({ features }: Config): NativeFeature[] {
   const groupOf = new Map(features.groups.flatMap((names, group) => names.map((name) => [name, group] as const)))
-  return Object.entries(features.columns).map(([name, { dim, pooling }]) => ({ name, dim, pooling, group: groupOf.get(name)! }))
+  return Object.entries(features.columns)
+    .map(([name, { dim, pooling }]) => ({ name, dim, pooling, group: groupOf.get(name)! }))
 }
 
 /** One for each row class, in the order of its first feature, as the addon numbers them. */
-export function nativeTables({ capacity, groupCapacity }: Config['embedding'], features: NativeFeature[]): NativeTable[] {
+export function nativeTables(
+  { capacity, groupCapacity }: Config['embedding'], features: NativeFeature[],
+): NativeTable[] {
   const floats = features.reduce((sum, { dim }) => sum + dim, 0)
   const bytes = typeof capacity === 'string' ? bytesOf(capacity) : 0
   return rowClassDims(features).map((dim) => {

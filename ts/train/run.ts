@@ -1,5 +1,5 @@
-// One training run from config to checkpoint: epochs, evaluation, periodic and final checkpoints, resuming. The command line
-// prints what this yields.
+// One training run from config to checkpoint: epochs, evaluation, periodic and final checkpoints, resuming. The command
+// line prints what this yields.
 import { basename, join } from 'node:path'
 import type { LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
@@ -29,7 +29,9 @@ export interface RunOptions {
 }
 
 /** Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. */
-export async function* runTraining(loaded: LoadedConfig, options: RunOptions = {}): AsyncGenerator<RunEvent, void, undefined> {
+export async function* runTraining(
+  loaded: LoadedConfig, options: RunOptions = {},
+): AsyncGenerator<RunEvent, void, undefined> {
   const { checkpoint, epochs, name } = loaded.config
   const unlock = await lockRun(checkpoint.dir)
   try {
@@ -56,7 +58,8 @@ async function openTrainer(loaded: LoadedConfig, resume: string): Promise<Opened
     return { trainer, position: manifest.position, resumedFrom: from, rows: null }
   }
   const { statistics, rows } = await readStatistics(loaded)
-  return { trainer: await Trainer.create(config, statistics), position: { epoch: 0, epochStep: 0 }, resumedFrom: null, rows }
+  const trainer = await Trainer.create(config, statistics)
+  return { trainer, position: { epoch: 0, epochStep: 0 }, resumedFrom: null, rows }
 }
 
 /** The checkpoint to go on from, or null to start anew. */
@@ -66,7 +69,8 @@ async function checkpointToResume(run: string, resume: string): Promise<string |
   const newest = await newestCheckpoint(run)
   if (newest === undefined) {
     if (resume === 'auto') return null
-    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND', `there is no checkpoint to resume in ${run}`, { directory: run })
+    throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND',
+      `there is no checkpoint to resume in ${run}`, { directory: run })
   }
   if (resume === 'always') return newest
   const finished = await readingCheckpoint(newest, undefined, async (manifest) => manifest.finished)
@@ -88,7 +92,8 @@ class Run {
   private readonly stepsBefore: number
   private readonly samplesBefore: number
 
-  constructor(private readonly loaded: LoadedConfig, private readonly options: RunOptions, private readonly trainer: Trainer,
+  constructor(private readonly loaded: LoadedConfig, private readonly options: RunOptions,
+    private readonly trainer: Trainer,
     private position: Position) {
     this.stepsBefore = trainer.steps
     this.samplesBefore = trainer.samples
@@ -158,11 +163,14 @@ class Run {
 }
 
 /** What is probably not meant. */
-function* warnings({ data }: LoadedConfig['config'], { split, auc, samples }: EvalReport): Generator<RunEvent, void, undefined> {
+function* warnings(
+  { data }: LoadedConfig['config'], { split, auc, samples }: EvalReport,
+): Generator<RunEvent, void, undefined> {
   if (samples === 0) yield { event: 'warning', message: `the ${split} data has no rows` }
   for (const { column, positive } of data.labels) {
     if (samples === 0 || auc[column] !== null) continue
     const hint = positive === undefined ? '' : `; is ${JSON.stringify(positive)} the text that means 1?`
-    yield { event: 'warning', message: `all samples of ${split} have the same label ${column}, so there is no AUC${hint}` }
+    const message = `all samples of ${split} have the same label ${column}, so there is no AUC${hint}`
+    yield { event: 'warning', message }
   }
 }

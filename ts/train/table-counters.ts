@@ -1,4 +1,5 @@
-// The counters of the embedding tables under the names of the config: by row class (dim), by feature group, and all together.
+// The counters of the embedding tables under the names of the config: by row class (dim), by feature group, and all
+// together.
 import type { Config } from '../config/index.js'
 import type { NativeCounters, TableCounters } from '../native-types.js'
 import { rowClassDims } from './native-config.js'
@@ -13,7 +14,9 @@ export interface RowClassCounters extends TableCounters {
   dim: number
   /** The groups with features of this dim; `features` are those. */
   groups: GroupCounters[]
-  /** By feature of this dim: an estimate of the distinct ids seen in training since the trainer was made. */
+  /**
+   * By feature of this dim: an estimate of the distinct ids seen in training, before a checkpoint that was loaded too.
+   */
   distinct: Record<string, number>
 }
 
@@ -24,7 +27,8 @@ export interface TableReport extends TableCounters {
 }
 
 export function rowClassCounters({ tables, distinct }: NativeCounters, { features }: Config): RowClassCounters[] {
-  const columns = Object.entries(features.columns).map(([name, { dim }], index) => ({ name, dim, distinct: distinct[index]! }))
+  const columns = Object.entries(features.columns)
+    .map(([name, { dim }], index) => ({ name, dim, distinct: distinct[index]! }))
   return rowClassDims(columns).map((dim, rowClass) => {
     const { groups, ...counters } = tables[rowClass]!
     const members = columns.filter((column) => column.dim === dim)
@@ -32,7 +36,8 @@ export function rowClassCounters({ tables, distinct }: NativeCounters, { feature
       const here = members.flatMap(({ name }) => (names.includes(name) ? [name] : []))
       return here.length > 0 ? [{ features: here, ...groups[group]! }] : []
     })
-    return { dim, ...counters, groups: ofGroups, distinct: Object.fromEntries(members.map(({ name, distinct }) => [name, distinct])) }
+    const distinctOf = Object.fromEntries(members.map(({ name, distinct }) => [name, distinct]))
+    return { dim, ...counters, groups: ofGroups, distinct: distinctOf }
   })
 }
 

@@ -1,5 +1,5 @@
-// Trainer: one model in this process. A thin shell over the native pipeline: batches go over in one call each, counters come
-// back as reports. What happens to a batch in between: cpp/trainer/trainer.h.
+// Trainer: one model in this process. A thin shell over the native pipeline: batches go over in one call each, counters
+// come back as reports. What happens to a batch in between: cpp/trainer/trainer.h.
 import { parseConfig, type Config, type ConfigInput } from '../config/index.js'
 import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
@@ -45,18 +45,22 @@ export class Trainer {
     this.layout = layoutOf(config)
   }
 
-  /** Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load. */
+  /**
+   * Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load.
+   */
   static async create(config: ConfigInput | Config, statistics: Statistics = {}): Promise<Trainer> {
     const resolved = parseConfig(config)
     return new Trainer(resolved, await settling(() => native().createTrainer(nativeConfig(resolved))), statistics)
   }
 
   /**
-   * Makes the model of a checkpoint, with the checkpoint's config unless one is given. Everything is checked before anything
-   * is taken: PERSIA_CHECKPOINT_NOT_FOUND, PERSIA_CHECKPOINT_DAMAGED, and PERSIA_CHECKPOINT_MISMATCH when `config` describes
-   * another model.
+   * Makes the model of a checkpoint, with the checkpoint's config unless one is given. Everything is checked before
+   * anything is taken: PERSIA_CHECKPOINT_NOT_FOUND, PERSIA_CHECKPOINT_DAMAGED, and PERSIA_CHECKPOINT_MISMATCH when
+   * `config` describes another model.
    */
-  static async load(directory: string, config?: ConfigInput | Config): Promise<{ trainer: Trainer; manifest: Manifest }> {
+  static async load(
+    directory: string, config?: ConfigInput | Config,
+  ): Promise<{ trainer: Trainer; manifest: Manifest }> {
     return readingCheckpoint(directory, config && parseConfig(config), async (manifest, files) => {
       const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics)
       try {
@@ -90,8 +94,8 @@ export class Trainer {
   }
 
   /**
-   * Trains on every batch of `dataset` once, in order, and ends when all are applied. Yields a report about every second, and
-   * one at the end. Breaking out of the loop still applies what was handed in.
+   * Trains on every batch of `dataset` once, in order, and ends when all are applied. Yields a report about every
+   * second, and one at the end. Breaking out of the loop still applies what was handed in.
    */
   async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {
     this.checkGoing()
@@ -140,15 +144,17 @@ export class Trainer {
     return report
   }
 
-  /** Outputs of the tasks, (rows × tasks) row-major: probabilities for bce, values for mse. Unknown ids count as zeros. */
+  /**
+   * Outputs of the tasks, (rows × tasks) row-major: probabilities for bce, values for mse. Unknown ids count as zeros.
+   */
   async predict(batch: Batch): Promise<Float32Array> {
     return settling(() => this.nativeTrainer.predict(this.handleOf(batch, 'unlabelled')))
   }
 
   /**
-   * Writes a checkpoint to `directory`, which is replaced as a whole or not at all; a folder that holds anything else is
-   * refused. Training rests meanwhile. In deterministic mode a save in the middle of a `fit` changes what is learnt, unless it
-   * comes from `fit`'s `checkpoint` option.
+   * Writes a checkpoint to `directory`, which is replaced as a whole or not at all; a folder that holds anything else
+   * is refused. Training rests meanwhile. In deterministic mode a save in the middle of a `fit` changes what is learnt,
+   * unless it comes from `fit`'s `checkpoint` option.
    */
   save(directory: string, options: SaveOptions = {}): Promise<void> {
     // One after another, so that two saves of one folder can't meet.
@@ -159,7 +165,8 @@ export class Trainer {
 
   private async saveAtRest(directory: string, { position, finished = true }: SaveOptions): Promise<void> {
     if (!calling(() => this.nativeTrainer.atRest())) {
-      // Where lookups have to get ahead before the pipeline can rest, they must not wait for batches that nobody hands in.
+      // Where lookups have to get ahead before the pipeline can rest, they must not wait for batches that nobody hands
+      // in.
       settling(() => this.nativeTrainer.drain()).catch(() => {})  // says only what pause says too
     }
     await settling(() => this.nativeTrainer.pause())
