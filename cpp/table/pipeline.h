@@ -1,5 +1,5 @@
-// How a batched call goes over its signs, a group at a time, so that many rows are on their way from memory at once. Each
-// stage works on the group behind the one before:
+// How a batched call goes over its signs, a group at a time, so that many rows are on their way from memory at once.
+// Each stage works on the group behind the one before:
 //   Enter   asks memory for the home buckets;
 //   Look    glances into those and asks for the rows, or for the next bucket where a sign lies further on;
 //   Settle  searches those few, and asks for their rows;

@@ -52,19 +52,21 @@ RowAccess::Outcome RowAccess::Peek(RowProbe& probe, float* out, Tally& tally) co
   return Outcome::kDone;
 }
 
+// Doesn't wait for an update of the row: the row then stays for another life.
 void RowAccess::DropExpired(RowProbe& probe, Tally& tally) const {
-  if (LockRow(probe)) {
-    const bool expired = probe.shard->Expired(probe.place);
-    if (!expired) {
-      probe.shard->index().Unlock(probe.place);
-      return;
-    }
+  SignIndex<>& index = probe.shard->index();
+  if (!index.Lock(&probe.place)) {
+    probe.Search();
+  } else if (!probe.shard->Expired(probe.place)) {  // used meanwhile
+    index.Unlock(probe.place);
+    probe.Search();
+  } else {
     const size_t group = parts_.GroupOf(probe.sign);
     ++tally[group].evictions;
     ++tally[group].expired;
     probe.shard->Remove(probe.place, probe.hash, probe.sign);
+    probe.found = false;
   }
-  probe.found = false;
 }
 
 bool RowAccess::Admits(uint64_t sign, uint64_t request) const {

@@ -36,7 +36,8 @@ class RowAccess {
         row_bytes_(parts.format.row_bytes()),
         embedding_bytes_((parts.format.embedding_bytes() + 3) / 4 * 4) {}
 
-  // The common case of a lookup: float32, nobody writes the row, no time to live. False: LookUp or Peek has to be called.
+  // The common case of a lookup: float32, nobody writes the row, no time to live. False: LookUp or Peek has to be
+  // called.
   // `bytes` is embedding_bytes(): a constant where the caller has one.
   PERSIA_ALWAYS_INLINE bool TryRead(const RowPlace& place, const std::byte* row, size_t bytes, float* out) const {
     if (!simple_ || StateOf(place.word) != LaneState::kLive) return false;

@@ -8,9 +8,10 @@
 //   5. unlocks the lane (release): a record that outlived the lock could be taken for a later writer's.
 // A reader copies the row and looks again:
 //   - the lane was live before and after with the same slot and version: nobody wrote; the copy is the row.
-//   - the lane was locked: if some record is the row's, the record's contents are the row (checked by its number). If
-//     none is, before and after copying, and version and word are unchanged, the writer had not begun to write: the
-//     copy is the row. Otherwise a writer has made progress: the reader searches again.
+//   - the lane was locked, by a writer or by who moves it to a larger index: if some record is the row's, the record's
+//     contents are the row (checked by its number). If none is, before and after copying, and version and word are
+//     unchanged, the writer had not begun to write: the copy is the row. Otherwise a writer has made progress: the
+//     reader searches again.
 // So a lookup never waits for a writer, even one that was suspended in the middle of a row.
 //
 // Memory orders: a release fence stands between publishing and writing the row, so that a reader that sees any of the

@@ -17,8 +17,8 @@ constexpr size_t kTabulatedSteps = size_t{1} << 16;
 
 PERSIA_ALWAYS_INLINE float Bounded(float w, float bound) { return std::min(std::max(w, -bound), bound); }
 
-// Each value of `out` depends on the old values at its own place only, so `out` may be `row`: what the compiler is told by
-// "ivdep" holds for both.
+// Each value of `out` depends on the old values at its own place only, so `out` may be `row`: what the compiler is told
+// by "ivdep" holds for both.
 struct Sgd {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
                                        const float* gradient, float* out) {

@@ -84,8 +84,8 @@ class RowOptimizer {
   // Sets the state part of a new row, (dim + state_width) f32, whose weights are set.
   void InitState(float* row) const;
 
-  // One update of `row` (dim + state_width) f32 by `gradient` (dim) f32, finite; the result goes to `out`, as wide, which
-  // may be `row`. `group_step` >= 1 counts the steps of the row's feature group, this one included.
+  // One update of `row` (dim + state_width) f32 by `gradient` (dim) f32, finite; the result goes to `out`, as wide,
+  // which may be `row`. `group_step` >= 1 counts the steps of the row's feature group, this one included.
   PERSIA_ALWAYS_INLINE void Apply(const float* row, const float* gradient, uint64_t group_step, float* out) const {
     AdamCorrection correction;
     if (step_source_ != StepSource::kNone) {
@@ -95,7 +95,9 @@ class RowOptimizer {
     }
     kernel_(dim_, constants_, correction, row, gradient, out);
   }
-  void Apply(float* row, const float* gradient, uint64_t group_step = 1) const { Apply(row, gradient, group_step, row); }
+  void Apply(float* row, const float* gradient, uint64_t group_step = 1) const {
+    Apply(row, gradient, group_step, row);
+  }
 
  private:
   enum class StepSource { kNone, kRow, kGroup };

@@ -22,13 +22,15 @@
 // Growth. When the newest array is full for its size, one of twice the size is linked behind it. Buckets are *closed*
 // (no insert commits there any more) and their lanes moved, a few by each call that inserts, in any order. A sign is
 // inserted into the new array only after its home in the old one is closed. Searches read the old array first, and
-// the new one if they met a closed bucket. A lane is live in the new array before it is dead in the old one, so a
-// sign is never out of sight. When every bucket is done, the new array is the current one and the old one is retired.
+// the new one if they met a closed bucket. A lane is locked in the new array before it is dead in the old one, and live
+// after that, so a sign is never out of sight. When every bucket is done, the new array is the current one and the old
+// one is retired.
 // Rows don't move.
 //
 // Invariants
 //  1. At most one lane of an array is live or locked for a sign; in both arrays at once only while its mover holds
-//     the old one locked.
+//     both locked. So whoever finds the row locked in the old array and finds that again after copying it can trust
+//     the copy: nobody could write it through the new one.
 //  2. A live lane's sign and slot don't change while it is live. A slot goes back to use only after its stamp has
 //     passed (base/epoch.h), so within a guard "the word names slot s" cannot end and become true again.
 //  3. overflow(b) counts at least the live signs with home <= b that lie behind b.
@@ -192,8 +194,8 @@ class SignIndex {
     return array->data + array->HomeOf(hash);
   }
 
-  // Looks into the bucket of *place only. True: the sign seems to be there, and *place says where; Confirm tells. Without
-  // branches: whether a sign is in its home can't be predicted.
+  // Looks into the bucket of *place only. True: the sign seems to be there, and *place says where; Confirm tells.
+  // Without branches: whether a sign is in its home can't be predicted.
   PERSIA_ALWAYS_INLINE static bool GlanceAt(uint64_t sign, Place* place) {
     const uint32_t lanes = place->bucket->Match(sign);
     place->lane = static_cast<uint32_t>(std::countr_zero(lanes | 1u << 2 * (kBucketLanes - 1))) / 2;
@@ -295,7 +297,8 @@ class SignIndex {
          array = array->next.load(std::memory_order_acquire)) {
       bytes += array->all * sizeof(Bucket);
     }
-    return bytes;
+    const Array* spare = spare_.load(std::memory_order_acquire);
+    return bytes + (spare == nullptr ? 0 : spare->all * sizeof(Bucket));
   }
   bool growing() const {
     return current_.load(std::memory_order_acquire)->next.load(std::memory_order_acquire) != nullptr;
@@ -307,10 +310,14 @@ class SignIndex {
     const Array* array = Newest();
     if (array->buckets == most_ || spare_.load(std::memory_order_relaxed) != nullptr) return;
     auto* spare = new Array(array->buckets * 2, TailOf(array->buckets * 2));
-    Env::TouchSoon(spare->data, spare->all * sizeof(Bucket));
     Array* none = nullptr;
     // Release: the array's contents, for who takes it in Grow.
-    if (!spare_.compare_exchange_strong(none, spare, std::memory_order_acq_rel, std::memory_order_relaxed)) delete spare;
+    if (!spare_.compare_exchange_strong(none, spare, std::memory_order_acq_rel, std::memory_order_relaxed)) {
+      Env::Retire([spare] { delete spare; });  // not at once: unmapping takes a while
+      return;
+    }
+    Env::TouchSoon(spare->data, spare->all * sizeof(Bucket));
+    DropStaleSpare();
   }
 
   // Begins to double the index, unless it is as large as it may be. It may be growing already: when a thread is
@@ -319,13 +326,16 @@ class SignIndex {
     Array* array = Newest();
     if (array->buckets == most_) return;
     Array* next = spare_.exchange(nullptr, std::memory_order_acq_rel);
-    if (next != nullptr && next->buckets != array->buckets * 2) {  // of a growth that another thread has begun meanwhile
-      delete next;
+    if (next != nullptr && next->buckets != array->buckets * 2) {  // of a growth that another thread has begun
+      Env::Retire([next] { delete next; });
       next = nullptr;
     }
     if (next == nullptr) next = new Array(array->buckets * 2, TailOf(array->buckets * 2));
     Array* none = nullptr;
-    if (!array->next.compare_exchange_strong(none, next, std::memory_order_acq_rel, std::memory_order_acquire)) delete next;
+    if (!array->next.compare_exchange_strong(none, next, std::memory_order_acq_rel, std::memory_order_acquire)) {
+      Env::Retire([next] { delete next; });
+    }
+    DropStaleSpare();
   }
 
   // Moves up to `count` buckets if the index grows. Never waits: a bucket with a locked lane is left for a later
@@ -390,6 +400,13 @@ class SignIndex {
     Array* array = current_.load(std::memory_order_acquire);
     while (Array* next = array->next.load(std::memory_order_acquire)) array = next;
     return array;
+  }
+  // Gives back a spare array of a size that isn't needed any more: growth may have overtaken its maker.
+  void DropStaleSpare() {
+    Array* spare = spare_.load(std::memory_order_acquire);
+    if (spare == nullptr || spare->buckets == Newest()->buckets * 2) return;
+    if (!spare_.compare_exchange_strong(spare, nullptr, std::memory_order_acq_rel, std::memory_order_relaxed)) return;
+    Env::Retire([spare] { delete spare; });
   }
   Array* ArrayOf(const Bucket* bucket) const {
     for (Array* array = current_.load(std::memory_order_acquire); array != nullptr;
@@ -530,7 +547,8 @@ class SignIndex {
         Complete(array, i, PendingOf(old));
         old = header.load(std::memory_order_acquire);
       } else {
-        header.compare_exchange_weak(old, WithPending(old, kPendingClosed), std::memory_order_acq_rel, std::memory_order_acquire);
+        header.compare_exchange_weak(old, WithPending(old, kPendingClosed), std::memory_order_acq_rel,
+                                     std::memory_order_acquire);
       }
     }
   }
@@ -561,7 +579,9 @@ class SignIndex {
       switch (StateOf(word)) {
         case LaneState::kFree:
           if (word != kFreeWord) return true;
-          if (at.compare_exchange_weak(word, kDeadWord, std::memory_order_acq_rel, std::memory_order_acquire)) return true;
+          if (at.compare_exchange_weak(word, kDeadWord, std::memory_order_acq_rel, std::memory_order_acquire)) {
+            return true;
+          }
           break;
         case LaneState::kClaimed:
           if (at.compare_exchange_weak(word, KilledWord(SlotOf(word)), std::memory_order_acq_rel,
@@ -577,18 +597,23 @@ class SignIndex {
             break;
           }
           const uint64_t sign = bucket.signs[lane].load(std::memory_order_relaxed);
-          const bool moved = MoveIn(next, sign, word);
+          Atomic<uint32_t>* moved = MoveIn(next, sign, word);
           at.store(kDeadWord, std::memory_order_release);
-          if (!moved) evict(sign, SlotOf(word));
+          if (moved != nullptr) {
+            moved->store(word, std::memory_order_release);  // live
+          } else {
+            evict(sign, SlotOf(word));
+          }
           return true;
         }
       }
     }
   }
 
-  // Puts a sign that only its mover can insert, because all others find it locked, into the newest array. No lane of
-  // that is killed meanwhile: its buckets move only when all older ones are done.
-  bool MoveIn(Array& next, uint64_t sign, uint32_t word) {
+  // Puts a sign that only its mover can insert, because all others find it locked, into the newest array, locked too,
+  // and gives its word there; null: no lane. No lane of that is killed meanwhile: its buckets move only when all older ones
+  // are done.
+  Atomic<uint32_t>* MoveIn(Array& next, uint64_t sign, uint32_t word) {
     const uint64_t hash = HashOf(sign);
     for (Array* array = &next;;) {
       const uint64_t home = array->HomeOf(hash);
@@ -600,16 +625,17 @@ class SignIndex {
       Claim claim;
       const Step step = TryClaim(*array, home, sign, SlotOf(word), ClockOf(word), &claim);
       if (step == Step::kClosed) continue;  // it has a newer one by now
-      if (step != Step::kInserted) return false;
-      array->data[claim.bucket].words[claim.lane].store(WithState(word, LaneState::kLive), std::memory_order_release);
-      return true;
+      if (step != Step::kInserted) return nullptr;
+      Atomic<uint32_t>& moved = array->data[claim.bucket].words[claim.lane];
+      moved.store(WithState(word, LaneState::kLocked), std::memory_order_release);
+      return &moved;
     }
   }
 
   const uint64_t most_;
   const uint32_t hash_shift_;
   Atomic<Array*> current_{};
-  Atomic<Array*> spare_{};  // that nobody but Prepare and Grow has seen
+  Atomic<Array*> spare_{};  // for the next growth
 };
 
 }  // namespace persia

@@ -95,19 +95,16 @@ Table::Table(const TableOptions& options)
       partition_of_group_(parts_->groups(), 0),
       counters_(new GroupCounters[parts_->groups()]),
       group_steps_(new std::atomic<uint64_t>[parts_->groups()]()) {
-  partitions_[0].store(new Partition(*parts_, CapacityOf(options, parts_->format)), std::memory_order_release);
-  uint32_t next = 1;
+  owners_.push_back(std::make_shared<Partition>(*parts_, CapacityOf(options, parts_->format)));
   for (const GroupCapacity& group : options.group_capacities) {
     PERSIA_CHECK(group.group < options.group_count && group.rows > 0);
-    partition_of_group_[group.group] = next;
-    const uint64_t rows = std::min(group.rows, MostRows(parts_->format));
-    partitions_[next++].store(new Partition(*parts_, rows), std::memory_order_release);
+    partition_of_group_[group.group] = static_cast<uint32_t>(owners_.size());
+    owners_.push_back(std::make_shared<Partition>(*parts_, std::min(group.rows, MostRows(parts_->format))));
   }
+  for (size_t i = 0; i < owners_.size(); ++i) partitions_[i].store(owners_[i].get(), std::memory_order_release);
 }
 
-Table::~Table() {
-  for (auto& partition : partitions_) delete partition.load(std::memory_order_acquire);
-}
+Table::~Table() = default;
 
 uint32_t Table::dim() const { return parts_->options.dim; }
 uint32_t Table::row_width() const { return parts_->optimizer.row_width(); }
@@ -134,15 +131,18 @@ void Table::ForEachShard(Visit visit) const {
 
 // ---- batched calls
 
-// Calls `fast(group, i)` for each sign in order and, where that is false, `slow(i of the call, probe, tries)`, again as long
-// as it asks for a new guard.
+// Calls `fast(group, i)` for each sign in order and, where that is false, `slow(i of the call, probe, tries)`, again as
+// long as it asks for a new guard.
 template <typename Fast, typename Slow>
-PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t row_bytes, Fast fast, Slow slow) const {
+PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t row_bytes, Fast fast,
+                                         Slow slow) const {
   Pipeline pipeline(signs, row_bytes);
+  const FrequencySketch* sketch = parts_->sketch.get();
   for (size_t begin = 0; begin < signs.size(); begin += TableParts::kBlockSigns) {
     Epoch::Guard guard;
     const Partition* only = partitions_.size() == 1 ? partitions_[0].load(std::memory_order_acquire) : nullptr;
     const auto shard_of = [&](uint64_t sign) __attribute__((always_inline)) -> Shard& {
+      if (sketch != nullptr) sketch->Prefetch(Mix64(sign));
       return only != nullptr ? only->Of(sign) : ShardOf(sign);
     };
     const auto use = [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
@@ -163,7 +163,8 @@ PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t
 // Counts hits, which mostly come in runs of one group.
 class Table::HitCounter {
  public:
-  HitCounter(const TableParts& parts, Tally& tally) : parts_(parts), shift_(64 - parts.options.prefix_bits), tally_(tally) {}
+  HitCounter(const TableParts& parts, Tally& tally)
+      : parts_(parts), shift_(64 - parts.options.prefix_bits), tally_(tally) {}
 
   PERSIA_ALWAYS_INLINE void Count(uint64_t sign) {
     if (sign >> shift_ != prefix_) [[unlikely]] {
@@ -208,8 +209,8 @@ struct Table::Bodies {
   };
 
   struct Peek {
-    static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t, float* out,
-                                         Tally& tally) {
+    static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t,
+                                         float* out, Tally& tally) {
       const RowAccess access(*table.parts_);
       HitCounter hits(*table.parts_, tally);
       table.ForEach(
@@ -367,12 +368,13 @@ bool Table::Erase(uint64_t sign) {
 
 // Each partition is exchanged for an empty one; calls that hold the old one finish there.
 void Table::Clear() {
-  std::lock_guard lock(scan_mutex_);
-  for (auto& entry : partitions_) {
-    Partition* old = entry.load(std::memory_order_acquire);
-    entry.store(new Partition(*parts_, old->capacity), std::memory_order_release);
+  std::lock_guard lock(owners_mutex_);
+  for (size_t i = 0; i < owners_.size(); ++i) {
+    auto empty = std::make_shared<Partition>(*parts_, owners_[i]->capacity);
+    partitions_[i].store(empty.get(), std::memory_order_release);
     // The parts live until then: a call holds the table while it holds a guard.
-    Epoch::Retire([old, parts = parts_] { delete old; });
+    Epoch::Retire([old = std::move(owners_[i]), parts = parts_]() mutable { old.reset(); });
+    owners_[i] = std::move(empty);
   }
   if (parts_->sketch != nullptr) parts_->sketch->Clear();
 }
@@ -380,14 +382,20 @@ void Table::Clear() {
 // ---- the whole table
 
 void Table::Scan(const std::function<void(uint64_t sign, const float* row, RowAge age)>& visit) const {
-  std::lock_guard lock(scan_mutex_);
+  std::vector<std::shared_ptr<Partition>> partitions;
+  {
+    std::lock_guard lock(owners_mutex_);
+    partitions = owners_;
+  }
   std::vector<float> row(row_width());
-  ForEachShard([&](const Shard& shard) {
-    shard.Scan([&](uint64_t sign, const std::byte* contents, RowAge age) {
-      parts_->format.Decode(contents, row.data());
-      visit(sign, row.data(), age);
-    });
-  });
+  for (const auto& partition : partitions) {
+    for (const auto& shard : partition->shards) {
+      shard->Scan([&](uint64_t sign, const std::byte* contents, RowAge age) {
+        parts_->format.Decode(contents, row.data());
+        visit(sign, row.data(), age);
+      });
+    }
+  }
 }
 
 uint64_t Table::size() const {

@@ -78,8 +78,8 @@ class Table {
   void Clear();  // frees the rows' memory; keeps the counters
 
   // Calls `visit(sign, row (row_width f32), age)` for every row, in order of partition, shard and hash. Other calls may
-  // run meanwhile, and `visit` may call the table (not Scan or Clear): a row that is there from beginning to end is
-  // visited once, whole.
+  // run meanwhile, and `visit` may call the table: a row that is there from beginning to end is visited once, whole.
+  // Clear doesn't end a scan, which goes on over the rows there were.
   void Scan(const std::function<void(uint64_t sign, const float* row, RowAge age)>& visit) const;
 
   uint64_t size() const;
@@ -112,8 +112,9 @@ class Table {
   void CountSteps(std::span<const uint64_t> signs, std::vector<uint64_t>& steps) const;
 
   const std::shared_ptr<TableParts> parts_;  // shared with partitions that Clear left to the epochs
-  mutable std::mutex scan_mutex_;  // Clear waits for Scan, nothing else does
   std::vector<std::atomic<Partition*>> partitions_;       // the shared one first
+  mutable std::mutex owners_mutex_;                       // guards owners_; no call on rows takes it
+  std::vector<std::shared_ptr<Partition>> owners_;        // of partitions_: Scan keeps what Clear replaces
   std::vector<uint32_t> partition_of_group_;              // (group_count + 1)
   std::unique_ptr<GroupCounters[]> counters_;             // (group_count + 1)
   std::unique_ptr<std::atomic<uint64_t>[]> group_steps_;  // (group_count + 1): calls of Apply that had the group

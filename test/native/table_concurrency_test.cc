@@ -224,6 +224,23 @@ TEST_CASE("threads that insert the same new signs make one row of each") {
   }
 }
 
+TEST_CASE("what a scan calls may scan, write and clear the table, and the scan goes on") {
+  constexpr uint64_t kRows = 10000;
+  Table table(SumOptions(1, 2 * kRows));
+  const Values row(table.row_width(), 3.0f);
+  for (uint64_t sign = 1; sign <= kRows; ++sign) REQUIRE(table.Write(sign, row.data()));
+  uint64_t seen = 0, inner = 0;
+  table.Scan([&](uint64_t, const float* values, RowAge) {
+    CHECK(values[0] == 3.0f);
+    if (++seen == 1) table.Scan([&](uint64_t, const float*, RowAge) { ++inner; });
+    if (seen == kRows / 2) table.Clear();
+    if (seen == kRows / 2 + 1) REQUIRE(table.Write(kRows + 1, row.data()));
+  });
+  CHECK(inner == kRows);
+  CHECK(seen == kRows);
+  CHECK(table.size() == 1);
+}
+
 TEST_CASE("Clear beside all other calls leaves a sound, usable table") {
   Table table(SumOptions(2, 30000));
   RunThreads(4, [&](int thread) {
