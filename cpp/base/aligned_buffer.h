@@ -5,8 +5,7 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdlib>
-#include <cstring>
+#include <new>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -24,7 +23,7 @@ class AlignedBuffer {
  public:
   AlignedBuffer() = default;
   explicit AlignedBuffer(size_t count) { Resize(count); }
-  ~AlignedBuffer() { std::free(data_); }
+  ~AlignedBuffer() { Free(); }
   AlignedBuffer(AlignedBuffer&& other) noexcept { Swap(other); }
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
     Swap(other);
@@ -55,24 +54,30 @@ class AlignedBuffer {
   static constexpr size_t kHugePage = size_t{2} << 20;
 
   void Allocate(size_t count) {
-    std::free(data_);
-    const size_t alignment = count * sizeof(T) >= kHugePage ? kHugePage : kLine;
-    const size_t bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
-    data_ = static_cast<T*>(std::aligned_alloc(alignment, bytes));
+    Free();
+    alignment_ = count * sizeof(T) >= kHugePage ? kHugePage : kLine;
+    const size_t bytes = (count * sizeof(T) + alignment_ - 1) / alignment_ * alignment_;
+    data_ = static_cast<T*>(::operator new(bytes, std::align_val_t{alignment_}, std::nothrow));
     PERSIA_CHECK(data_ != nullptr);
-    if (alignment == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
+    if (alignment_ == kHugePage) madvise(data_, bytes, MADV_HUGEPAGE);
     capacity_ = bytes / sizeof(T);
+  }
+
+  void Free() {
+    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{alignment_});
   }
 
   void Swap(AlignedBuffer& other) {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
+    std::swap(alignment_, other.alignment_);
   }
 
   T* data_ = nullptr;
   size_t size_ = 0;
   size_t capacity_ = 0;
+  size_t alignment_ = kLine;
 };
 
 }  // namespace persia

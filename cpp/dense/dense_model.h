@@ -2,8 +2,11 @@
 //
 // Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The
 // network is input -> hidden layers with ReLU -> one linear output a task. Loss of a batch: sum over tasks of weight
-// · mean over samples. A step is ForwardBackward, then (with several NN workers) an all-reduce of Gradients(), then
-// ApplyGradients.
+// · mean over samples. A step is ForwardBackward, then ApplyGradients.
+//
+// With several NN workers a step trains on one global batch, of which each worker has a part: every worker divides by the
+// rows of all parts, and between the two calls gradients are summed over the workers. A GradientSink hears of them bucket
+// by bucket, so that summing begins while backward still computes. Then n workers train like one with all rows.
 //
 // Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are deterministic
 // for a given number of threads.
@@ -76,6 +79,22 @@ struct NamedTensor {
   std::span<float> values;
 };
 
+// Hears of gradients as backward finishes them.
+class GradientSink {
+ public:
+  virtual ~GradientSink() = default;
+
+  // Gradients()[bucket] is final: nothing reads or writes it before ApplyGradients. Called once a bucket in the order of
+  // Gradients(), on the thread that called ForwardBackward, which waits for it.
+  virtual void BucketReady(size_t bucket, std::span<float> gradients) = 0;
+};
+
+// A worker's part in a step of several; the default is a worker of its own.
+struct GlobalBatch {
+  uint64_t rows = 0;             // of all workers' parts; 0: of this one alone
+  GradientSink* sink = nullptr;
+};
+
 class DenseModel {
  public:
   virtual ~DenseModel() = default;
@@ -84,13 +103,16 @@ class DenseModel {
 
   // Forward, loss and backward over `rows` samples. `input` is (rows, input_width), `labels` (rows, tasks). Writes
   // the gradient of the loss with respect to the pooled embeddings to `embedding_gradient` (rows, embedding_width)
-  // and the mean loss to `loss`. Gradients stay inside until ApplyGradients. kNonFiniteLoss: no gradient was
-  // computed, nothing changed. kBatchInvalid: no rows.
+  // and the mean loss to `loss`. Of a part of a global batch, means are over the rows of all parts: adding up the losses
+  // of all workers gives that of the global batch. kNonFiniteLoss: no gradient was computed, the sink not called,
+  // nothing changed; peers that wait for this worker's buckets must be told. kBatchInvalid: no rows, or more than the
+  // global batch has.
   virtual Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
-                                 double* loss) = 0;
+                                 double* loss, const GlobalBatch& global = {}) = 0;
 
-  // All weight gradients, for an all-reduce. Valid between ForwardBackward and ApplyGradients.
-  virtual std::vector<std::span<float>> Gradients() = 0;
+  // All weight gradients in buckets, in the order in which backward finishes them. The spans stay the same for the
+  // model's life; values are valid between ForwardBackward and ApplyGradients.
+  virtual std::span<const std::span<float>> Gradients() const = 0;
 
   // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate and Adam's bias correction.
   virtual Status ApplyGradients(uint64_t step) = 0;

@@ -34,8 +34,8 @@ class Ffnn final : public DenseModel {
 
   const DenseModelConfig& config() const override { return config_; }
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
-                         double* loss) override;
-  std::vector<std::span<float>> Gradients() override { return {gradients_.span()}; }
+                         double* loss, const GlobalBatch& global) override;
+  std::span<const std::span<float>> Gradients() const override { return buckets_; }
   Status ApplyGradients(uint64_t step) override;
   Status Predict(uint32_t rows, const float* input, float* outputs) override;
   std::vector<NamedTensor> Tensors() override;
@@ -49,10 +49,11 @@ class Ffnn final : public DenseModel {
   void Forward(uint32_t rows, const float* input);
   void HiddenForward(const Layer& layer, uint32_t rows, const float* x, float* y);
   void HeadForward(const Layer& layer, uint32_t rows, const float* x);
-  double HeadLoss(uint32_t rows, const float* labels);
-  void Backward(uint32_t rows, const float* input, float* embedding_gradient);
+  double HeadLoss(uint32_t rows, uint64_t global_rows, const float* labels);
+  void Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink);
   void LayerBackward(size_t index, uint32_t rows, const float* x, const float* dy, float* dx, uint32_t dx_width);
   void SumBiasGradient(const Layer& layer, uint32_t row_parts);
+  void FinishBuckets(size_t final_from, size_t* finished, GradientSink* sink);
 
   const DenseModelConfig config_;
   const Layout layout_;
@@ -60,6 +61,7 @@ class Ffnn final : public DenseModel {
   DenseOptimizer optimizer_;
   AlignedBuffer<float> parameters_;
   AlignedBuffer<float> gradients_;
+  const std::vector<std::span<float>> buckets_;
 
   // Scratch of one batch, as large as the largest batch so far.
   std::vector<AlignedBuffer<float>> hidden_;       // output of hidden layer i: (rows, out)
@@ -76,6 +78,7 @@ Ffnn::Ffnn(const DenseModelConfig& config, const Layout& layout)
       optimizer_(config.optimizer, layout.size),
       parameters_(layout.size),
       gradients_(layout.size),
+      buckets_(GradientBuckets(gradients_.span())),
       hidden_(config.hidden.size()),
       bias_sums_(size_t{pool_.threads()} * layout.widest_hidden) {
   parameters_.Fill(0.0f);  // padding stays 0 in all flat arrays, so that it adds nothing to the gradient norm
@@ -102,16 +105,21 @@ void Ffnn::ReserveActivations(uint32_t rows) {
 }
 
 Status Ffnn::ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
-                             double* loss) {
+                             double* loss, const GlobalBatch& global) {
   if (rows == 0) return Status(ErrorCode::kBatchInvalid, "a batch to train on has no rows");
+  const uint64_t global_rows = global.rows == 0 ? rows : global.rows;
+  if (global_rows < rows) {
+    return Status(ErrorCode::kBatchInvalid, "the global batch has " + std::to_string(global_rows) +
+                                                " rows, this worker's part of it " + std::to_string(rows));
+  }
   Forward(rows, input);
-  const double batch_loss = HeadLoss(rows, labels);
+  const double batch_loss = HeadLoss(rows, global_rows, labels);
   if (!std::isfinite(batch_loss)) {
     return Status(ErrorCode::kNonFiniteLoss, "the loss is " + std::to_string(batch_loss) +
                                                  "; nothing was applied; lower the learning rate or check the data");
   }
   *loss = batch_loss;
-  Backward(rows, input, embedding_gradient);
+  Backward(rows, input, embedding_gradient, global.sink);
   return Status::Ok();
 }
 
@@ -147,17 +155,17 @@ void Ffnn::HeadForward(const Layer& layer, uint32_t rows, const float* x) {
   }
 }
 
-double Ffnn::HeadLoss(uint32_t rows, const float* labels) {
+double Ffnn::HeadLoss(uint32_t rows, uint64_t global_rows, const float* labels) {
   output_gradient_.Resize(outputs_.size());
   double loss = 0.0;
   for (uint32_t task = 0; task < tasks(); ++task) {
-    loss += LossAndGradient(config_.tasks[task], rows, tasks(), outputs_.data() + task, labels + task,
+    loss += LossAndGradient(config_.tasks[task], rows, global_rows, tasks(), outputs_.data() + task, labels + task,
                             output_gradient_.data() + task);
   }
   return loss;
 }
 
-void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient) {
+void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink) {
   for (auto& buffer : hidden_gradient_) buffer.Resize(size_t{rows} * layout_.widest_hidden);
   const Layer& head = layout_.layers.back();
   for (uint32_t task = 0; task < tasks(); ++task) {
@@ -166,12 +174,15 @@ void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient
     gradients_[head.bias + task] = static_cast<float>(sum);
   }
   const float* dy = output_gradient_.data();
+  size_t finished = 0;
   for (size_t i = hidden_.size(); i > 0; --i) {
     float* dx = hidden_gradient_[i % 2].data();
     LayerBackward(i, rows, hidden_[i - 1].data(), dy, dx, layout_.layers[i].in);
+    FinishBuckets(layout_.layers[i].weight, &finished, sink);
     dy = dx;
   }
   LayerBackward(0, rows, input, dy, embedding_gradient, config_.embedding_width);
+  FinishBuckets(0, &finished, sink);
 }
 
 // Gradients of layer `index` from that of its output, dy (rows, out): of its weights, of its input's first dx_width
@@ -205,6 +216,14 @@ void Ffnn::SumBiasGradient(const Layer& layer, uint32_t row_parts) {
   for (uint32_t part = 1; part < row_parts; ++part) {
     const float* band = bias_sums_.data() + size_t{part} * layer.out;
     for (uint32_t i = 0; i < layer.out; ++i) sum[i] += band[i];
+  }
+}
+
+// Tells the sink of the buckets from *finished on, now that gradients from `final_from` on are final.
+void Ffnn::FinishBuckets(size_t final_from, size_t* finished, GradientSink* sink) {
+  if (sink == nullptr) return;
+  for (; *finished < buckets_.size() && buckets_[*finished].data() >= gradients_.data() + final_from; ++*finished) {
+    sink->BucketReady(*finished, buckets_[*finished]);
   }
 }
 

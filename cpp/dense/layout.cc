@@ -30,4 +30,15 @@ Layout MakeLayout(const DenseModelConfig& config) {
   return layout;
 }
 
+std::vector<std::span<float>> GradientBuckets(std::span<float> gradients) {
+  constexpr size_t kBucket = (size_t{4} << 20) / sizeof(float);
+  std::vector<std::span<float>> buckets;
+  while (!gradients.empty()) {
+    const size_t count = std::min(kBucket, gradients.size());
+    buckets.push_back(gradients.last(count));
+    gradients = gradients.first(gradients.size() - count);
+  }
+  return buckets;
+}
+
 }  // namespace persia

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "dense/dense_model.h"
@@ -27,5 +28,11 @@ struct Layout {
 
 // The layout for a valid config.
 Layout MakeLayout(const DenseModelConfig& config);
+
+// Cuts a flat array of gradients into buckets from its end, which backward finishes first, to its start.
+//
+// 4 MiB a bucket: on a wire of 10 Gbit/s 3 ms, against which a message's latency is nothing, while the first bucket of a
+// network of 10^7 parameters is on its way long before backward ends.
+std::vector<std::span<float>> GradientBuckets(std::span<float> gradients);
 
 }  // namespace persia

@@ -25,9 +25,9 @@ double Sigmoid(double x) {
   return (x >= 0 ? 1.0 : decay) / (1.0 + decay);
 }
 
-double LossAndGradient(const TaskSpec& task, uint32_t rows, size_t stride, const float* outputs, const float* labels,
-                       float* gradient) {
-  const double scale = static_cast<double>(task.weight) / rows;
+double LossAndGradient(const TaskSpec& task, uint32_t rows, uint64_t mean_rows, size_t stride, const float* outputs,
+                       const float* labels, float* gradient) {
+  const double scale = static_cast<double>(task.weight) / static_cast<double>(mean_rows);
   double sum = 0.0;
   for (size_t i = 0; i < rows * stride; i += stride) {
     const Sample sample = task.loss == Loss::kBce ? BinaryCrossEntropy(outputs[i], labels[i])
