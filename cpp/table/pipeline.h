@@ -48,7 +48,7 @@ class Pipeline {
   template <typename ShardOf, typename Use>
   PERSIA_ALWAYS_INLINE void Run(size_t begin, size_t end, ShardOf shard_of, Use use) {
     const size_t steps = (end - begin + kGroup - 1) / kGroup + kUse;
-    for (Group& group : groups_) group.count = 0;
+    for (Group& group : groups_) group.count = group.unsettled = 0;  // of an earlier run
     for (size_t step = 0; step < steps; ++step) {
       Group& entering = At(step);
       entering.begin = begin + step * kGroup;
