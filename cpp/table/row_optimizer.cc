@@ -17,12 +17,12 @@ constexpr size_t kTabulatedSteps = size_t{1} << 16;
 
 PERSIA_ALWAYS_INLINE float Bounded(float w, float bound) { return std::min(std::max(w, -bound), bound); }
 
-// Each value of `out` depends on the old values at its own place only, so `out` may be `row`: what the compiler is told
-// by "ivdep" holds for both.
+// Each value of `out` depends on the old values at its own place only, so `out` may be `row`: the rounds of the loops
+// are independent either way.
 struct Sgd {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
                                        const float* gradient, float* out) {
-#pragma GCC ivdep
+    PERSIA_INDEPENDENT_ROUNDS
     for (uint32_t i = 0; i < dim; ++i) {
       const float g = gradient[i] + c.l2 * row[i];
       out[i] = Bounded(row[i] - c.lr * g, c.bound);
@@ -33,7 +33,7 @@ struct Sgd {
 struct MomentumSgd {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
                                        const float* gradient, float* out) {
-#pragma GCC ivdep
+    PERSIA_INDEPENDENT_ROUNDS
     for (uint32_t i = 0; i < dim; ++i) {
       const float g = gradient[i] + c.l2 * row[i];
       const float b = c.momentum * row[dim + i] + g;
@@ -46,7 +46,7 @@ struct MomentumSgd {
 struct Adagrad {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
                                        const float* gradient, float* out) {
-#pragma GCC ivdep
+    PERSIA_INDEPENDENT_ROUNDS
     for (uint32_t i = 0; i < dim; ++i) {
       const float w = row[i], g = gradient[i] + c.l2 * w;
       const float s = row[dim + i] + g * g;
@@ -62,7 +62,7 @@ struct RowwiseAdagrad {
     const float s = row[dim] + SumOfSquares(dim, c, row, gradient) / static_cast<float>(dim);
     out[dim] = s;
     const float rate = c.lr / (std::sqrt(s) + c.eps);
-#pragma GCC ivdep
+    PERSIA_INDEPENDENT_ROUNDS
     for (uint32_t i = 0; i < dim; ++i) {
       const float g = gradient[i] + c.l2 * row[i];
       out[i] = Bounded(row[i] - rate * g, c.bound);
@@ -96,7 +96,7 @@ struct RowwiseAdagrad {
 struct Adam {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection correction, const float* row,
                                        const float* gradient, float* out) {
-#pragma GCC ivdep
+    PERSIA_INDEPENDENT_ROUNDS
     for (uint32_t i = 0; i < dim; ++i) {
       const float w = row[i], g = gradient[i] + c.l2 * w;
       const float m = c.beta1 * row[dim + i] + c.one_minus_beta1 * g;
@@ -112,7 +112,7 @@ struct Adam {
 struct Ftrl {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, const Constants& c, AdamCorrection, const float* row,
                                        const float* gradient, float* out) {
-#pragma GCC ivdep
+    PERSIA_INDEPENDENT_ROUNDS
     for (uint32_t i = 0; i < dim; ++i) {
       const float w = row[i], g = gradient[i] + c.l2 * w;
       const float root = std::sqrt(row[2 * dim + i]);
