@@ -12,6 +12,10 @@
 //                    [--rounds N] [--seconds S] [--depth N] [--python python3] [--smoke] [--out FILE]
 //
 // runs a mode of the table's program (bench/table); PyTorch takes part when the python3 given has torch.
+//
+//   npm run bench -- dense-peer --python PYTHON3 [--out FILE]
+//
+// trains the reference network beside PyTorch (bench/peers/ffnn_cpu.py), eager and compiled, in batches of 1024 and 4096.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
@@ -32,6 +36,7 @@ const { values, positionals: [name = ''] } = parseArgs({
   },
 })
 const { smoke, out } = values
+const peerMode = 'dense-peer'
 const ignored = tableOptions.filter((option) => values[option] !== undefined && name !== '' && !(name in tableModes))
 if (ignored.length > 0) {
   console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
@@ -43,7 +48,8 @@ const system = `${process.platform} ${release()}`
 const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system }
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
 const tally = { passed: 0, failed: 0, skipped: 0 }
-if (!(name in tableModes)) runMicro(chosen())
+if (name === peerMode) runDensePeer()
+else if (!(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
 if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
 process.exitCode = tally.failed > 0 ? 1 : 0
@@ -65,7 +71,7 @@ function chosen() {
   const wanted = name.toLowerCase()
   const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(wanted))
   if (matching.length > 0) return matching
-  console.error(`no benchmark is called ${name}; there are ${[...all, ...Object.keys(tableModes)].join(', ')}`)
+  console.error(`no benchmark is called ${name}; there are ${[...all, ...Object.keys(tableModes), peerMode].join(', ')}`)
   process.exit(2)
 }
 
@@ -125,6 +131,28 @@ function runTable(mode) {
   tally.skipped += skipped
   tally.passed += lines.length - skipped
   record(lines, new Date().toISOString())
+}
+
+/** The reference network beside PyTorch, which needs a python3 with torch; without one it is skipped. */
+function runDensePeer() {
+  if (spawnSync(values.python, ['-c', 'import torch'], { stdio: 'ignore' }).status !== 0) {
+    console.log(`skipped: ${values.python} has no torch; --python PYTHON3 names one that has`)
+    tally.skipped += 1
+    return
+  }
+  for (const rows of smoke ? [1024] : [1024, 4096]) {
+    for (const compiled of smoke ? [false] : [false, true]) {
+      const lines = inScratch('lines.jsonl', (file) => {
+        const { status } = spawnSync(values.python, [
+          'bench/peers/ffnn_cpu.py', '--rows', String(rows), '--rounds', '5', '--seconds', smoke ? '0.1' : '2',
+          ...(compiled ? ['--compile'] : []), '--out', file,
+        ], { stdio: ['ignore', 'inherit', 'inherit'] })
+        tally[status === 0 ? 'passed' : 'failed'] += 1
+        return existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line)) : []
+      })
+      record(lines, new Date().toISOString())
+    }
+  }
 }
 
 /** What `use` makes of the path of a file in a folder that is gone afterwards. */

@@ -1,9 +1,10 @@
 // The dense path at the reference benchmark's shape: 416 embedding and 13 dense inputs, five hidden layers, one task,
-// batch 1024, Adam. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each sample
-// as the probe of what the machine gives at that moment. PERSIA_BENCH_THREADS sets the threads (default: one per
-// core).
+// Adam, in batches of 1024 and 4096; and its products alone, layer by layer and form by form, with their share of the FMA
+// peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each sample as
+// the probe of what the machine gives. PERSIA_BENCH_THREADS sets the threads (default: one per core).
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <string>
@@ -13,15 +14,19 @@
 #include <immintrin.h>
 #endif
 
+#include "base/aligned_buffer.h"
+#include "base/clock.h"
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "base/thread_pool.h"
 #include "dense/dense_model.h"
+#include "dense/product.h"
 
 namespace persia {
 namespace {
 
-constexpr uint32_t kRows = 1024;
+constexpr uint32_t kEmbeddingWidth = 416, kDenseCount = 13;
+const std::vector<uint32_t> kHidden = {4096, 2048, 1024, 512, 256};
 
 #ifdef __OPTIMIZE__
 constexpr bool kOptimised = true;
@@ -36,37 +41,38 @@ uint32_t Threads() {
 
 class ReferenceFfnn {
  public:
-  ReferenceFfnn() {
+  explicit ReferenceFfnn(const benchmark::State& state) : rows_(static_cast<uint32_t>(state.range(0))) {
     DenseModelConfig config;
-    config.embedding_width = 416;
-    config.dense_count = 13;
-    config.hidden = {4096, 2048, 1024, 512, 256};
+    config.embedding_width = kEmbeddingWidth;
+    config.dense_count = kDenseCount;
+    config.hidden = kHidden;
     config.tasks = {{"click", Loss::kBce, 1.0f}};
     config.threads = Threads();
     model_ = std::move(*MakeCpuDenseModel(config));
     Rng rng(1);
-    for (uint32_t i = 0; i < kRows * config.input_width(); ++i) input_.push_back(static_cast<float>(rng.Normal()));
-    for (uint32_t i = 0; i < kRows; ++i) labels_.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
-    embedding_gradient_.resize(size_t{kRows} * config.embedding_width);
+    for (size_t i = 0; i < size_t{rows_} * config.input_width(); ++i) input_.push_back(static_cast<float>(rng.Normal()));
+    for (uint32_t i = 0; i < rows_; ++i) labels_.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
+    embedding_gradient_.resize(size_t{rows_} * config.embedding_width);
   }
 
   bool ForwardBackward() {
-    return model_->ForwardBackward(kRows, input_.data(), labels_.data(), embedding_gradient_.data(), &loss_).ok();
+    return model_->ForwardBackward(rows_, input_.data(), labels_.data(), embedding_gradient_.data(), &loss_).ok();
   }
   bool ApplyGradients() { return model_->ApplyGradients(++step_).ok(); }
-  bool Predict() { return model_->Predict(kRows, input_.data(), embedding_gradient_.data()).ok(); }
+  bool Predict() { return model_->Predict(rows_, input_.data(), embedding_gradient_.data()).ok(); }
 
   // Floating-point operations of a step's products: forward, weight gradients, and input gradients without the dense
   // columns.
   double StepFlops() const {
     const auto& config = model_->config();
     double forward = 0, in = config.input_width();
-    for (const uint32_t out : config.hidden) forward += 2.0 * kRows * in * out, in = out;
-    forward += 2.0 * kRows * in;
-    return 3 * forward - 2.0 * kRows * config.dense_count * config.hidden[0];
+    for (const uint32_t out : config.hidden) forward += 2.0 * rows_ * in * out, in = out;
+    forward += 2.0 * rows_ * in;
+    return 3 * forward - 2.0 * rows_ * config.dense_count * config.hidden[0];
   }
 
  private:
+  const uint32_t rows_;
   std::unique_ptr<DenseModel> model_;
   std::vector<float> input_, labels_, embedding_gradient_;
   double loss_ = 0;
@@ -81,35 +87,35 @@ void Time(benchmark::State& state, Body&& body) {
   for (auto _ : state) {
     if (!body()) return state.SkipWithError("the step failed");
   }
-  state.counters["samples/s"] = benchmark::Counter(kRows, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["samples/s"] = benchmark::Counter(static_cast<double>(state.range(0)), benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void DenseStep(benchmark::State& state) {
-  ReferenceFfnn ffnn;
+  ReferenceFfnn ffnn(state);
   Time(state, [&] { return ffnn.ForwardBackward() && ffnn.ApplyGradients(); });
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
-BENCHMARK(DenseStep)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DenseStep)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DenseForwardBackward(benchmark::State& state) {
-  ReferenceFfnn ffnn;
+  ReferenceFfnn ffnn(state);
   Time(state, [&] { return ffnn.ForwardBackward(); });
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
-BENCHMARK(DenseForwardBackward)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DenseForwardBackward)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DenseApplyGradients(benchmark::State& state) {
-  ReferenceFfnn ffnn;
+  ReferenceFfnn ffnn(state);
   if (!ffnn.ForwardBackward()) return state.SkipWithError("the step failed");
   Time(state, [&] { return ffnn.ApplyGradients(); });
 }
-BENCHMARK(DenseApplyGradients)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DenseApplyGradients)->ArgName("rows")->Arg(1024)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DensePredict(benchmark::State& state) {
-  ReferenceFfnn ffnn;
+  ReferenceFfnn ffnn(state);
   Time(state, [&] { return ffnn.Predict(); });
 }
-BENCHMARK(DensePredict)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DensePredict)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 #if defined(__x86_64__)
 
@@ -124,17 +130,78 @@ PERSIA_TARGET_AVX2 void FmaChains(uint32_t rounds) {
   for (__m256& sum : sums) benchmark::DoNotOptimize(sum);
 }
 
+// FLOP/s of all threads together; 0 when the CPU has no FMA.
+double FmaRate(ThreadPool& pool) {
+  constexpr uint32_t kRounds = 1'000'000;
+  if (!HasAvx2()) return 0;
+  const double start = NowSeconds();
+  pool.ParallelFor(pool.threads(), [](uint32_t) { FmaChains(kRounds); });
+  return 12.0 * 16.0 * kRounds * pool.threads() / (NowSeconds() - start);
+}
+
 void FmaPeak(benchmark::State& state) {
   if (!kOptimised || !HasAvx2()) return state.SkipWithError("needs an optimised build and AVX2");
-  constexpr uint32_t kRounds = 1'000'000;
   ThreadPool pool(Threads(), "fma");
-  for (auto _ : state) pool.ParallelFor(pool.threads(), [](uint32_t) { FmaChains(kRounds); });
-  const double flops = 12.0 * 16.0 * kRounds * pool.threads();
-  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+  double rate = 0;
+  for (auto _ : state) rate = std::max(rate, FmaRate(pool));
+  state.counters["FLOP/s"] = rate;
 }
 BENCHMARK(FmaPeak)->UseRealTime()->Unit(benchmark::kMillisecond);
 
+#else
+
+double FmaRate(ThreadPool&) { return 0; }
+
 #endif
+
+// A product of one layer as the network runs it, without what follows it: range(0) rows, range(1) which layer, range(2)
+// which form.
+void DenseProduct(benchmark::State& state) {
+  if (!kOptimised) return state.SkipWithError("unoptimised build: its times mean nothing");
+  const auto rows = static_cast<uint32_t>(state.range(0));
+  const auto layer = static_cast<size_t>(state.range(1));
+  const auto form = static_cast<ProductForm>(state.range(2));
+  const uint32_t in = layer == 0 ? kEmbeddingWidth + kDenseCount : kHidden[layer - 1], out = kHidden[layer];
+  const uint32_t dx_columns = layer == 0 ? kEmbeddingWidth : in;
+  Rng rng(1);
+  AlignedBuffer<float> x(size_t{rows} * in), dy(size_t{rows} * out), weight(size_t{in} * out);
+  for (auto* buffer : {&x, &dy, &weight}) {
+    for (float& value : buffer->span()) value = static_cast<float>(rng.Uniform(-1, 1));
+  }
+  AlignedBuffer<float> result(std::max({x.size(), dy.size(), weight.size()}));
+  Product product{form, in, {x.data(), in}, {weight.data(), in}, {result.data(), out}};
+  uint32_t height = rows, width = out;
+  if (form == ProductForm::kTn) {
+    product = {form, rows, {dy.data(), out}, {x.data(), in}, {result.data(), in}};
+    height = out;
+    width = in;
+  } else if (form == ProductForm::kNn) {
+    product = {form, out, {dy.data(), out}, {weight.data(), in}, {result.data(), dx_columns}};
+    width = dx_columns;
+  }
+  ThreadPool pool(Threads(), "bench");
+  const TileGrid grid(height, width, product.inner, pool.threads());
+  const auto compute = [&] { pool.ParallelFor(grid.parts(), [&](uint32_t part) { ComputeTile(product, grid[part]); }); };
+  compute();
+  const double flops = 2.0 * height * width * product.inner;
+  double share = 0;
+  for (auto _ : state) {
+    const double before = FmaRate(pool), start = NowSeconds();
+    compute();
+    const double seconds = NowSeconds() - start;
+    state.SetIterationTime(seconds);
+    share += flops / seconds / std::max(before, FmaRate(pool));
+  }
+  state.SetLabel(std::to_string(in) + " -> " + std::to_string(out) +
+                 (form == ProductForm::kNt ? " forward" : form == ProductForm::kTn ? " weights" : " input"));
+  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["of FMA peak"] = share / static_cast<double>(state.iterations());
+}
+BENCHMARK(DenseProduct)
+    ->ArgNames({"rows", "layer", "form"})
+    ->ArgsProduct({{1024}, {0, 1, 2, 3, 4}, {0, 1, 2}})
+    ->UseManualTime()
+    ->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace persia

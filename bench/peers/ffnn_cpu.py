@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The reference FFNN on the CPU: a training step of Persia beside the same step of PyTorch, in one run.
 
-Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) on batches
-of 1024 in fp32 with the same number of threads, and compute the gradient of the embedding part of the input. PyTorch
+Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) in fp32 on
+batches of --rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input. PyTorch
 runs at its best: fused Adam, gradients set to None, transparent huge pages for its tensors.
 
 Samples alternate, in swapped order from round to round. Before and after each sample runs a probe (FMA chains in
@@ -27,22 +27,22 @@ os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # read by PyTorch when it al
 import torch  # noqa: E402
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-ROWS, EMBEDDING_WIDTH, DENSE_COUNT = 1024, 416, 13
+EMBEDDING_WIDTH, DENSE_COUNT = 416, 13
 HIDDEN = [4096, 2048, 1024, 512, 256]
 QUIET = 0.9
 
 
-def step_flops() -> float:
+def step_flops(rows: int) -> float:
     widths = [EMBEDDING_WIDTH + DENSE_COUNT, *HIDDEN, 1]
-    forward = sum(2.0 * ROWS * a * b for a, b in zip(widths, widths[1:]))
-    return 3 * forward - 2.0 * ROWS * DENSE_COUNT * HIDDEN[0]
+    forward = sum(2.0 * rows * a * b for a, b in zip(widths, widths[1:]))
+    return 3 * forward - 2.0 * rows * DENSE_COUNT * HIDDEN[0]
 
 
 class Persia:
     """Runs the micro benchmark program, a process a sample."""
 
-    def __init__(self, program: str, threads: int, seconds: float):
-        self.program, self.seconds = program, seconds
+    def __init__(self, program: str, rows: int, threads: int, seconds: float):
+        self.program, self.rows, self.seconds = program, rows, seconds
         self.environment = {**os.environ, "PERSIA_BENCH_THREADS": str(threads)}
 
     def run(self, name: str, seconds: float) -> dict:
@@ -54,7 +54,7 @@ class Persia:
         return result
 
     def sample(self) -> float:
-        return self.run("DenseStep", self.seconds)["real_time"] / 1e3
+        return self.run(f"DenseStep/rows:{self.rows}", self.seconds)["real_time"] / 1e3
 
     def probe(self) -> float:
         return self.run("FmaPeak", 0.1)["FLOP/s"]
@@ -63,7 +63,7 @@ class Persia:
 class PyTorch:
     """The same step with torch.nn, warm from the first sample on."""
 
-    def __init__(self, threads: int, seconds: float, compiled: bool):
+    def __init__(self, rows: int, threads: int, seconds: float, compiled: bool):
         torch.set_num_threads(threads)
         torch.manual_seed(1)
         self.seconds = seconds
@@ -75,8 +75,8 @@ class PyTorch:
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=1e-3, fused=True)
         self.forward = torch.compile(self.model) if compiled else self.model
         self.loss = torch.nn.BCEWithLogitsLoss()
-        self.input = torch.randn(ROWS, EMBEDDING_WIDTH + DENSE_COUNT, requires_grad=True)
-        self.labels = torch.randint(0, 2, (ROWS, 1)).float()
+        self.input = torch.randn(rows, EMBEDDING_WIDTH + DENSE_COUNT, requires_grad=True)
+        self.labels = torch.randint(0, 2, (rows, 1)).float()
         for _ in range(3):
             self.step()
 
@@ -102,37 +102,45 @@ def measure(persia: Persia, peer: PyTorch, rounds: int) -> list[dict]:
         for name, side in sides if number % 2 == 0 else reversed(sides):
             seconds, after = side.sample(), persia.probe()
             probe = min(before, after)
-            samples.append({"side": name, "seconds": seconds, "probe": probe})
+            samples.append({"round": number, "side": name, "seconds": seconds, "probe": probe})
             print(f"  round {number + 1:2d}  {name:8s} {seconds * 1e3:8.1f} ms   probe {probe / 1e9:5.0f} GFLOP/s")
             before = after
     return samples
 
 
-def summary(seconds: list[float]) -> dict:
+def summary(rows: int, seconds: list[float]) -> dict:
     median = statistics.median(seconds)
     return {
         "samples": len(seconds),
         "msPerStep": round(median * 1e3, 2),
         "msMin": round(min(seconds) * 1e3, 2),
         "msMax": round(max(seconds) * 1e3, 2),
-        "samplesPerSecond": round(ROWS / median),
-        "gflops": round(step_flops() / median / 1e9, 1),
+        "samplesPerSecond": round(rows / median),
+        "gflops": round(step_flops(rows) / median / 1e9, 1),
     }
 
 
-def report(title: str, samples: list[dict], peak: float) -> dict | None:
+def report(title: str, rows: int, samples: list[dict], peak: float) -> dict | None:
     sides = {name: [s["seconds"] for s in samples if s["side"] == name] for name in ("persia", "pytorch")}
     if min(map(len, sides.values())) == 0:
         print(f"{title}: no sample of one side")
         return None
-    result = {name: summary(seconds) for name, seconds in sides.items()}
+    result = {name: summary(rows, seconds) for name, seconds in sides.items()}
     print(f"{title}:")
     for name, s in result.items():
         print(f"  {name:8s} {s['msPerStep']:8.1f} ms/step ({s['msMin']:.1f} … {s['msMax']:.1f}, {s['samples']} samples)"
               f"  {s['samplesPerSecond']:6d} samples/s"
               f"  {s['gflops']:6.1f} GFLOP/s = {s['gflops'] * 1e9 / peak:.0%} of FMA peak")
     result["ratio"] = round(result["pytorch"]["msPerStep"] / result["persia"]["msPerStep"], 3)
-    print(f"  persia / pytorch: {result['ratio']:.2f}x")
+    # A round's sides were measured next to each other: its own ratio is free of slower changes of the machine.
+    by_round = {name: {s["round"]: s["seconds"] for s in samples if s["side"] == name} for name in sides}
+    both = by_round["persia"].keys() & by_round["pytorch"].keys()
+    ratios = sorted(by_round["pytorch"][number] / by_round["persia"][number] for number in both)
+    if not ratios:
+        return result
+    result["roundRatios"] = [round(ratio, 3) for ratio in ratios]
+    print(f"  persia / pytorch: {result['ratio']:.2f}x by medians; by rounds {statistics.median(ratios):.2f}x"
+          f" ({ratios[0]:.2f} … {ratios[-1]:.2f})")
     return result
 
 
@@ -149,6 +157,7 @@ def cpu_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", default=str(ROOT / "out/release/persia_bench"), help="the micro benchmark program")
+    parser.add_argument("--rows", type=int, default=1024, choices=[1024, 4096], help="of a batch")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=9, help="alternations, at least 5")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a sample")
@@ -161,17 +170,17 @@ def main() -> None:
         sys.exit(f"{options.program} is missing. Build it: cmake --preset release && cmake --build --preset release")
 
     print(f"{cpu_name()}, {options.threads} threads, PyTorch {torch.__version__}, commit {commit()}")
-    persia = Persia(options.program, options.threads, options.seconds)
-    peer = PyTorch(options.threads, options.seconds, options.compile)
+    persia = Persia(options.program, options.rows, options.threads, options.seconds)
+    peer = PyTorch(options.rows, options.threads, options.seconds, options.compile)
     samples = measure(persia, peer, options.rounds)
     peak = max(sample["probe"] for sample in samples)
-    print(f"FMA peak (physical bound): {peak / 1e9:.0f} GFLOP/s, {step_flops() / peak * 1e3:.0f} ms/step")
-    every = report("all samples", samples, peak)
-    quiet = report("undisturbed samples", [s for s in samples if s["probe"] >= QUIET * peak], peak)
+    print(f"FMA peak (physical bound): {peak / 1e9:.0f} GFLOP/s, {step_flops(options.rows) / peak * 1e3:.0f} ms/step")
+    every = report("all samples", options.rows, samples, peak)
+    quiet = report("undisturbed samples", options.rows, [s for s in samples if s["probe"] >= QUIET * peak], peak)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        record = {"bench": "ffnn_cpu", "cpu": cpu_name(), "commit": commit(), "threads": options.threads,
-                  "torch": torch.__version__, "compiled": options.compile, "rounds": options.rounds,
+        record = {"bench": "ffnn_cpu", "cpu": cpu_name(), "commit": commit(), "rows": options.rows,
+                  "threads": options.threads, "torch": torch.__version__, "compiled": options.compile, "rounds": options.rounds,
                   "fmaPeakGflops": round(peak / 1e9, 1), "all": every, "undisturbed": quiet}
         with open(options.out, "a") as file:
             file.write(json.dumps(record) + "\n")

@@ -8,6 +8,7 @@
 #include <limits>
 #include <set>
 
+#include "allocation_count.h"
 #include "base/rng.h"
 
 namespace persia {
@@ -153,6 +154,34 @@ TEST_CASE("Dense sgd keeps state only with momentum") {
   const auto tensors = Make(config)->Tensors();
   CHECK(tensors.size() == 12);
   CHECK(tensors.back().name == "layer.2.bias.momentum_buffer");
+}
+
+// Counts what is told to it, as a trainer's sink does.
+class CountingSink final : public GradientSink {
+ public:
+  void BucketReady(size_t, std::span<float>) override { ++buckets; }
+  size_t buckets = 0;
+};
+
+TEST_CASE("Dense training allocates nothing once it has seen its largest batch" * doctest::skip(!kCountsAllocations)) {
+  auto model = Make(LargeConfig(2));
+  const Data data = RandomData(model->config(), 257, 1);
+  std::vector<float> embedding_gradient(size_t{257} * model->config().embedding_width), outputs(257);
+  CountingSink sink;
+  double loss = 0;
+  bool good = true;
+  const auto step = [&](uint64_t number, uint32_t rows) {
+    good = good && model->ForwardBackward(rows, data.input.data(), data.labels.data(), embedding_gradient.data(), &loss,
+                                          {rows, &sink}).ok();
+    good = good && model->ApplyGradients(number).ok();
+    good = good && model->Predict(rows, data.input.data(), outputs.data()).ok();
+  };
+  step(1, 257);
+  const uint64_t before = AllocationCount();
+  for (uint64_t number = 2; number <= 6; ++number) step(number, number % 2 == 0 ? 100 : 257);
+  CHECK(AllocationCount() - before == 0);
+  CHECK(good);
+  CHECK(sink.buckets == 6 * model->Gradients().size());
 }
 
 TEST_CASE("A loss that is not finite is refused and changes nothing") {
