@@ -1,7 +1,7 @@
 // The dense path at the reference benchmark's shape: 416 embedding and 13 dense inputs, five hidden layers, one task,
-// Adam, in batches of 1024 and 4096; and its products alone, layer by layer and form by form, with their share of the FMA
-// peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each sample as
-// the probe of what the machine gives. PERSIA_BENCH_THREADS sets the threads (default: one per core).
+// Adam, in batches of 1024 and 4096; and its products alone, layer by layer and form by form, with their share of the
+// FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each
+// sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the threads (default: one per core).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -50,7 +50,8 @@ class ReferenceFfnn {
     config.threads = Threads();
     model_ = std::move(*MakeCpuDenseModel(config));
     Rng rng(1);
-    for (size_t i = 0; i < size_t{rows_} * config.input_width(); ++i) input_.push_back(static_cast<float>(rng.Normal()));
+    input_.resize(size_t{rows_} * config.input_width());
+    for (float& value : input_) value = static_cast<float>(rng.Normal());
     for (uint32_t i = 0; i < rows_; ++i) labels_.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
     embedding_gradient_.resize(size_t{rows_} * config.embedding_width);
   }
@@ -87,7 +88,8 @@ void Time(benchmark::State& state, Body&& body) {
   for (auto _ : state) {
     if (!body()) return state.SkipWithError("the step failed");
   }
-  state.counters["samples/s"] = benchmark::Counter(static_cast<double>(state.range(0)), benchmark::Counter::kIsIterationInvariantRate);
+  const auto rows = static_cast<double>(state.range(0));
+  state.counters["samples/s"] = benchmark::Counter(rows, benchmark::Counter::kIsIterationInvariantRate);
 }
 
 void DenseStep(benchmark::State& state) {
@@ -181,7 +183,8 @@ void DenseProduct(benchmark::State& state) {
   }
   ThreadPool pool(Threads(), "bench");
   const TileGrid grid(height, width, product.inner, pool.threads());
-  const auto compute = [&] { pool.ParallelFor(grid.parts(), [&](uint32_t part) { ComputeTile(product, grid[part]); }); };
+  const auto compute_part = [&](uint32_t part) { ComputeTile(product, grid[part]); };
+  const auto compute = [&] { pool.ParallelFor(grid.parts(), compute_part); };
   compute();
   const double flops = 2.0 * height * width * product.inner;
   double share = 0;

@@ -2,8 +2,8 @@
 """The reference FFNN on the CPU: a training step of Persia beside the same step of PyTorch, in one run.
 
 Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) in fp32 on
-batches of --rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input. PyTorch
-runs at its best: fused Adam, gradients set to None, transparent huge pages for its tensors.
+batches of --rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input.
+PyTorch runs at its best: fused Adam, gradients set to None, transparent huge pages for its tensors.
 
 Samples alternate, in swapped order from round to round. Before and after each sample runs a probe (FMA chains in
 registers); a sample counts as undisturbed when both show at least 90 % of the run's best.
@@ -180,8 +180,8 @@ def main() -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         record = {"bench": "ffnn_cpu", "cpu": cpu_name(), "commit": commit(), "rows": options.rows,
-                  "threads": options.threads, "torch": torch.__version__, "compiled": options.compile, "rounds": options.rounds,
-                  "fmaPeakGflops": round(peak / 1e9, 1), "all": every, "undisturbed": quiet}
+                  "threads": options.threads, "torch": torch.__version__, "compiled": options.compile,
+                  "rounds": options.rounds, "fmaPeakGflops": round(peak / 1e9, 1), "all": every, "undisturbed": quiet}
         with open(options.out, "a") as file:
             file.write(json.dumps(record) + "\n")
 

@@ -4,13 +4,13 @@
 // A gradient is summed in buckets while backward still computes the rest of it:
 //
 //   for each bucket, as it becomes final:  last = collective.Start(bucket)    returns at once
-//   when backward is done:                 collective.Wait(last)              every bucket now holds the sum
+//   when backward is done:                 collective.Wait(last)              every bucket holds the sum
 //
 // Every rank starts the same buckets, of the same sizes, in the same order. All ranks get the same bits: the order in
 // which ranks are added depends on nothing but their numbers.
 //
-// Failure: a rank that leaves, aborts, or stays away until the deadline fails the whole group, for good: every call that
-// waits returns the reason, on every rank, and nothing hangs. What a started bucket holds is then undefined.
+// Failure: a rank that leaves, aborts, or stays away until the deadline fails the whole group, for good: every call
+// that waits returns the reason, on every rank, and nothing hangs. What a started bucket holds is then undefined.
 //
 // Thread-safety: one thread at a time a rank, except Abort and status, which any thread may call.
 #pragma once
@@ -23,7 +23,8 @@
 namespace persia {
 
 struct CollectiveOptions {
-  // The longest that a rank waits for another one. Far above the time of a step: peers may evaluate or write a checkpoint.
+  // The longest that a rank waits for another one. Far above the time of a step: peers may evaluate or write a
+  // checkpoint.
   uint64_t deadline_ms = 60'000;
 };
 
@@ -34,13 +35,13 @@ class Collective {
   virtual uint32_t rank() const = 0;
   virtual uint32_t size() const = 0;
 
-  // Starts replacing `values` by their sum over all ranks and returns the bucket's number: 0, 1, 2, …. The memory belongs
-  // to the collective until Wait. An error shows there.
+  // Starts replacing `values` by their sum over all ranks and returns the bucket's number: 0, 1, 2, …. The memory
+  // belongs to the collective until Wait. An error shows there.
   virtual uint64_t Start(std::span<float> values) = 0;
 
-  // Returns when the buckets up to this number, which was started, are summed. kPeerLost: a rank left, or did not start
-  // its bucket within the deadline. kConfigInvalid: sizes of a bucket differ between ranks. Else what a rank aborted for.
-  // After an error nobody touches the buckets any more.
+  // Returns when the buckets up to this number, which was started, are summed. kPeerLost: a rank left, or did not
+  // start its bucket within the deadline. kConfigInvalid: sizes of a bucket differ between ranks. Else what a rank
+  // aborted for. After an error nobody touches the buckets any more.
   virtual Status Wait(uint64_t bucket) = 0;
 
   // Start and Wait in one.

@@ -1,7 +1,7 @@
 // All ranks see one memory, so a bucket is summed where it lies:
 //
 //   rank 0   [ share 0 | share 1 | share 2 ]     a share is as large a part of a bucket as one rank's part of the work.
-//   rank 1   [ share 0 | share 1 | share 2 ]     Whoever claims it adds up that part of all ranks, in the order of ranks,
+//   rank 1   [ share 0 | share 1 | share 2 ]     Whoever claims it adds that part of all ranks, in the order of ranks,
 //   rank 2   [ share 0 | share 1 | share 2 ]     and writes the sum to all of them: no copy, no second barrier.
 //
 // A share can be claimed once all ranks have started the bucket. Start takes at most one of each bucket, so that sums
@@ -119,7 +119,8 @@ class LocalGroup {
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
-  // Counts announcements. Written under the lock; a spinning rank reads it without, and looks at the rest under the lock.
+  // Counts announcements. Written under the lock; a spinning rank reads it without, and looks at the rest under the
+  // lock.
   std::atomic<uint64_t> events_{0};
   std::vector<Rank> ranks_;
   std::vector<Bucket> window_;  // ring of the buckets that some rank has not finished; grows to the most at a time
@@ -245,8 +246,8 @@ void LocalGroup::FailOnMissing(uint64_t number, bool late) {
   const std::string bucket = std::to_string(number);
   const std::string what = late ? " did not start bucket " + bucket + " within " + std::to_string(deadline_ms_) + " ms"
                                 : " left before bucket " + bucket;
-  Fail(Status(ErrorCode::kPeerLost, "NN worker " + missing + what + "; see its own log for the reason, then resume from " +
-                                        "the last checkpoint")
+  Fail(Status(ErrorCode::kPeerLost, "NN worker " + missing + what +
+                                            "; see its own log for the reason, then resume from the last checkpoint")
            .With("rank", missing)
            .With("bucket", bucket));
 }

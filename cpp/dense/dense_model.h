@@ -4,9 +4,10 @@
 // network is input -> hidden layers with ReLU -> one linear output a task. Loss of a batch: sum over tasks of weight
 // · mean over samples. A step is ForwardBackward, then ApplyGradients.
 //
-// With several NN workers a step trains on one global batch, of which each worker has a part: every worker divides by the
-// rows of all parts, and between the two calls gradients are summed over the workers. A GradientSink hears of them bucket
-// by bucket, so that summing begins while backward still computes. Then n workers train like one with all rows.
+// With several NN workers a step trains on one global batch, of which each worker has a part: every worker divides by
+// the rows of all parts, and between the two calls gradients are summed over the workers. A GradientSink hears of
+// them bucket by bucket, so that summing begins while backward still computes. Then n workers train like one with all
+// rows.
 //
 // Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are deterministic
 // for a given number of threads.
@@ -84,8 +85,8 @@ class GradientSink {
  public:
   virtual ~GradientSink() = default;
 
-  // Gradients()[bucket] is final: nothing reads or writes it before ApplyGradients. Called once a bucket in the order of
-  // Gradients(), on the thread that called ForwardBackward, which waits for it.
+  // Gradients()[bucket] is final: nothing reads or writes it before ApplyGradients. Called once a bucket in the order
+  // of Gradients(), on the thread that called ForwardBackward, which waits for it.
   virtual void BucketReady(size_t bucket, std::span<float> gradients) = 0;
 };
 
@@ -103,10 +104,10 @@ class DenseModel {
 
   // Forward, loss and backward over `rows` samples. `input` is (rows, input_width), `labels` (rows, tasks). Writes
   // the gradient of the loss with respect to the pooled embeddings to `embedding_gradient` (rows, embedding_width)
-  // and the mean loss to `loss`. Of a part of a global batch, means are over the rows of all parts: adding up the losses
-  // of all workers gives that of the global batch. kNonFiniteLoss: no gradient was computed, the sink not called,
-  // nothing changed; peers that wait for this worker's buckets must be told. kBatchInvalid: no rows, or more than the
-  // global batch has.
+  // and the mean loss to `loss`. Of a part of a global batch, means are over the rows of all parts: adding up the
+  // losses of all workers gives that of the global batch. kNonFiniteLoss: no gradient was computed, the sink not
+  // called, nothing changed; peers that wait for this worker's buckets must be told. kBatchInvalid: no rows, or more
+  // than the global batch has.
   virtual Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                                  double* loss, const GlobalBatch& global = {}) = 0;
 

@@ -31,8 +31,8 @@ Layout MakeLayout(const DenseModelConfig& config);
 
 // Cuts a flat array of gradients into buckets from its end, which backward finishes first, to its start.
 //
-// 4 MiB a bucket: on a wire of 10 Gbit/s 3 ms, against which a message's latency is nothing, while the first bucket of a
-// network of 10^7 parameters is on its way long before backward ends.
+// 4 MiB a bucket: on a wire of 10 Gbit/s 3 ms, against which a message's latency is nothing, while the first bucket
+// of a network of 10^7 parameters is on its way long before backward ends.
 std::vector<std::span<float>> GradientBuckets(std::span<float> gradients);
 
 }  // namespace persia

@@ -13,9 +13,9 @@ namespace persia {
 // 1 / (1 + e^-x), accurate on both sides.
 double Sigmoid(double x);
 
-// Returns weight · loss of `rows` samples / mean_rows and writes its gradient with respect to the head's outputs (before
-// the sigmoid for kBce); mean_rows is the number of samples of the whole batch that these are part of. `outputs`, `labels` and `gradient` are (rows) f32 at the same stride. Not finite when an
-// output or a label isn't.
+// Returns weight · loss of `rows` samples / mean_rows and writes its gradient with respect to the head's outputs
+// (before the sigmoid for kBce); mean_rows is the number of samples of the whole batch that these are part of.
+// `outputs`, `labels` and `gradient` are (rows) f32 at the same stride. Not finite when an output or a label isn't.
 double LossAndGradient(const TaskSpec& task, uint32_t rows, uint64_t mean_rows, size_t stride, const float* outputs,
                        const float* labels, float* gradient);
 

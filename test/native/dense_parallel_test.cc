@@ -131,7 +131,8 @@ TEST_CASE("Workers with parts of a batch keep identical weights and train like o
       REQUIRE(part.weights.size() == whole[0].weights.size());
       CHECK(std::memcmp(part.weights.data(), parts[0].weights.data(), part.weights.size() * sizeof(float)) == 0);
       CHECK(part.loss == parts[0].loss);
-      embedding_gradient.insert(embedding_gradient.end(), part.embedding_gradient.begin(), part.embedding_gradient.end());
+      const auto& gradient = part.embedding_gradient;
+      embedding_gradient.insert(embedding_gradient.end(), gradient.begin(), gradient.end());
     }
     CHECK(parts[0].loss == doctest::Approx(whole[0].loss).epsilon(1e-5));
     CHECK(WorstDifference(parts[0].weights, whole[0].weights) < 1e-5);
