@@ -124,13 +124,18 @@ function runTable(mode) {
       console.error(`${tableProgram} ${mode} ended with ${signal ?? status}`)
       tally.failed += 1
     }
-    if (!existsSync(file)) return []
-    return readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line))
+    return linesOf(file)
   })
   const skipped = lines.filter((line) => 'skipped' in line).length
   tally.skipped += skipped
   tally.passed += lines.length - skipped
   record(lines, new Date().toISOString())
+}
+
+/** What a benchmark left in a file of JSON lines; nothing when it failed before it wrote any. */
+function linesOf(file) {
+  if (!existsSync(file)) return []
+  return readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line))
 }
 
 /** The reference network beside PyTorch, which needs a python3 with torch; without one it is skipped. */
@@ -148,7 +153,7 @@ function runDensePeer() {
           ...(compiled ? ['--compile'] : []), '--out', file,
         ], { stdio: ['ignore', 'inherit', 'inherit'] })
         tally[status === 0 ? 'passed' : 'failed'] += 1
-        return existsSync(file) ? readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line)) : []
+        return linesOf(file)
       })
       record(lines, new Date().toISOString())
     }

@@ -26,9 +26,7 @@ namespace persia {
 class Pipeline {
  public:
   static constexpr size_t kGroup = 16;
-  static constexpr size_t kDelay = 1;             // steps from stage to stage
-  static constexpr size_t kUse = 3 * kDelay;      // from the first to the last
-  static constexpr size_t kGroups = std::bit_ceil(kUse + 1);
+  static constexpr size_t kStages = 4;
 
   struct Group {
     size_t begin = 0, count = 0;  // of the call's signs
@@ -47,16 +45,16 @@ class Pipeline {
   // Calls `use(group, i)` for each of the signs [begin, end), in order. `shard_of(sign)` gives its shard.
   template <typename ShardOf, typename Use>
   PERSIA_ALWAYS_INLINE void Run(size_t begin, size_t end, ShardOf shard_of, Use use) {
-    const size_t steps = (end - begin + kGroup - 1) / kGroup + kUse;
+    const size_t steps = (end - begin + kGroup - 1) / kGroup + kStages - 1;
     for (Group& group : groups_) group.count = group.unsettled = 0;  // of an earlier run
     for (size_t step = 0; step < steps; ++step) {
       Group& entering = At(step);
       entering.begin = begin + step * kGroup;
       entering.count = entering.begin < end ? std::min(kGroup, end - entering.begin) : 0;
       Enter(entering, shard_of);
-      Look(At(step - kDelay));
-      Settle(At(step - 2 * kDelay));
-      Group& group = At(step - kUse);
+      Look(At(step - 1));
+      Settle(At(step - 2));
+      Group& group = At(step - 3);
       for (size_t i = 0; i < group.count; ++i) use(group, i);
       group.count = 0;
     }
@@ -73,7 +71,7 @@ class Pipeline {
   }
 
  private:
-  PERSIA_ALWAYS_INLINE Group& At(size_t step) { return groups_[step % kGroups]; }
+  PERSIA_ALWAYS_INLINE Group& At(size_t step) { return groups_[step % kStages]; }
 
   // Entries beyond a group's count are of earlier groups: to ask for those again costs nothing.
   PERSIA_ALWAYS_INLINE void Ask(size_t bytes) const {
@@ -151,7 +149,7 @@ class Pipeline {
   const std::span<const uint64_t> signs_;
   const size_t row_bytes_;
   std::array<const std::byte*, kGroup> ask_{};
-  std::array<Group, kGroups> groups_{};
+  std::array<Group, kStages> groups_{};
 };
 
 }  // namespace persia

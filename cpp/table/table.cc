@@ -160,12 +160,25 @@ PERSIA_ALWAYS_INLINE void Table::ForEach(std::span<const uint64_t> signs, size_t
   }
 }
 
-// Counts hits, which mostly come in runs of one group.
-class Table::HitCounter {
+// The common case of a lookup, whose hits it counts: they mostly come in runs of one group.
+class Table::HitReader {
  public:
-  HitCounter(const TableParts& parts, Tally& tally)
-      : parts_(parts), shift_(64 - parts.options.prefix_bits), tally_(tally) {}
+  HitReader(const RowAccess& access, const TableParts& parts, Tally& tally)
+      : access_(access), parts_(parts), shift_(64 - parts.options.prefix_bits), tally_(tally) {}
 
+  // Copies the embedding (dim) f32 of a sign of a group and leaves in *place where it was; false: it has to be looked
+  // up the long way.
+  PERSIA_ALWAYS_INLINE bool Read(const Pipeline::Group& group, size_t i, uint64_t sign, uint32_t dim, float* out,
+                                 RowPlace* place) {
+    if (group.rows[i] == nullptr) return false;
+    *place = group.place(i);
+    if (!SignIndex<>::Confirm(sign, place)) return false;
+    if (!access_.TryRead(*place, group.rows[i], dim * sizeof(float), out)) return false;
+    Count(sign);
+    return true;
+  }
+
+ private:
   PERSIA_ALWAYS_INLINE void Count(uint64_t sign) {
     if (sign >> shift_ != prefix_) [[unlikely]] {
       prefix_ = sign >> shift_;
@@ -174,7 +187,7 @@ class Table::HitCounter {
     ++*hits_;
   }
 
- private:
+  const RowAccess& access_;
   const TableParts& parts_;
   const uint32_t shift_;
   Tally& tally_;
@@ -190,15 +203,13 @@ struct Table::Bodies {
                                          float* out, Tally& tally) {
       const RowAccess access(*table.parts_);
       const bool counts_use = table.parts_->options.eviction == EvictionPolicy::kLfu;
-      HitCounter hits(*table.parts_, tally);
+      HitReader hits(access, *table.parts_, tally);
       table.ForEach(
           signs, table.parts_->format.embedding_bytes(),
           [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
-            RowPlace place = group.place(i);
-            const uint64_t sign = signs[group.begin + i];
-            if (counts_use || group.rows[i] == nullptr || !SignIndex<>::Confirm(sign, &place)) return false;
-            if (!access.TryRead(place, group.rows[i], dim * sizeof(float), out + (group.begin + i) * dim)) return false;
-            hits.Count(sign);
+            const size_t at = group.begin + i;
+            RowPlace place;
+            if (counts_use || !hits.Read(group, i, signs[at], dim, out + at * dim, &place)) return false;
             group.shards[i]->Touch(place);
             return true;
           },
@@ -212,16 +223,13 @@ struct Table::Bodies {
     static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, Table& table, std::span<const uint64_t> signs, uint64_t,
                                          float* out, Tally& tally) {
       const RowAccess access(*table.parts_);
-      HitCounter hits(*table.parts_, tally);
+      HitReader hits(access, *table.parts_, tally);
       table.ForEach(
           signs, table.parts_->format.embedding_bytes(),
           [&](const Pipeline::Group& group, size_t i) __attribute__((always_inline)) {
-            RowPlace place = group.place(i);
-            const uint64_t sign = signs[group.begin + i];
-            if (group.rows[i] == nullptr || !SignIndex<>::Confirm(sign, &place)) return false;
-            if (!access.TryRead(place, group.rows[i], dim * sizeof(float), out + (group.begin + i) * dim)) return false;
-            hits.Count(sign);
-            return true;
+            const size_t at = group.begin + i;
+            RowPlace place;
+            return hits.Read(group, i, signs[at], dim, out + at * dim, &place);
           },
           [&](size_t at, RowProbe& probe, int) { return access.Peek(probe, out + at * dim, tally); });
     }

@@ -97,7 +97,7 @@ class Table {
   struct Partition;
   struct GroupCounters;
   struct Bodies;
-  class HitCounter;
+  class HitReader;
 
   Shard& ShardOf(uint64_t sign) const;
   RowProbe Probe(uint64_t sign) const;
