@@ -9,8 +9,6 @@
 // Of the input only the embeddings get a gradient.
 //
 // Thread-safety: externally synchronised; the team of threads works inside of a call only.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -44,7 +42,6 @@ class Ffnn final : public DenseModel {
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
   const float* parameters(size_t offset) const { return parameters_.data() + offset; }
 
-  void InitialiseParameters();
   void ReserveActivations(uint32_t rows);
   void Forward(uint32_t rows, const float* input);
   void HiddenForward(const Layer& layer, uint32_t rows, const float* x, float* y);
@@ -83,20 +80,7 @@ Ffnn::Ffnn(const DenseModelConfig& config, const Layout& layout)
       bias_sums_(size_t{pool_.threads()} * layout.widest_hidden) {
   parameters_.Fill(0.0f);  // padding stays 0 in all flat arrays, so that it adds nothing to the gradient norm
   gradients_.Fill(0.0f);
-  InitialiseParameters();
-}
-
-void Ffnn::InitialiseParameters() {
-  for (size_t i = 0; i < layout_.layers.size(); ++i) {
-    const Layer& layer = layout_.layers[i];
-    const double bound = 1.0 / std::sqrt(static_cast<double>(layer.in));
-    Rng rng(RandomKey(config_.seed, i));
-    const auto draw = [&] { return static_cast<float>(rng.Uniform(-bound, bound)); };
-    float* weight = parameters_.data() + layer.weight;
-    float* bias = parameters_.data() + layer.bias;
-    std::generate_n(weight, size_t{layer.in} * layer.out, draw);
-    std::generate_n(bias, layer.out, draw);
-  }
+  InitialiseParameters(layout_, config.seed, parameters_.span());
 }
 
 void Ffnn::ReserveActivations(uint32_t rows) {
@@ -242,46 +226,17 @@ Status Ffnn::Predict(uint32_t rows, const float* input, float* outputs) {
 
 std::vector<NamedTensor> Ffnn::Tensors() {
   std::vector<NamedTensor> tensors;
-  const auto add = [&](const std::string& suffix, std::span<float> flat) {
-    for (size_t i = 0; i < layout_.layers.size(); ++i) {
-      const Layer& layer = layout_.layers[i];
-      const std::string name = "layer." + std::to_string(i);
-      tensors.push_back({name + ".weight" + suffix, {layer.out, layer.in},
-                         flat.subspan(layer.weight, size_t{layer.out} * layer.in)});
-      tensors.push_back({name + ".bias" + suffix, {layer.out}, flat.subspan(layer.bias, layer.out)});
-    }
-  };
-  add("", parameters_.span());
-  for (const auto& state : optimizer_.States()) add(std::string(".") + state.name, state.values);
+  AppendTensors(layout_, "", parameters_.span(), &tensors);
+  for (const auto& state : optimizer_.States()) {
+    AppendTensors(layout_, std::string(".") + state.name, state.values, &tensors);
+  }
   return tensors;
-}
-
-Status Validate(const DenseModelConfig& config) {
-  const auto invalid = [](const char* what) { return Status(ErrorCode::kConfigInvalid, what); };
-  if (config.tasks.empty()) return invalid("the model needs at least one task");
-  if (config.input_width() == 0) return invalid("the model has no input: neither id features nor dense features");
-  for (const uint32_t width : config.hidden) {
-    if (width == 0) return invalid("a hidden layer has width 0; leave the layer out instead");
-  }
-  if (config.schedule.every_steps == 0) return invalid("the schedule's every_steps is 0; the least is 1");
-
-  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  double bytes = 0, in = config.input_width();
-  for (const uint32_t width : config.hidden) {
-    bytes += 2 * sizeof(float) * in * width;  // the least: weights and gradients
-    in = width;
-  }
-  if (bytes > memory) {
-    return Status(ErrorCode::kOutOfMemory, "the hidden layers need " + std::to_string(bytes / 1e9) +
-                                               " GB, the machine has " + std::to_string(memory / 1e9) + " GB");
-  }
-  return Status::Ok();
 }
 
 }  // namespace
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
-  PERSIA_RETURN_IF_ERROR(Validate(config));
+  PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config));
   return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config, MakeLayout(config)));
 }
 

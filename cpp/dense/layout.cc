@@ -1,6 +1,9 @@
 #include "dense/layout.h"
 
 #include <algorithm>
+#include <cmath>
+
+#include "base/rng.h"
 
 namespace persia {
 namespace {
@@ -28,6 +31,28 @@ Layout MakeLayout(const DenseModelConfig& config) {
   }
   for (const uint32_t width : config.hidden) layout.widest_hidden = std::max(layout.widest_hidden, width);
   return layout;
+}
+
+void InitialiseParameters(const Layout& layout, uint64_t seed, std::span<float> parameters) {
+  for (size_t i = 0; i < layout.layers.size(); ++i) {
+    const Layer& layer = layout.layers[i];
+    const double bound = 1.0 / std::sqrt(static_cast<double>(layer.in));
+    Rng rng(RandomKey(seed, i));
+    const auto draw = [&] { return static_cast<float>(rng.Uniform(-bound, bound)); };
+    std::generate_n(parameters.data() + layer.weight, size_t{layer.in} * layer.out, draw);
+    std::generate_n(parameters.data() + layer.bias, layer.out, draw);
+  }
+}
+
+void AppendTensors(const Layout& layout, const std::string& suffix, std::span<float> flat,
+                   std::vector<NamedTensor>* tensors) {
+  for (size_t i = 0; i < layout.layers.size(); ++i) {
+    const Layer& layer = layout.layers[i];
+    const std::string name = "layer." + std::to_string(i);
+    tensors->push_back({name + ".weight" + suffix, {layer.out, layer.in},
+                        flat.subspan(layer.weight, size_t{layer.out} * layer.in)});
+    tensors->push_back({name + ".bias" + suffix, {layer.out}, flat.subspan(layer.bias, layer.out)});
+  }
 }
 
 std::vector<std::span<float>> GradientBuckets(std::span<float> gradients) {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "dense/dense_model.h"
@@ -28,6 +29,14 @@ struct Layout {
 
 // The layout for a valid config.
 Layout MakeLayout(const DenseModelConfig& config);
+
+// Initial weights and biases as torch.nn.Linear's, uniform in ±1/sqrt(in), from (seed, layer) alone; `parameters` is
+// (layout.size).
+void InitialiseParameters(const Layout& layout, uint64_t seed, std::span<float> parameters);
+
+// Names the tensors of a flat array (layout.size): "layer.0.weight" + suffix, "layer.0.bias" + suffix, …
+void AppendTensors(const Layout& layout, const std::string& suffix, std::span<float> flat,
+                   std::vector<NamedTensor>* tensors);
 
 // Cuts a flat array of gradients into buckets from its end, which backward finishes first, to its start.
 //
