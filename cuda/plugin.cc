@@ -13,7 +13,7 @@ constexpr int kOldestMajor = 8;  // of compute capability: what the kernels are 
 
 Result<std::vector<CudaDevice>> Devices() {
   int count = 0;
-  PERSIA_RETURN_IF_CUDA(cudaGetDeviceCount(&count), "find a GPU");
+  PERSIA_RETURN_IF_ERROR(CountDevices(&count));
   std::vector<CudaDevice> devices;
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};

@@ -3,14 +3,13 @@
 
 Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) in bf16
 with fp32 master weights, and compute the gradient of the embedding part of the input. PyTorch runs at its best: bf16
-autocast, fused Adam, gradients set to None; eager, and compiled with mode="reduce-overhead" (CUDA graphs). Batches
-lie in the GPU's memory on both sides ("resident"); Persia is also measured with batches that come from and gradients
-that go to pinned memory of the host ("hosted"), as in training.
+autocast, fused Adam, gradients set to None; eager, and compiled with mode="reduce-overhead" (CUDA graphs). PyTorch's
+batches lie in the GPU's memory; Persia's come from pinned memory of the host and its embedding gradients go back there.
 
-Samples alternate, in swapped order from round to round; figures are medians. The GEMM ceiling is the best of PyTorch's
-and cuBLASLt's 8192 x 8192 x 8192 bf16 products on random data.
+Samples alternate, in swapped order from round to round; figures are medians. The GEMM ceiling is the best of twenty
+8192 x 8192 x 8192 bf16 products on random data.
 
-    python3 bench/peers/ffnn_gpu.py --program out/gpu/persia_gpu_bench --out bench/results/ffnn_gpu.jsonl
+    python3 bench/peers/ffnn_gpu.py --program out/cuda/persia_gpu_bench --out bench/results/ffnn_gpu.jsonl
 """
 
 import argparse
@@ -77,8 +76,8 @@ class Torch:
 class Persia:
     """Runs the benchmark program, a process a sample."""
 
-    def __init__(self, program: str, rows: int, form: str):
-        self.command = [program, "--rows", str(rows), "--form", form]
+    def __init__(self, program: str, rows: int):
+        self.command = [program, "--rows", str(rows)]
 
     def sample(self, seconds: float) -> float:
         done = subprocess.run([*self.command, "--seconds", str(seconds)], capture_output=True, text=True)
@@ -103,7 +102,7 @@ def gemm_ceiling() -> float:
 def compare(rows: int, options) -> list[dict]:
     sides = {"torch eager": Torch(rows, False), "torch compile": Torch(rows, True)}
     if options.program:
-        sides |= {f"persia {form}": Persia(options.program, rows, form) for form in ("resident", "hosted")}
+        sides["persia"] = Persia(options.program, rows)
     samples = {name: [] for name in sides}
     for round_ in range(options.rounds):
         for name in sorted(sides, reverse=round_ % 2 == 1):

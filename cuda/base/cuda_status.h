@@ -19,6 +19,15 @@ inline Status CudaStatus(cudaError_t error, const char* what) {
       .With("cuda", cudaGetErrorName(error));
 }
 
+// The number of GPUs. kDevice: no driver, one that is too old, or no GPU.
+inline Status CountDevices(int* count) {
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) == cudaSuccess && driver == 0) {
+    return Status(ErrorCode::kDevice, "no NVIDIA driver is installed");
+  }
+  return CudaStatus(cudaGetDeviceCount(count), "find a GPU");
+}
+
 }  // namespace persia
 
 #define PERSIA_RETURN_IF_CUDA(expression, what) PERSIA_RETURN_IF_ERROR(::persia::CudaStatus((expression), what))

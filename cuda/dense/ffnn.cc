@@ -584,7 +584,7 @@ Status Validate(const DenseModelConfig& config, const CudaOptions& options) {
     return Status(ErrorCode::kConfigUnsupported, "a GPU takes at most " + std::to_string(kMostTasks) + " tasks");
   }
   int count = 0;
-  PERSIA_RETURN_IF_CUDA(cudaGetDeviceCount(&count), "find a GPU");
+  PERSIA_RETURN_IF_ERROR(CountDevices(&count));
   if (options.device >= 0 && options.device < count) return Status::Ok();
   return Status(ErrorCode::kDevice, "there is no GPU " + std::to_string(options.device) + "; this machine has " +
                                         std::to_string(count));

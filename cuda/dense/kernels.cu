@@ -268,6 +268,7 @@ __global__ void GradientCheckKernel(size_t count, const float* __restrict__ grad
   not_finite = __syncthreads_or(static_cast<int>(not_finite)) != 0 ? 1 : 0;
   if constexpr (kSquares) squares = BlockSum(squares);
   if (threadIdx.x != 0) return;
+  check->blocks = gridDim.x;  // the same from every block
   check->not_finite[blockIdx.x] = not_finite;
   check->squares[blockIdx.x] = squares;
 }
@@ -281,9 +282,10 @@ struct Verdict {
 
 __device__ Verdict Judge(const StepScalars& scalars, const GradientCheck& check) {
   static_assert(kCheckBlocks == kThreads);
-  const bool skip = __syncthreads_or(static_cast<int>(check.not_finite[threadIdx.x])) != 0;
+  const bool counts = threadIdx.x < check.blocks;
+  const bool skip = __syncthreads_or(counts && check.not_finite[threadIdx.x] != 0) != 0;
   if (scalars.clip_norm == 0.0f) return {skip, 1.0f, 0.0};
-  const double norm = sqrt(BlockSum(check.squares[threadIdx.x]));
+  const double norm = sqrt(BlockSum(counts ? check.squares[threadIdx.x] : 0.0));
   return {skip, static_cast<float>(fmin(1.0, scalars.clip_norm / (norm + 1e-6))), norm};
 }
 
@@ -368,7 +370,7 @@ template <typename T>
 void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* weight_gradient,
                         float* partials, cudaStream_t stream) {
   Launch(stream, ChunkGrid(head.rows, head.stride, head.tasks), kRowBlock, HeadBackwardKernel<T>, head, gradient, dz,
-                                                                                            partials);
+         partials);
   SumChunks(head.rows, head.stride, head.tasks, partials, weight_gradient, stream);
 }
 
@@ -390,10 +392,11 @@ void LaunchColumnSums(uint32_t rows, uint32_t stride, const T* dy, float* sums, 
 
 void LaunchGradientCheck(size_t count, const float* gradients, uint32_t tasks, const double* loss_sums, bool squares,
                          GradientCheck* check, cudaStream_t stream) {
+  const uint32_t blocks = std::min(FlatBlocks(count), kCheckBlocks);
   if (squares) {
-    Launch(stream, kCheckBlocks, kThreads, GradientCheckKernel<true>, count, gradients, tasks, loss_sums, check);
+    Launch(stream, blocks, kThreads, GradientCheckKernel<true>, count, gradients, tasks, loss_sums, check);
   } else {
-    Launch(stream, kCheckBlocks, kThreads, GradientCheckKernel<false>, count, gradients, tasks, loss_sums, check);
+    Launch(stream, blocks, kThreads, GradientCheckKernel<false>, count, gradients, tasks, loss_sums, check);
   }
 }
 

@@ -83,6 +83,7 @@ void LaunchColumnSums(uint32_t rows, uint32_t stride, const T* dy, float* sums, 
 constexpr uint32_t kCheckBlocks = 256;
 constexpr uint32_t kMostTasks = 256;
 struct GradientCheck {
+  uint32_t blocks;  // that looked
   double squares[kCheckBlocks];
   uint32_t not_finite[kCheckBlocks];
 };
