@@ -32,10 +32,15 @@ export interface NativeTrainerConfig {
   features: NativeFeature[]
   embedding: NativeEmbedding
   model: {
+    type: 'ffnn' | 'deepfm' | 'dcn' | 'dlrm'
     denseCount: number
     threads: number
     hidden: number[]
-    tasks: { label: string; loss: 'bce' | 'mse'; weight: number }[]
+    /** dcn. */
+    cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }
+    /** dlrm. */
+    bottom?: number[]
+    tasks: { label: string; loss: 'bce' | 'mse'; weight: number; positiveWeight: number }[]
     optimizer: object
     schedule: object
   }

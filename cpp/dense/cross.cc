@@ -1,5 +1,5 @@
-// The cross layers of DCN-v2, stacked and parallel. Of a batch each layer keeps z = W·x[l] + b and x[l+1]; backward goes
-// down with one gradient in place:
+// The cross layers of DCN-v2, stacked and parallel. Of a batch each layer keeps z = W·x[l] + b and x[l+1]; backward
+// goes down with one gradient in place:
 //
 //   forward of layer l:   z[l] = W·x[l] + b;  x[l+1] = x0 ⊙ z[l] + x[l] on each finished tile of z
 //   backward of layer l:  dz = g ⊙ x0, dx0 += g ⊙ z[l];  g += dz·W beside dW = dzᵀ·x[l]
@@ -133,8 +133,9 @@ const float* CrossNetwork::Forward(uint32_t rows, const float* x0) {
       from = {level.t.data(), t_layer(i).out};
     }
     LinearForward(team_, layer, rows, from, level.z.data(), [&](const Tile& tile) {
-      const auto read = [&](const float* data) { return Matrix<const float>{data, width_}.from(tile.row, tile.column); };
-      const auto write = [&](float* data) { return Matrix<float>{data, width_}.from(tile.row, tile.column); };
+      const size_t at = size_t{tile.row} * width_ + tile.column;
+      const auto read = [&](const float* data) { return Matrix<const float>{data + at, width_}; };
+      const auto write = [&](float* data) { return Matrix<float>{data + at, width_}; };
       RunBestSimd<Cross>(tile.rows, tile.columns, team_.bias(layer) + tile.column, read(x0), read(x),
                          write(level.z.data()), write(level.next.data()));
     });

@@ -2,8 +2,8 @@
 //
 // Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The
 // network is input -> hidden layers with ReLU -> one linear output a task; a ModelType may put an interaction of the
-// input's fields below the hidden layers or beside them (dense/interaction.h). Loss of a batch: sum over tasks of weight
-// · mean over samples. A step is ForwardBackward, then ApplyGradients.
+// input's fields below the hidden layers or beside them (dense/interaction.h). Loss of a batch: sum over tasks of
+// weight · mean over samples. A step is ForwardBackward, then ApplyGradients.
 //
 // With several NN workers a step trains on one global batch, of which each worker has a part: every worker divides by
 // the rows of all parts, and between the two calls gradients are summed over the workers. A GradientSink hears of
@@ -89,7 +89,7 @@ struct DenseModelConfig {
   uint32_t dense_count = 0;
   std::vector<uint32_t> hidden;  // may be empty: the outputs are linear in what is below
   CrossConfig cross;             // kDcn
-  std::vector<uint32_t> bottom;  // kDlrm: widths of the bottom MLP before its last layer, whose width is the fields' dim
+  std::vector<uint32_t> bottom;  // kDlrm: widths of the bottom MLP; a last layer of the fields' dim comes after them
   std::vector<TaskSpec> tasks;
   DenseOptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -153,8 +153,8 @@ class DenseModel {
 
 // The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
-// kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't combine. kOutOfMemory: more weights
-// than the machine has memory for.
+// kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't combine. kOutOfMemory: more
+// weights than the machine has memory for.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
 
 }  // namespace persia

@@ -1,7 +1,8 @@
-// The CPU backend of DenseModel: hidden layers and heads are an Mlp; the model type may put an interaction below or beside
-// it. Of the input only the embeddings get a gradient.
+// The CPU backend of DenseModel: hidden layers and heads are an Mlp; the model type may put an interaction below or
+// beside it. Of the input only the embeddings get a gradient.
 //
-// Parameters lie as [interaction | hidden layers | heads] in the flat arrays; backward comes down them, interaction last.
+// Parameters lie as [interaction | hidden layers | heads] in the flat arrays; backward comes down them, interaction
+// last.
 //
 // Thread-safety: externally synchronised; the team of threads works inside of a call only.
 #include <unistd.h>
@@ -224,7 +225,7 @@ Status ValidateCross(const DenseModelConfig& config) {
   const auto& [layers, rank, structure] = config.cross;
   if (layers == 0) return Invalid("dcn needs at least one cross layer; without any it is ffnn");
   if (rank < config.input_width()) return Status::Ok();
-  return Invalid("a cross layer of rank " + std::to_string(rank) + " is no smaller than its full matrix, the input is " +
+  return Invalid("a cross layer of rank " + std::to_string(rank) + " saves nothing on an input that is " +
                  std::to_string(config.input_width()) + " wide; use rank 0 for the full matrix");
 }
 

@@ -50,21 +50,22 @@ class BesideInteraction {
 
 // Each type puts its parameters into the layout first, then is made on a team that holds the flat arrays.
 //
-// The factorization machine of DeepFM (Guo, Tang, Ye, Li, He: "DeepFM: A Factorization-Machine based Neural Network for
-// CTR Prediction", 2017): to each output comes
+// The factorization machine of DeepFM (Guo, Tang, Ye, Li, He: "DeepFM: A Factorization-Machine based Neural Network
+// for CTR Prediction", 2017): to each output comes
 //     wᵀ · input + sum over pairs i < j of fields of <v_i, v_j>
 // The paper's first order has a weight of its own for each id; here it is linear in the pooled embeddings and the dense
-// features, "linear.weight" (tasks, input_width): an id's weight is then the product of a learnt vector of its field and
-// its row, so ids need no second table. All tasks share the second order. The bias is that of the heads.
+// features, "linear.weight" (tasks, input_width): an id's weight is then the product of a learnt vector of its field
+// and its row, so ids need no second table. All tasks share the second order. The bias is that of the heads.
 std::vector<Layer> FmLayers(const DenseModelConfig& config, Layout& layout);
 std::unique_ptr<BesideInteraction> MakeFm(const DenseModelConfig& config, std::vector<Layer> layers, const Team& team);
 
 // Cross layers of DCN-v2 (Wang, Shivanna, Cheng, Jain, Lin, Hong, Chi: "DCN V2: Improved Deep & Cross Network and
 // Practical Lessons for Web-scale Learning to Rank Systems", 2021): with x0 the input,
 //     x[l+1] = x0 ⊙ (W[l] · x[l] + b[l]) + x[l]
-// "cross.<l>.weight" (width, width), or of low rank W = U · V: "cross.<l>.v.weight" (rank, width) and "cross.<l>.u.weight"
-// (width, rank). Stacked, the hidden layers see the last x; beside them it goes to the outputs through "cross.head.weight"
-// (tasks, width): that with the last hidden layer's head is the paper's head on both, side by side.
+// "cross.<l>.weight" (width, width), or of low rank W = U · V: "cross.<l>.v.weight" (rank, width) and
+// "cross.<l>.u.weight" (width, rank). Stacked, the hidden layers see the last x; beside them it goes to the outputs
+// through "cross.head.weight" (tasks, width): that with the last hidden layer's head is the paper's head on both, side
+// by side.
 std::vector<Layer> CrossLayers(const DenseModelConfig& config, Layout& layout);
 std::unique_ptr<BelowInteraction> MakeStackedCross(const DenseModelConfig& config, std::vector<Layer> layers,
                                                    const Team& team);
@@ -72,8 +73,8 @@ std::unique_ptr<BesideInteraction> MakeParallelCross(const DenseModelConfig& con
                                                      const Team& team);
 
 // The interaction of DLRM (Naumov et al.: "Deep Learning Recommendation Model for Personalization and Recommendation
-// Systems", 2019): the dense features go through the bottom MLP ("bottom.<l>", ReLU after each layer) to the fields' dim;
-// that vector v_0 and the fields v_1, v_2, … give
+// Systems", 2019): the dense features go through the bottom MLP ("bottom.<l>", ReLU after each layer) to the fields'
+// dim; that vector v_0 and the fields v_1, v_2, … give
 //     [v_0 | <v_1, v_0> | <v_2, v_0> | <v_2, v_1> | <v_3, v_0> | …]
 // Without dense features there is no v_0.
 std::vector<Layer> BottomLayers(const DenseModelConfig& config, Layout& layout);

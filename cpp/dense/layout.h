@@ -1,6 +1,6 @@
-// Where the parameters of a network lie: all in one flat array, linear layer by linear layer (weight, bias, weight, bias,
-// …; each starts on a cache line), gradients and optimizer state in arrays of the same layout. So the optimizer is one
-// pass and an all-reduce one message. Backward finishes gradients from the arrays' end to their start.
+// Where the parameters of a network lie: all in one flat array, linear layer by linear layer (weight, bias, weight,
+// bias, …; each starts on a cache line), gradients and optimizer state in arrays of the same layout. So the optimizer
+// is one pass and an all-reduce one message. Backward finishes gradients from the arrays' end to their start.
 //
 // Thread-safety: values.
 #pragma once

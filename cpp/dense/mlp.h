@@ -3,8 +3,8 @@
 // Of a batch only the layers' outputs are kept; gradients between layers alternate between two buffers.
 //
 //   forward of layer i:   x[i+1] = relu(x[i] · Wᵀ + b); bias and ReLU on each finished tile
-//   backward of layer i:  dW and dx; on each finished tile of dx the mask of layer i-1's ReLU and the column sums, which
-//                         are that layer's bias gradient
+//   backward of layer i:  dW and dx; on each finished tile of dx the mask of layer i-1's ReLU and the column sums,
+//                         which are that layer's bias gradient
 //
 // Thread-safety: externally synchronised.
 #pragma once
@@ -26,8 +26,8 @@ class Mlp {
   // The output (rows, out of the last layer) for x (rows, in); valid until the next call.
   float* Forward(uint32_t rows, Matrix<const float> x);
 
-  // After Forward with the same x: the gradients of all parameters from that of the output, dy (rows, out), which a ReLU
-  // at the end masks in place; that of the first dx_width columns of x goes to dx (rows, dx_width).
+  // After Forward with the same x: the gradients of all parameters from that of the output, dy (rows, out), which a
+  // ReLU at the end masks in place; that of the first dx_width columns of x goes to dx (rows, dx_width).
   void Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
                 BucketProgress& progress);
 

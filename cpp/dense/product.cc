@@ -66,8 +66,8 @@ void ComputeTile(const Product& product, const Tile& tile) {
   cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans, b_transposed ? CblasTrans : CblasNoTrans,
               static_cast<int>(tile.rows), static_cast<int>(tile.columns), static_cast<int>(inner), 1.0f,
               a_transposed ? a.at(0, tile.row) : a.at(tile.row, 0), static_cast<int>(a.stride),
-              b_transposed ? b.at(tile.column, 0) : b.at(0, tile.column), static_cast<int>(b.stride), adds ? 1.0f : 0.0f,
-              c.at(tile.row, tile.column), static_cast<int>(c.stride));
+              b_transposed ? b.at(tile.column, 0) : b.at(0, tile.column), static_cast<int>(b.stride),
+              adds ? 1.0f : 0.0f, c.at(tile.row, tile.column), static_cast<int>(c.stride));
 }
 
 }  // namespace persia

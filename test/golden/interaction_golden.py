@@ -114,8 +114,8 @@ def write(file, name: str, tensor: torch.Tensor) -> None:
 
 
 def tensors(model: Ffnn) -> dict[str, torch.Tensor]:
-    parts = {name: {"weight": layer.weight, "bias": layer.bias} for name, layer in model.layers().items()}
-    return {f"{name}.{part}": value for name, both in parts.items() for part, value in both.items() if value is not None}
+    layers = model.layers().items()
+    return {f"{name}.{part}": value for name, layer in layers for part, value in layer.named_parameters()}
 
 
 def train(file, name: str, model: Ffnn, inputs, labels) -> None:

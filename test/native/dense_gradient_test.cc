@@ -158,7 +158,7 @@ void CheckGradients(DenseModelConfig config, uint32_t rows, size_t samples) {
   Rng rng(5);
   for (size_t i = 0; i < size_t{rows} * config.input_width(); ++i) c.input.push_back(static_cast<float>(rng.Normal()));
   for (size_t i = 0; i < rows * config.tasks.size(); ++i) c.labels.push_back(static_cast<float>(rng.Uniform()));
-  for (const auto& tensor : (*model)->Tensors()) c.parameters[tensor.name] = {tensor.values.begin(), tensor.values.end()};
+  for (const auto& [name, shape, values] : (*model)->Tensors()) c.parameters[name] = {values.begin(), values.end()};
 
   std::vector<float> embedding_gradient(size_t{rows} * config.embedding_width);
   double loss = 0;

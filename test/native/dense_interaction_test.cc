@@ -221,7 +221,7 @@ TEST_CASE("Parts of a global batch add up to the gradients of the whole for ever
   }
 }
 
-TEST_CASE("Every model type allocates nothing once it has seen its largest batch" * doctest::skip(!kCountsAllocations)) {
+TEST_CASE("Every model type allocates nothing after its largest batch" * doctest::skip(!kCountsAllocations)) {
   for (const auto& config : LargeConfigs(2)) {
     auto model = Make(config);
     Data data(config, 257, 1);

@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
-import { Batch, PersiaError, Trainer, hashId } from 'persia'
+import { Batch, PersiaError, Trainer, hashId, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
@@ -37,6 +37,35 @@ t.test('fit learns, reports and respects the staleness bound', async (t) => {
   t.ok(before.auc['click']! < 0.7 && after.auc['click']! > 0.99, `AUC ${before.auc['click']} to ${after.auc['click']}`)
   t.ok(after.logloss['click']! < before.logloss['click']!)
 })
+
+const fields: ConfigInput['features'] = { defaults: { dim: 4 }, columns: { user: null, item: { pooling: 'mean' } } }
+const modelTypes: ConfigInput['model'][] = [
+  { type: 'deepfm' }, { type: 'dcn', cross: { layers: 2 } }, { type: 'dcn', cross: { rank: 3, structure: 'stacked' } },
+  { type: 'dlrm', bottom: [8] },
+]
+
+for (const model of modelTypes) {
+  t.test(`a model of ${JSON.stringify(model)} learns, and goes on from a checkpoint as if nothing had been`, async (t) => {
+    const run = folder(t)
+    const config: ConfigInput = {
+      ...smallConfig, features: fields, deterministic: true, model: { ...smallConfig.model, ...model },
+    }
+    {
+      await using trainer = await Trainer.create(config)
+      await drained(trainer.fit(batches(200)))
+      await trainer.save(join(run, 'half', '200'))
+      await drained(trainer.fit(batches(200, 200)))
+      await trainer.save(join(run, 'whole', '400'))
+      const { auc } = await trainer.evaluate(batches(10, 5000))
+      t.ok(auc['click']! > 0.99, `AUC ${auc['click']}`)
+    }
+    const { trainer } = await Trainer.load(join(run, 'half', '200'), config)
+    await using resumed = trainer
+    await drained(resumed.fit(batches(200, 200)))
+    await resumed.save(join(run, 'resumed', '400'))
+    t.same(contents(join(run, 'resumed', '400')), contents(join(run, 'whole', '400')))
+  })
+}
 
 t.test('single steps train too, and give the loss of their batch', async (t) => {
   await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync' })

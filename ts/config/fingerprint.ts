@@ -9,7 +9,9 @@ export interface ModelFingerprint {
   data: { labels: LabelColumn[]; dense: Pick<DenseColumn, 'column' | 'transform'>[] }
   features: { columns: ({ column: string } & FeatureColumn)[]; groups: string[][]; prefixBits: number }
   embedding: { optimizer: OptimizerKind; init: Config['embedding']['init'] }
-  model: { hidden: number[]; tasks: Pick<Task, 'label' | 'loss'>[]; optimizer: OptimizerKind }
+  model: Partial<Pick<Config['model'], 'type' | 'cross' | 'bottom'>> & {
+    hidden: number[]; tasks: Pick<Task, 'label' | 'loss'>[]; optimizer: OptimizerKind
+  }
 }
 
 interface OptimizerKind {
@@ -31,6 +33,9 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
     },
     embedding: { optimizer: optimizerKind(embedding.optimizer), init: embedding.init },
     model: {
+      ...(model.type !== 'ffnn' && { type: model.type }),  // checkpoints of the first version name no type
+      ...(model.cross && { cross: model.cross }),
+      ...(model.bottom && { bottom: model.bottom }),
       hidden: model.hidden,
       tasks: model.tasks.map(({ label, loss }) => ({ label, loss })),
       optimizer: optimizerKind(model.optimizer),

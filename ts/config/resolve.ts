@@ -4,7 +4,8 @@
 import { invalid, unknownName, type Problem } from './problems.js'
 import { pathText, type Path } from './path.js'
 import { resolveSource, type Source } from './source.js'
-import type { FilledConfig } from './schema.js'
+import { crossSchema, type FilledConfig } from './schema.js'
+import type { z } from 'zod'
 
 export interface LabelColumn {
   column: string
@@ -30,6 +31,7 @@ export interface Task {
   label: string
   loss: 'bce' | 'mse'
   weight: number
+  positiveWeight: number
 }
 
 /** The config that everything runs with: plain JSON, nothing left to derive. */
@@ -74,8 +76,11 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
   const features = resolveFeatures(filled.features, resolution)
   checkColumns({ data, features }, resolution)
   checkEmbedding(filled, features.groups, resolution)
-  const { hidden, tasks, ...modelRest } = filled.model
-  const model = { hidden, tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest }
+  const { type, hidden, cross, bottom, tasks, ...modelRest } = filled.model
+  const model = {
+    type, hidden, ...resolveInteraction({ type, cross, bottom }, { data, features }, resolution),
+    tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest,
+  }
   const config: Config = { ...filled, data, features, model }
   if (config.mode === 'sync' && config.staleness !== 0) {
     config.staleness = 0
@@ -228,6 +233,47 @@ function checkEmbedding(
   }
 }
 
+// ---- model
+
+type Interaction = Pick<FilledConfig['model'], 'type' | 'cross' | 'bottom'>
+
+/** What belongs to the model's type, filled in; anything that belongs to another one is refused. */
+function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<Config, 'data' | 'features'>,
+  resolution: Resolution): Pick<Interaction, 'cross' | 'bottom'> {
+  if (cross && type !== 'dcn') resolution.refuse(['model', 'cross'], `belongs to model.type dcn, which is ${type} here`)
+  if (bottom && type !== 'dlrm') {
+    resolution.refuse(['model', 'bottom'], `belongs to model.type dlrm, which is ${type} here`)
+  }
+  if (type === 'dcn') return { cross: resolveCross(cross ?? crossSchema.parse({}), columns, resolution) }
+  if (type === 'ffnn') return {}
+  checkOneDim(type, columns.features, resolution)
+  if (type === 'deepfm') return {}
+  if (Object.keys(columns.features.columns).length + columns.data.dense.length < 2) {
+    resolution.refuse(['model', 'type'],
+      'dlrm multiplies features in pairs: it needs two id features, or one and dense columns')
+  }
+  return { bottom: bottom ?? [512, 256] }
+}
+
+function resolveCross(cross: z.output<typeof crossSchema>, { data, features }: Pick<Config, 'data' | 'features'>,
+  resolution: Resolution): z.output<typeof crossSchema> {
+  const width = Object.values(features.columns).reduce((sum, { dim }) => sum + dim, data.dense.length)
+  if (cross.rank >= width) {
+    resolution.refuse(['model', 'cross', 'rank'], `expected less than the ${width} columns of the input (all dims and `
+      + `dense columns), got ${cross.rank}; 0 is the full matrix`)
+  }
+  return cross
+}
+
+/** Vectors that are multiplied with each other have one dim. */
+function checkOneDim(type: string, { columns }: Config['features'], resolution: Resolution): void {
+  const [[firstName, first] = ['', undefined], ...rest] = Object.entries(columns)
+  const others = rest.filter(([, { dim }]) => dim !== first?.dim)
+  if (others.length === 0) return
+  resolution.refuse(['model', 'type'], `${type} needs all features of one dim; ${firstName} has ${first?.dim}, `
+    + others.map(([name, { dim }]) => `${name} ${dim}`).join(', '))
+}
+
 // ---- tasks
 
 /** One task for each label, in the order of the labels. */
@@ -235,11 +281,14 @@ function resolveTasks(written: Task[] | undefined, labels: LabelColumn[], resolu
   const names = [...new Set(labels.map(({ column }) => column))]
   if (!written) {
     names.forEach((_, index) => resolution.note(['model', 'tasks', index, 'label'], { derived: 'data.labels' }))
-    return names.map((label) => ({ label, loss: 'bce', weight: 1 }))
+    return names.map((label) => ({ label, loss: 'bce', weight: 1, positiveWeight: 1 }))
   }
   const taskOf = new Map<string, number>()
-  written.forEach(({ label }, index) => {
+  written.forEach(({ label, loss, positiveWeight }, index) => {
     const path = ['model', 'tasks', index, 'label']
+    if (loss !== 'bce' && positiveWeight !== 1) {
+      resolution.refuse([...path.slice(0, -1), 'positiveWeight'], `only bce has positive samples, the loss is ${loss}`)
+    }
     const task = taskOf.get(label)
     if (!names.includes(label)) resolution.problems.push(unknownName(path, 'a label of data.labels', label, names))
     else if (task !== undefined) resolution.refuse(path, `${label} already has a task (model.tasks.${task})`)
@@ -253,7 +302,7 @@ function resolveTasks(written: Task[] | undefined, labels: LabelColumn[], resolu
   return names.flatMap((name, index) => {
     const from = taskOf.get(name)
     if (from === undefined) return []
-    for (const key of ['label', 'loss', 'weight']) {
+    for (const key of ['label', 'loss', 'weight', 'positiveWeight']) {
       resolution.note(['model', 'tasks', index, key], { from: ['model', 'tasks', from, key] })
     }
     return [written[from]!]

@@ -237,14 +237,34 @@ const tooShort = ({ warmupSteps, totalSteps }: Decay) =>
   `must be greater than warmupSteps (${warmupSteps}), got ${totalSteps}`
 const warmupFits = { path: ['totalSteps'], error: ({ input }: { input?: unknown }) => tooShort(input as Decay) }
 
+export const crossSchema = z.strictObject({
+  layers: integer(1, 64).default(3).describe('Cross layers'),
+  rank: integer(0, 65536).default(0)
+    .describe('Rank of their matrices, which are then products of two; 0: full matrices'),
+  structure: z.enum(['parallel', 'stacked']).default('parallel')
+    .describe('`parallel`: beside the hidden layers, both go to the outputs; `stacked`: below, the hidden layers see '
+      + 'what they give'),
+})
+
 const model = z.strictObject({
+  type: z.enum(['ffnn', 'deepfm', 'dcn', 'dlrm']).default('ffnn')
+    .describe('`ffnn`: hidden layers alone; `deepfm`: beside them a factorization machine; `dcn`: cross layers '
+      + '(DCN-v2) beside or below them; `dlrm`: below them the dot products of all pairs of features. deepfm and dlrm '
+      + 'need features of one dim'),
   hidden: z.array(integer(1, 65536)).default([4096, 2048, 1024, 512, 256])
     .describe('Widths of the hidden layers, in units; an empty list: logistic regression'),
+  cross: crossSchema.optional().describe('dcn: its cross layers'),
+  bottom: z.array(integer(1, 65536)).optional()
+    .describe('dlrm: widths of the layers that the dense columns go through, before a last one whose width is the dim '
+      + 'of the features. Without it: `[512, 256]`'),
   tasks: z.array(z.strictObject({
     label: text().describe('A label of `data.labels`; each has exactly one task'),
     loss: z.enum(['bce', 'mse']).default('bce')
       .describe('`bce`: a probability by binary cross-entropy, `mse`: a value by squared error'),
     weight: atLeastZero().default(1).describe('Factor of its loss in the sum of all'),
+    positiveWeight: aboveZero().default(1)
+      .describe('bce: factor on the loss of positive samples; predicted probabilities are then higher than the share '
+        + 'of positives'),
   })).min(1).optional().describe('What the network predicts. Without it: one bce task per label'),
   optimizer: z.discriminatedUnion('type', [
     z.strictObject({

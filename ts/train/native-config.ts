@@ -26,9 +26,12 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
       tables: nativeTables(embedding, features),
     },
     model: {
+      type: model.type,
       denseCount: config.data.dense.length,
       threads: config.threads,
       hidden: model.hidden,
+      ...(model.cross && { cross: model.cross }),
+      ...(model.bottom && { bottom: model.bottom }),
       tasks: model.tasks,
       optimizer: withBetas(model.optimizer),
       schedule: model.schedule,
