@@ -28,12 +28,21 @@ FeatureSchema ReadSchema(const Napi::Object& config) {
     feature.name = String(column, "name");
     feature.dim = Uint32(column, "dim");
     feature.pooling = Choice<Pooling>(column, "pooling",
-                                      {{"sum", Pooling::kSum}, {"mean", Pooling::kMean}, {"sqrt", Pooling::kSqrt}});
+                                      {{"sum", Pooling::kSum},
+                                       {"mean", Pooling::kMean},
+                                       {"sqrt", Pooling::kSqrt},
+                                       {"last", Pooling::kLast},
+                                       {"none", Pooling::kNone}});
     feature.group = Uint32(column, "group");
+    feature.sequence_length = Uint32(column, "sequenceLength");
+    feature.hash_rounds = Uint32(column, "hashRounds");
+    feature.hash_buckets = Uint64(column, "hashBuckets");
+    feature.frozen = Bool(column, "frozen");
     features.push_back(std::move(feature));
   }
   Result<FeatureSchema> schema = BuildFeatureSchema(std::move(features), Uint32(config, "prefixBits"));
   ThrowIfError(config.Env(), schema.status());
+  schema->clip_norm = Float(config, "embeddingClipNorm");
   return std::move(*schema);
 }
 
@@ -192,7 +201,9 @@ void ReadInteraction(const Napi::Object& model, const FeatureSchema& schema, Den
                                    {"dcn", ModelType::kDcn},
                                    {"dlrm", ModelType::kDlrm}});
   config.embedding_width = schema.embedding_width;
-  for (const FeatureSpec& feature : schema.features) config.fields.push_back({feature.name, feature.dim});
+  for (const FeatureSpec& feature : schema.features) {
+    config.fields.insert(config.fields.end(), feature.vectors(), {feature.name, feature.dim});
+  }
   if (config.type == ModelType::kDlrm) config.bottom = Widths(model, "bottom");
   if (config.type != ModelType::kDcn) return;
   const Napi::Object cross = Object(model, "cross");

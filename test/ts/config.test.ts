@@ -134,6 +134,20 @@ t.test('accepted', async (t) => {
     t.same(features.columns['z'], { dim: 4, pooling: 'mean', encoding: 'hash', separator: ' ' })
   })
 
+  t.test('sequences, hash stacks and frozen features reach the core', async (t) => {
+    const columns: ConfigInput['features']['columns'] = {
+      seen: { pooling: 'none', sequenceLength: 5 }, user: { hashStack: { buckets: 100 } }, ad: { frozen: true },
+    }
+    const native = nativeConfig(parseConfig({ ...least, features: { columns }, embedding: { clipNorm: 2 } }))
+    const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, frozen: false }
+    t.same(native.features, [
+      { ...none, name: 'seen', group: 0, pooling: 'none', sequenceLength: 5 },
+      { ...none, name: 'user', group: 1, hashRounds: 2, hashBuckets: 100 },
+      { ...none, name: 'ad', group: 2, frozen: true },
+    ])
+    t.equal(native.embeddingClipNorm, 2)
+  })
+
   t.test('what belongs to the type of the model is filled in, and what does not is left out', async (t) => {
     const { model } = parseConfig({ ...least, model: { type: 'dcn', cross: { rank: 3 } } })
     t.same(model.cross, { layers: 3, rank: 3, structure: 'parallel' })
@@ -389,6 +403,14 @@ t.test('values that do not go together', async (t) => {
   check({ deterministic: true, embedding: { timeToLiveSeconds: 60 } },
     'embedding.timeToLiveSeconds: rows that age by the clock make no two runs alike; leave it out, or set deterministic: false')
 
+  const sequences = (columns: object, expected: string, groups: string[][] = []) => check({ features: { columns, groups } }, expected)
+  sequences({ seen: { pooling: 'none' } },
+    'features.columns.seen.sequenceLength: missing: pooling none needs the number of ids that lie side by side')
+  sequences({ seen: { pooling: 'last', sequenceLength: 3 } },
+    'features.columns.seen.sequenceLength: pooling last takes one id, the last; leave it out')
+  sequences({ user: { hashStack: { buckets: 9 } }, friend: {} }, 'features.groups.0.1: friend has hashStack none, user has '
+    + '{rounds:2,buckets:9}; features that share ids need the same', [['user', 'friend']])
+
   const tasks = (tasks: object[], expected: string) => check({ data: { labels: ['click', 'like'] }, model: { tasks } }, expected)
   tasks([{ label: 'click' }, { label: 'likes' }], "model.tasks.1.label: 'likes' is not a label of data.labels; did you mean like?")
   tasks([{ label: 'click' }, { label: 'like' }, { label: 'like' }], 'model.tasks.2.label: like already has a task (model.tasks.1)')
@@ -619,7 +641,8 @@ t.test('the fingerprint of a model', async (t) => {
 
   t.same(diff(), [], 'is the same for the same config, also after a trip through JSON')
   t.same(diff('model.optimizer.lr=0.5', 'batchSize=7', 'data.train={path: x.csv}', 'mode=sync', 'embedding.capacity=5', 'epochs=9',
-    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]'), [], 'does not hold what may change')
+    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]', 'embedding.clipNorm=1',
+    'features.columns.education.frozen=true'), [], 'does not hold what may change')
   t.same(diff('features.columns.education.dim=16'), ['features.columns.education.dim: 8 in the checkpoint, 16 in the config'])
   t.same(diff('features.columns.sex={}'), [
     'features.columns.sex: not in the checkpoint, {"dim":8,"pooling":"sum","encoding":"hash"} in the config',

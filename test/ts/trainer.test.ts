@@ -3,6 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
 import { Batch, PersiaError, Trainer, hashId, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
@@ -36,6 +37,43 @@ t.test('fit learns, reports and respects the staleness bound', async (t) => {
   t.equal(after.samples, 640)
   t.ok(before.auc['click']! < 0.7 && after.auc['click']! > 0.99, `AUC ${before.auc['click']} to ${after.auc['click']}`)
   t.ok(after.logloss['click']! < before.logloss['click']!)
+})
+
+t.test('sequences, hash stacks and a clip norm learn together, and predict as they were saved', async (t) => {
+  const run = folder(t)
+  const config: ConfigInput = {
+    ...smallConfig,
+    features: {
+      defaults: { dim: 4 },
+      columns: { user: { hashStack: { buckets: 40 } }, item: { dim: 8, pooling: 'none', sequenceLength: 2 } },
+    },
+    embedding: { ...smallConfig.embedding, clipNorm: 0.5 },
+  }
+  await using trainer = await Trainer.create(config)
+  await drained(trainer.fit(batches(400)))
+  const { auc } = await trainer.evaluate(batches(10, 5000))
+  t.ok(auc['click']! > 0.97, `AUC ${auc['click']}`)
+  t.ok(trainer.counters().find(({ dim }) => dim === 4)!.rows <= 80)
+  await trainer.save(join(run, '400'))
+  const { trainer: loaded } = await Trainer.load(join(run, '400'))
+  t.same(await loaded.predict(makeBatch(9)), await trainer.predict(makeBatch(9)))
+  await loaded.close()
+})
+
+t.test('of frozen features no row is trained', async (t) => {
+  const { features, model } = smallConfig
+  const still: ConfigInput = { ...smallConfig, model: { ...model, optimizer: { type: 'adam', lr: 0 } } }  // rows alone learn
+  const frozen = Object.fromEntries(
+    Object.entries(features.columns).map(([name, column]) => [name, { ...column, frozen: true }]))
+  const changes = async (config: ConfigInput) => {
+    await using trainer = await Trainer.create(config)
+    await drained(trainer.fit([makeBatch(0)]))
+    const before = await trainer.predict(makeBatch(0))
+    await drained(trainer.fit([makeBatch(0), makeBatch(0)]))
+    return !isDeepStrictEqual(await trainer.predict(makeBatch(0)), before)
+  }
+  t.ok(await changes(still))
+  t.notOk(await changes({ ...still, features: { ...features, columns: frozen } }))
 })
 
 const fields: ConfigInput['features'] = { defaults: { dim: 4 }, columns: { user: null, item: { pooling: 'mean' } } }

@@ -7,7 +7,7 @@ import type { Config, DenseColumn, FeatureColumn, LabelColumn, Task } from './re
 export interface ModelFingerprint {
   seed: number
   data: { labels: LabelColumn[]; dense: Pick<DenseColumn, 'column' | 'transform'>[] }
-  features: { columns: ({ column: string } & FeatureColumn)[]; groups: string[][]; prefixBits: number }
+  features: { columns: ({ column: string } & Omit<FeatureColumn, 'frozen'>)[]; groups: string[][]; prefixBits: number }
   embedding: { optimizer: OptimizerKind; init: Config['embedding']['init'] }
   model: Partial<Pick<Config['model'], 'type' | 'cross' | 'bottom'>> & {
     hidden: number[]; tasks: Pick<Task, 'label' | 'loss'>[]; optimizer: OptimizerKind
@@ -27,7 +27,8 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
     seed,
     data: { labels: data.labels, dense: data.dense.map(({ column, transform }) => ({ column, transform })) },
     features: {
-      columns: Object.entries(features.columns).map(([column, settings]) => ({ column, ...settings })),
+      columns: Object.entries(features.columns)
+        .map(([column, { frozen: _, ...settings }]) => ({ column, ...settings })),
       groups: features.groups,
       prefixBits: features.prefixBits,
     },

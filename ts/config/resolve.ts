@@ -22,10 +22,16 @@ export interface DenseColumn {
 
 export interface FeatureColumn {
   dim: number
-  pooling: 'sum' | 'mean' | 'sqrt'
+  pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
   encoding: 'hash' | 'integer'
   separator?: string
+  sequenceLength?: number
+  hashStack?: { rounds: number; buckets: number }
+  frozen?: boolean
 }
+
+/** Vectors of a sample in the input of the dense network. */
+export const vectorsOf = ({ pooling, sequenceLength = 1 }: FeatureColumn) => (pooling === 'none' ? sequenceLength : 1)
 
 export interface Task {
   label: string
@@ -171,9 +177,19 @@ function resolveFeatures(written: FilledConfig['features'], resolution: Resoluti
       if (Object.hasOwn(overrides, key)) continue
       resolution.note(['features', 'columns', name, key], { from: ['features', 'defaults', key] })
     }
+    checkSequence(name, columns[name], resolution)
   }
   const groups = resolveGroups(written, columns, resolution)
   return { ...written, defaults, columns, groups }
+}
+
+function checkSequence(name: string, { pooling, sequenceLength }: FeatureColumn, resolution: Resolution): void {
+  const path = ['features', 'columns', name, 'sequenceLength']
+  if (pooling === 'none' && sequenceLength === undefined) {
+    resolution.refuse(path, 'missing: pooling none needs the number of ids that lie side by side')
+  } else if (pooling === 'last' && sequenceLength !== undefined) {
+    resolution.refuse(path, 'pooling last takes one id, the last; leave it out')
+  }
 }
 
 function resolveGroups({ groups, prefixBits }: FilledConfig['features'], columns: Record<string, FeatureColumn>,
@@ -203,9 +219,14 @@ function resolveGroups({ groups, prefixBits }: FilledConfig['features'], columns
 /** Features that share ids must make them in the same way. */
 function checkEncoding(name: string, first: string, columns: Record<string, FeatureColumn>, path: Path,
   resolution: Resolution): void {
-  const [mine, others] = [columns[name]?.encoding, columns[first]?.encoding]
-  if (mine === others || others === undefined) return
-  resolution.refuse(path, `${name} has encoding ${mine}, ${first} has ${others}; features that share ids need the same`)
+  const [mine, others] = [columns[name], columns[first]]
+  if (!mine || !others) return
+  for (const key of ['encoding', 'hashStack'] as const) {
+    const [here, there] = [JSON.stringify(mine[key] ?? 'none'), JSON.stringify(others[key] ?? 'none')]
+      .map((text) => text.replaceAll('"', ''))
+    if (here === there) continue
+    resolution.refuse(path, `${name} has ${key} ${here}, ${first} has ${there}; features that share ids need the same`)
+  }
 }
 
 // ---- embedding
@@ -248,7 +269,8 @@ function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<
   if (type === 'ffnn') return {}
   checkOneDim(type, columns.features, resolution)
   if (type === 'deepfm') return {}
-  if (Object.keys(columns.features.columns).length + columns.data.dense.length < 2) {
+  const vectors = Object.values(columns.features.columns).reduce((sum, column) => sum + vectorsOf(column), 0)
+  if (vectors + columns.data.dense.length < 2) {
     resolution.refuse(['model', 'type'],
       'dlrm multiplies features in pairs: it needs two id features, or one and dense columns')
   }
@@ -257,7 +279,8 @@ function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<
 
 function resolveCross(cross: z.output<typeof crossSchema>, { data, features }: Pick<Config, 'data' | 'features'>,
   resolution: Resolution): z.output<typeof crossSchema> {
-  const width = Object.values(features.columns).reduce((sum, { dim }) => sum + dim, data.dense.length)
+  const width = Object.values(features.columns)
+    .reduce((sum, column) => sum + column.dim * vectorsOf(column), data.dense.length)
   if (cross.rank >= width) {
     resolution.refuse(['model', 'cross', 'rank'], `expected less than the ${width} columns of the input (all dims and `
       + `dense columns), got ${cross.rank}; 0 is the full matrix`)

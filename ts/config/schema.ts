@@ -87,7 +87,7 @@ const data = z.strictObject({
 // ---- features
 
 const dim = integer(1, 65536)
-const pooling = z.enum(['sum', 'mean', 'sqrt'])
+const pooling = z.enum(['sum', 'mean', 'sqrt', 'last', 'none'])
 const encoding = z.enum(['hash', 'integer'])
 
 const features = z.strictObject({
@@ -95,7 +95,7 @@ const features = z.strictObject({
     dim: dim.default(8).describe('Floats in an embedding row'),
     pooling: pooling.default('sum')
       .describe('How the rows of several ids become one vector; `sqrt`: the sum divided by the square root of their '
-        + 'number'),
+        + 'number; `last`: that of the last id; `none`: not at all, `sequenceLength` vectors lie side by side'),
     encoding: encoding.default('hash')
       .describe('How a value becomes an id; `hash`: XXH64 of its text, `integer`: the value is the id'),
     separator: text().optional()
@@ -106,6 +106,15 @@ const features = z.strictObject({
     pooling: pooling.optional().describe('As `features.defaults.pooling`, for this feature'),
     encoding: encoding.optional().describe('As `features.defaults.encoding`, for this feature'),
     separator: text().optional().describe('As `features.defaults.separator`, for this feature'),
+    sequenceLength: integer(1, 65536).optional()
+      .describe('How many ids of a sample count, the last ones; places that a sample does not fill are masked (pooling '
+        + 'none: zeros). Without it all count'),
+    hashStack: z.strictObject({
+      rounds: integer(1, 16).default(2).describe('Rows that an id is the sum of'),
+      buckets: integer(1).describe('Rows of a round'),
+    }).optional().describe('Instead of a row for each id, rounds × buckets rows in all: ids share rows, but hardly any '
+      + 'two share all of theirs'),
+    frozen: z.boolean().optional().describe('Whether its rows keep their values: new ids get rows, none is trained'),
   }).nullable()).refine((columns) => Object.keys(columns).length > 0, 'at least one id column is needed')
     .describe('The id columns, by name'),
   groups: z.array(z.array(text()).min(1)).default([])
@@ -215,6 +224,8 @@ const embedding = z.strictObject({
     .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is '
       + 'met in training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch '
       + 'that forgets slowly and may count too high'),
+  clipNorm: atLeastZero().default(0)
+    .describe('Largest L2 norm of the gradient of one row from one batch, larger ones are scaled; 0: off'),
   weightBound: atLeastZero().default(10)
     .describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes '
       + 'them'),
