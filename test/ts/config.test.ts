@@ -493,8 +493,8 @@ checkpoint: { keep: -1 }
 
   t.test('a wrong value does not make a false problem elsewhere', async (t) => {
     const error = refusal(() => load(t, yaml('  groups: [[workclass, education]]').replace('{ dim: 16 }', '16')))
-    t.same(lines(error), ['c.yml:6:40: features.columns.education: expected a map with the keys dim, pooling, encoding, separator '
-      + 'or nothing, got 16; write { dim: 16 }'])
+    t.same(lines(error), ['c.yml:6:40: features.columns.education: expected a map with the keys dim, pooling, encoding, separator, '
+      + 'sequenceLength, hashStack, frozen or nothing, got 16; write { dim: 16 }'])
   })
 
   t.test('a long list of problems is cut, with their number', async (t) => {
