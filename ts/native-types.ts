@@ -1,7 +1,18 @@
 // The shape of the native addon, as bindings/ registers it. Everything here is internal: users see ts/index.ts.
 import type { NativeBatcherConstructor } from './data/native-batcher.js'
 
-export interface NativeFeature { name: string; dim: number; pooling: 'sum' | 'mean' | 'sqrt'; group: number }
+export interface NativeFeature {
+  name: string
+  dim: number
+  pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
+  group: number
+  /** 0: any. */
+  sequenceLength: number
+  /** 0: no hash stack. */
+  hashRounds: number
+  hashBuckets: number
+  frozen: boolean
+}
 
 /** The table of a row class. One of the capacities is 0: not bounded by it. */
 export interface NativeTable {
@@ -29,13 +40,20 @@ export interface NativeTrainerConfig {
   staleness: number
   deterministic: boolean
   prefixBits: number
+  /** Of one row from one batch; 0: off. */
+  embeddingClipNorm: number
   features: NativeFeature[]
   embedding: NativeEmbedding
   model: {
+    type: 'ffnn' | 'deepfm' | 'dcn' | 'dlrm'
     denseCount: number
     threads: number
     hidden: number[]
-    tasks: { label: string; loss: 'bce' | 'mse'; weight: number }[]
+    /** dcn. */
+    cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }
+    /** dlrm. */
+    bottom?: number[]
+    tasks: { label: string; loss: 'bce' | 'mse'; weight: number; positiveWeight: number }[]
     optimizer: object
     schedule: object
   }

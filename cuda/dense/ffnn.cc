@@ -61,6 +61,14 @@ struct Slot {
   std::set<std::pair<uint32_t, uint32_t>> seen;               // ran once without a graph
 };
 
+Layout MakeLayout(const DenseModelConfig& config) {
+  Layout layout;
+  std::vector<uint32_t> widths = config.hidden;
+  widths.push_back(static_cast<uint32_t>(config.tasks.size()));
+  layout.AddChain("layer", config.input_width(), widths);
+  return layout;
+}
+
 template <typename T>
 class CudaFfnn final : public DenseModel {
  public:
@@ -168,7 +176,7 @@ Status CudaFfnn<T>::Create() {
   PERSIA_RETURN_IF_ERROR(CreateSlot(predict_));
 
   std::vector<TaskLoss> losses;
-  for (const TaskSpec& task : config_.tasks) losses.push_back({task.loss == Loss::kBce ? 1u : 0u, task.weight});
+  for (const TaskSpec& task : config_.tasks) losses.push_back({task.loss == Loss::kBce ? 1u : 0u, task.weight, task.positive_weight});
   PERSIA_RETURN_IF_ERROR(losses_.Reserve(losses.size()));
   PERSIA_RETURN_IF_CUDA(cudaMemcpy(losses_.data(), losses.data(), losses.size() * sizeof(TaskLoss),
                                    cudaMemcpyHostToDevice),
@@ -577,6 +585,9 @@ Status CudaFfnn<T>::WriteTensors() {
 }
 
 Status Validate(const DenseModelConfig& config, const CudaOptions& options) {
+  if (config.type != ModelType::kFfnn) {
+    return Status(ErrorCode::kConfigUnsupported, "a GPU takes model type ffnn only; use device cpu for the others");
+  }
   if (config.hidden.empty()) {
     return Status(ErrorCode::kConfigUnsupported, "a model without a hidden layer does not run on a GPU; use device cpu");
   }

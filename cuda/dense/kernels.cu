@@ -113,8 +113,11 @@ __global__ void HeadLossKernel(HeadArguments<T> head, const TaskLoss* losses, co
     const size_t at = size_t{row} * head.tasks + task;
     const float y = labels[at], scale = losses[task].weight * scalars->inverse_rows;
     if (losses[task].is_bce) {
-      loss[at] = scale * (fmaxf(x, 0.0f) - x * y + log1pf(expf(-fabsf(x))));
-      gradient[at] = scale * (SigmoidOf(x) - y);
+      // As cpp/dense/loss.cc, with what a positive label weighs above 1 as a term of its own.
+      const float tail = log1pf(expf(-fabsf(x))), probability = SigmoidOf(x);
+      const float extra = (losses[task].positive_weight - 1.0f) * y;
+      loss[at] = scale * (fmaxf(x, 0.0f) - x * y + tail + extra * (fmaxf(-x, 0.0f) + tail));
+      gradient[at] = scale * (probability - y + extra * (probability - 1.0f));
     } else {
       loss[at] = scale * (x - y) * (x - y);
       gradient[at] = scale * 2.0f * (x - y);

@@ -31,6 +31,7 @@ struct StepResult {
 struct TaskLoss {
   uint32_t is_bce;  // else squared error
   float weight;
+  float positive_weight;  // bce: factor on the loss of a positive label
 };
 
 // The heads: one linear output a task over the last hidden layer h (rows, width).

@@ -33,7 +33,7 @@ DenseModelConfig OddConfig() {
   config.embedding_width = 37;
   config.dense_count = 5;
   config.hidden = {70, 33};
-  config.tasks = {{"click", Loss::kBce, 1.0f}, {"rating", Loss::kMse, 0.5f}, {"like", Loss::kBce, 2.0f}};
+  config.tasks = {{"click", Loss::kBce, 1.0f}, {"rating", Loss::kMse, 0.5f}, {"like", Loss::kBce, 2.0f, 3.0f}};
   config.seed = 3;
   config.threads = 1;
   return config;
