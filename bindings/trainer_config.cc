@@ -191,6 +191,7 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed) {
     const auto task = tasks.Get(i).As<Napi::Object>();
     const auto loss = Choice<Loss>(task, "loss", {{"bce", Loss::kBce}, {"mse", Loss::kMse}});
     config.tasks.push_back({String(task, "label"), loss, Float(task, "weight")});
+    config.tasks.back().kept_negatives = Double(task, "keptNegatives");
   }
   config.optimizer = ReadDenseOptimizer(Object(model, "optimizer"));
   config.schedule = ReadSchedule(Object(model, "schedule"));

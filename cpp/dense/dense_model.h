@@ -29,6 +29,7 @@ struct TaskSpec {
   std::string label;
   Loss loss = Loss::kBce;
   float weight = 1.0f;
+  double kept_negatives = 1.0;  // share of the negatives that training sees: calibration.h corrects predictions for it
 };
 
 enum class DenseOptimizerType { kSgd, kAdam, kAdamW };
