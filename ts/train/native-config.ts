@@ -29,11 +29,16 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
       denseCount: config.data.dense.length,
       threads: config.threads,
       hidden: model.hidden,
-      tasks: model.tasks,
+      tasks: model.tasks.map((task) => ({ ...task, keptNegatives: keptNegatives(config, task.label) })),
       optimizer: withBetas(model.optimizer),
       schedule: model.schedule,
     },
   }
+}
+
+/** The share of the negatives of a label that training sees. */
+function keptNegatives({ data: { negativeSampling } }: Config, label: string): number {
+  return negativeSampling?.label === label ? negativeSampling.keep : 1
 }
 
 function nativeFeatures({ features }: Config): NativeFeature[] {
