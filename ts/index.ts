@@ -12,7 +12,7 @@ export { openDataset, readStatistics, type FileDataset } from './train/datasets.
 export { runTraining, type RunDatasets, type RunEvent, type RunOptions } from './train/run.js'
 export { newestCheckpoint, type Manifest, type Position } from './train/checkpoint.js'
 export type {
-  DoneReport, EpochReport, EvalReport, GroupReport, ProgressReport, SavedReport,
+  DoneReport, EpochReport, EvalReport, GroupReport, ProgressReport, SavedReport, StartReport,
 } from './train/reports.js'
 export { PersiaError, type ErrorCode, type ErrorDetails } from './errors.js'
 export { hashId } from './hash-id.js'

@@ -2,7 +2,7 @@
 // only when an asynchronous one is done. The first that throws ends the run: it is named in the error, and the model is
 // saved as it was.
 import { PersiaError } from '../errors.js'
-import type { EpochReport, EvalReport, ProgressReport, SavedReport } from './reports.js'
+import type { EpochReport, EvalReport, ProgressReport, SavedReport, StartReport } from './reports.js'
 import type { Trainer } from './trainer.js'
 
 /** What a callback can do to its run. */
@@ -13,10 +13,12 @@ export interface RunControl {
 }
 
 /**
- * Each is optional and may be asynchronous. While `onEval` and `onCheckpoint` run, training is at rest: predictions and
- * rows are those of the step in the report.
+ * Each is optional and may be asynchronous. While `onStart`, `onEval`, `onEpoch` and `onCheckpoint` run, training is at
+ * rest: predictions and rows are those of the step in the report.
  */
 export interface Callbacks {
+  /** Before the first step, with a model that is new or comes from a checkpoint. */
+  onStart?(report: StartReport, run: RunControl): unknown
   /** After every step; after the last of them when several were applied since the last call. */
   onStep?(report: ProgressReport, run: RunControl): unknown
   onEval?(report: EvalReport, run: RunControl): unknown

@@ -47,6 +47,13 @@ export interface GroupReport {
   withoutGroup: number
 }
 
+export interface StartReport {
+  /** 0 for a new model. */
+  step: number
+  /** The checkpoint that the model comes from. */
+  resumedFrom: string | null
+}
+
 /** A pass over the training data that is complete. */
 export interface EpochReport {
   /** Passes that are complete: 1 after the first. */

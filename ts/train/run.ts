@@ -139,6 +139,7 @@ class Run {
   private readonly hasTest: boolean
   /** Of evaluations that were made while training; they come out with the next report. */
   private pending: RunEvent[] = []
+  private readonly resumedFrom: string | null
   private position: Position
   /** The step before the epoch under way. */
   private epochStart: number | undefined
@@ -150,9 +151,10 @@ class Run {
   private readonly samplesBefore: number
 
   constructor(private readonly loaded: LoadedConfig, private readonly options: RunOptions,
-    private readonly trainer: Trainer, { position, earlyStopping }: Start) {
+    private readonly trainer: Trainer, { position, resumedFrom, earlyStopping }: Start) {
     const { callbacks = [], signal, datasets } = options
     this.config = loaded.config
+    this.resumedFrom = resumedFrom
     this.position = position
     this.signal = AbortSignal.any([this.end.signal, ...(signal ? [signal] : [])])
     this.callbacks = new CallbackRunner([callbacks].flat(), { trainer, stop: () => this.stop('callback') })
@@ -165,7 +167,9 @@ class Run {
 
   async *events(): AsyncGenerator<RunEvent, void, undefined> {
     const { signal } = this.options
-    if (this.owesEvaluation()) yield* this.evaluateNow()
+    await this.callbacks.call('onStart', { step: this.stepsBefore, resumedFrom: this.resumedFrom })
+    if (this.earlyStopping?.exhausted) this.stop('early stopping')
+    if (!this.signal.aborted && this.owesEvaluation()) yield* this.evaluateNow()
     while (!this.signal.aborted && this.position.epoch < this.config.epochs) {
       yield* this.trainEpoch()
       if (!this.signal.aborted) yield* this.endEpoch()
@@ -270,7 +274,8 @@ class Run {
   }
 
   private async watch(report: EvalReport): Promise<void> {
-    if (!this.earlyStopping) return
+    // A resumed run may repeat the evaluation that its checkpoint has counted.
+    if (!this.earlyStopping || this.earlyStopping.state.step === report.step) return
     if (this.earlyStopping.take(report)) await this.saveOnce()
     else if (this.earlyStopping.exhausted) this.stop('early stopping')
   }
