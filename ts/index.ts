@@ -15,6 +15,6 @@ export type {
   DoneReport, EpochReport, EvalReport, GroupReport, ProgressReport, SavedReport, StartReport,
 } from './train/reports.js'
 export { PersiaError, type ErrorCode, type ErrorDetails } from './errors.js'
-export { hashId } from './hash-id.js'
+export { hashId, hashIds } from './hash-id.js'
 export type { TableCounters } from './native-types.js'
 export type { GroupCounters, RowClassCounters, TableReport } from './train/table-counters.js'

@@ -137,6 +137,7 @@ export interface NativeAddon {
   createTrainer(config: NativeTrainerConfig): Promise<NativeTrainer>
   Evaluator: new (trainer: NativeTrainer, groupBy?: number) => NativeEvaluator
   hashId(text: string): bigint
+  hashIds(texts: readonly string[]): BigUint64Array
   checksum(bytes: Uint8Array): bigint
   verifySnapshot(directory: string, files: NativeSnapshotFile[]): Promise<void>
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer

@@ -1,11 +1,11 @@
 // Negative sampling: what a run trains on, what its model predicts, what a checkpoint knows of it.
 import { join } from 'node:path'
 import {
-  Trainer, loadConfigFile, openDataset, readStatistics, runTraining, type LoadedConfig, type PersiaError, type RunEvent,
+  Batch, Trainer, loadConfigFile, openDataset, readStatistics, runTraining, type LoadedConfig, type PersiaError, type RunEvent,
 } from 'persia'
 import { native } from '#persia/native.js'
 import t, { type Test } from 'tap'
-import { drained, numbers } from './training-fixtures.js'
+import { drained, numbers, smallConfig } from './training-fixtures.js'
 
 /** 6000 rows of which 5 % are clicks, by a user who clicks always or seldom. */
 function project(t: Test, more = ''): (set?: string[]) => LoadedConfig {
@@ -72,19 +72,32 @@ t.test('predictions of a model that saw a tenth of the negatives are calibrated 
   t.ok(Math.abs(sampled.calibration['click']! - 1) < 0.2, `with sampling ${sampled.calibration['click']}`)
   t.ok(Math.abs(sampled.auc['click']! - whole.auc['click']!) < 0.05)
 
-  // The same weights without the correction promise about ten times as much.
   const { trainer } = await Trainer.load(join(loaded.config.checkpoint.dir, String(sampled.step)))
   t.equal(trainer.config.data.negativeSampling?.keep, 0.1, 'the checkpoint knows the share')
-  const corrected = await trainer.predict(await firstBatch(loaded, trainer))
-  await using uncorrected = await Trainer.create({ ...trainer.config, data: { ...trainer.config.data, negativeSampling: { keep: 1 } } })
-  t.equal(uncorrected.config.data.negativeSampling?.keep, 1)
-  t.ok(corrected.every((p) => p >= 0 && p <= 1))
+  t.same(await trainer.evaluate(openDataset(loaded, 'test', trainer.statistics)), withoutEvent(sampled), 'and corrects as the run did')
   await trainer.close()
 })
 
-async function firstBatch(loaded: LoadedConfig, trainer: Trainer) {
-  for await (const batch of openDataset(loaded, 'test', trainer.statistics)) return batch
-  throw new Error('no rows')
+const withoutEvent = ({ event: _, ...report }: ReturnType<typeof lastEval>) => report
+
+t.test('the correction is p / (p + (1 - p) / keep) for the sampled label alone', async (t) => {
+  const predictions = async (more: object) => {
+    const data = { labels: ['click', 'like'], dense: ['x'], ...more }
+    await using trainer = await Trainer.create({ ...smallConfig, data, embedding: { init: { type: 'normal', stddev: 1 } } })
+    await trainer.step(makeTwoTaskBatch())
+    return trainer.predict(makeTwoTaskBatch())
+  }
+  const plain = await predictions({})
+  const corrected = await predictions({ negativeSampling: { keep: 0.2, label: 'like' } })
+  t.ok(corrected.every((value, i) => {
+    const p = plain[i]!
+    return Math.abs(value - (i % 2 === 1 ? p / (p + (1 - p) / 0.2) : p)) < 1e-6
+  }), `${plain} and ${corrected}`)
+})
+
+function makeTwoTaskBatch(): Batch {
+  const ids = BigUint64Array.of(1n, 2n, 3n)
+  return Batch.from({ ids: { user: ids, item: ids }, dense: Float32Array.of(1, 2, 3), labels: Float32Array.of(0, 1, 1, 0, 1, 1) })
 }
 
 t.test('a checkpoint made with another share is refused', async (t) => {

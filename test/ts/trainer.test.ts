@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'n
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
-import { Batch, PersiaError, Trainer, hashId } from 'persia'
+import { Batch, PersiaError, Trainer, hashId, hashIds } from 'persia'
 import t, { type Test } from 'tap'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
@@ -375,6 +375,9 @@ t.test('text ids hash to XXH64 of their bytes', async (t) => {
   t.equal(hashId(''), 0xef46db3751d8e999n)
   t.equal(hashId('a'), 0xd24ec4f1a98c6e5bn)
   t.equal(hashId('日本'), hashId(Buffer.from('日本').toString('utf8')))
+  const texts = ['', 'a', '日本', 'thirteen byte']
+  t.same(hashIds(texts), BigUint64Array.from(texts, hashId))
+  t.throws(() => hashIds(['a', 5 as never]), /entry 1 is not a string/)
 })
 
 t.test('counters come by row class and feature group, with an estimate of the distinct ids of each feature', async (t) => {
