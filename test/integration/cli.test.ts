@@ -94,7 +94,7 @@ t.test('evaluation while training, GAUC, early stopping and negative sampling wo
   t.match(plain.stdout, /done: 30 steps in .*; ended by early stopping\nbest: income gauc 0\.\d{4} at step 10, checkpoint .*\/10\n$/)
   for (const [set, message] of [
     ['evaluate.groupBy=occupatoin', /'occupatoin' is not a column of features.columns; did you mean occupation\?/],
-    ['evaluate.earlyStopping.metric=loglos', /'loglos' is not a metric that is known; did you mean logloss\? A metric of your own needs mode/],
+    ['evaluate.earlyStopping.metric=loglos', /'loglos' is not a metric that is known; did you mean logloss\? \(a metric of your own needs mode/],
     ['data.negativeSampling.keep=0', /data.negativeSampling.keep: expected a number > 0 and <= 1, got 0/],
     ['data.negativeSampling.label=incom', /'incom' is not the label of a bce task; did you mean income\?/],
   ] as const) {

@@ -704,7 +704,7 @@ t.test('early stopping and negative sampling are resolved to the label and the m
   const refused = (more: object, message: RegExp) => t.throws(() => parseConfig({ ...two, ...more }), { code: 'PERSIA_CONFIG_INVALID', message })
   refused({ evaluate: { earlyStopping: { metric: 'gauc' } } }, /gauc needs evaluate.groupBy/)
   refused({ evaluate: { earlyStopping: { label: 'price' } } }, /'price' is not the label of a task with loss bce/)
-  refused({ evaluate: { earlyStopping: { metric: 'profit' } } }, /A metric of your own needs mode/)
+  refused({ evaluate: { earlyStopping: { metric: 'profit' } } }, /a metric of your own needs mode/)
   refused({ evaluate: { earlyStopping: { metric: 'profit', mode: 'max', label: 'click' } } }, /profit is a metric of your own; it has no label/)
   refused({ data: { labels: ['click', 'price'], negativeSampling: { keep: 0.1 } }, model: {} }, /whose negatives are meant\? name one of the labels click, price/)
   refused({ model: { tasks: [{ label: 'click', loss: 'mse' }, { label: 'price', loss: 'mse' }] }, evaluate: { earlyStopping: {} } }, /no label has a task with loss bce, so there is no auc/)

@@ -358,6 +358,15 @@ t.test('breaking out of fit applies what was handed in', async (t) => {
   t.equal((await trainer.step(makeBatch(0))).step, steps + 1)
 })
 
+t.test('while a fit is under way neither a step nor another fit can begin', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  const evaluate = { everySteps: 5, run: async () => t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_USAGE', message: /under way/ }) }
+  for await (const _ of trainer.fit(batches(20), { reportEverySeconds: 0, evaluate })) {
+    t.match(await rejected(drained(trainer.fit(batches(1)))), { code: 'PERSIA_USAGE', message: /under way/ })
+  }
+  t.equal((await trainer.step(makeBatch(20))).step, 21)
+})
+
 t.test('saving inside a running fit works in every mode', async (t) => {
   const run = folder(t)
   for (const deterministic of [false, true]) {

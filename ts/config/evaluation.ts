@@ -71,7 +71,7 @@ function ownMetric({ metric, label, mode, patience, minChange }: NonNullable<Fil
   path: Path, resolution: Resolution): EarlyStopping | undefined {
   if (mode === undefined) {
     const problem = unknownName([...path, 'metric'], 'a metric that is known', metric, Object.keys(builtInMetrics))
-    const message = `${problem.message}. A metric of your own needs mode: max or mode: min beside it`
+    const message = `${problem.message} (a metric of your own needs mode: max or min beside it)`
     resolution.problems.push({ ...problem, message })
     return undefined
   }

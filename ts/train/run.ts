@@ -257,6 +257,7 @@ class Run {
   private async evaluate(): Promise<void> {
     const dataset = this.openTest()
     const { metrics = {} } = this.options
+    const started = performance.now()
     try {
       const report = await this.trainer.evaluate(dataset, { metrics })
       this.evaluatedStep = report.step
@@ -270,6 +271,7 @@ class Run {
       this.callbacks.fail(error)
     } finally {
       await dataset.close()
+      if (this.epochStart !== undefined) this.trainingSeconds -= (performance.now() - started) / 1000
     }
   }
 

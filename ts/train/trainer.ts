@@ -58,6 +58,7 @@ export class Trainer {
   private saving: Promise<void> = Promise.resolve()
   /** A fit was ended by its signal: the pipeline rests in the middle of what was handed in. */
   private stopped = false
+  private fitting = false
 
   private constructor(
     readonly config: Config,
@@ -127,6 +128,7 @@ export class Trainer {
     const steps = new Meter(this.nativeTrainer, 0)
     const tellSteps = async () => { if (options.onStep && steps.hasNews()) await options.onStep(steps.report()) }
     const feeder = new Feeder(this.nativeTrainer, options, tellSteps)
+    this.fitting = true
     try {
       for await (const batch of dataset) {
         await feeder.push(this.handleOf(batch, 'labelled'))
@@ -139,6 +141,7 @@ export class Trainer {
         if (meter.due()) yield meter.report()
       }
     } finally {
+      this.fitting = false
       await feeder.end()
       this.stopped = feeder.stopped
     }
@@ -228,6 +231,10 @@ export class Trainer {
   }
 
   private checkGoing(): void {
+    if (this.fitting) {
+      throw new PersiaError('PERSIA_USAGE',
+        'a fit of this trainer is under way: take single steps, or begin another fit, when it has ended')
+    }
     if (!this.stopped) return
     throw new PersiaError('PERSIA_USAGE',
       'training was stopped by its signal: save this trainer, close it, and load the checkpoint to go on')
