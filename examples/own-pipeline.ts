@@ -40,7 +40,8 @@ async function* rowsOf(file: string): AsyncGenerator<Row> {
 function batchOf(rows: Row[]): Batch {
   return Batch.from({
     ids: Object.fromEntries(ids.map((name) => [name, hashIds(rows.map((row) => row[name]!))])),
-    dense: Object.fromEntries(dense.map((name) => [name, Float32Array.from(rows, (row) => Math.log1p(Number(row[name])))])),
+    dense: Object.fromEntries(dense.map((name) =>
+      [name, Float32Array.from(rows, (row) => Math.log1p(Number(row[name])))])),
     labels: { income: Float32Array.from(rows, (row) => (row['income'] === '>50K' ? 1 : 0)) },
   })
 }

@@ -33,7 +33,8 @@ training: for (let epoch = 0; epoch < 10; epoch++) {
     if (step % 8 !== 0) continue
     const { metrics: own } = await trainer.evaluate(openDataset(loaded, 'test', statistics), { metrics })
     const topTenth = own!['topTenth']!
-    console.log(`step ${step}: loss ${loss.toFixed(4)}, accuracy ${own!['accuracy']!.toFixed(4)}, top tenth ${topTenth.toFixed(4)}`)
+    const accuracy = own!['accuracy']!
+    console.log(`step ${step}: loss ${loss.toFixed(4)}, accuracy ${accuracy.toFixed(4)}, top tenth ${topTenth.toFixed(4)}`)
     if (topTenth > best.topTenth) {
       best = { step, topTenth }
       await trainer.save(folder)

@@ -1,7 +1,7 @@
 // Rows by feature and id, for `table.get` and `table.set`: reads and writes many in one call.
 //
-// Rows are (n, width) f32. With width = dim they are embeddings alone: a row that is written so gets the optimizer state
-// of a new row with these weights. With width = row_width they are whole rows, the state behind the embedding
+// Rows are (n, width) f32. With width = dim they are embeddings alone: a row that is written so gets the optimizer
+// state of a new row with these weights. With width = row_width they are whole rows, the state behind the embedding
 // (table/row_optimizer.h), and come back as they were.
 //
 // Thread-safety: as the store's, internally synchronised: calls may run beside training. A row is read and written

@@ -1,6 +1,6 @@
 // Resolves what evaluation and negative sampling take from other sections: whose metric stops the run, whose negatives
 // are left out.
-import { pathText, type Path } from './path.js'
+import type { Path } from './path.js'
 import { unknownName } from './problems.js'
 import type { Config, Resolution, Task } from './resolve.js'
 import type { FilledConfig } from './schema.js'
@@ -55,7 +55,7 @@ export function resolveEarlyStopping({ earlyStopping, groupBy }: FilledConfig['e
   const { metric, label, mode, patience, minChange } = earlyStopping
   if (!isBuiltIn(metric)) return ownMetric(earlyStopping, path, resolution)
   if (metric === 'gauc' && groupBy === undefined) {
-    resolution.refuse([...path, 'metric'], `gauc needs ${pathText(['evaluate', 'groupBy'])}, the id column of its groups`)
+    resolution.refuse([...path, 'metric'], 'gauc needs evaluate.groupBy, the id column of its groups')
   }
   const { loss, mode: usual } = builtInMetrics[metric]
   const names = labelsWith(loss, tasks)

@@ -7,9 +7,9 @@ import type { FitOptions } from './trainer.js'
 
 /**
  * Hands batches over one by one; waiting for `push` is the back-pressure. Rests at the steps of `options.checkpoint`
- * and `options.evaluate` and stops on `options.signal`, during a rest at its very step. A pipeline in deterministic mode
- * comes to rest only after the batches that it looks ahead to, so while a rest or a stop is under way batches are still
- * handed in.
+ * and `options.evaluate` and stops on `options.signal`, during a rest at its very step. A pipeline in deterministic
+ * mode comes to rest only after the batches that it looks ahead to, so while a rest or a stop is under way batches are
+ * still handed in.
  */
 export class Feeder {
   /** The pipeline rests because of the signal; nothing more is to be pushed. */

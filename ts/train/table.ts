@@ -42,8 +42,8 @@ export class Table {
 
   /**
    * Inserts or replaces rows, whatever `embedding.admit` says; at capacity each evicts another. `rows` is
-   * (ids × width): embeddings alone, whose optimizer state starts anew, or whole rows as `get` with `state` gives them.
-   * Written to a half-precision table they are rounded to nearest. Neither array must be changed meanwhile.
+   * (ids × width): embeddings alone, whose optimizer state starts anew, or whole rows as `get` with `state` gives
+   * them. Written to a half-precision table they are rounded to nearest. Neither array must be changed meanwhile.
    *
    * Training goes on: in a deterministic run write before `fit` or while it rests (`onEval`, `onCheckpoint`).
    * PERSIA_USAGE, with nothing written: an unknown feature, a wrong length, or a value that is not finite.
@@ -57,7 +57,8 @@ export class Table {
     const width = rows.length === ids.length * wide ? wide : narrow
     if (rows.length !== ids.length * width) {
       const whole = wide === narrow ? '' : `, or × ${wide} with the state of their optimizer`
-      throw usage(`rows of ${feature} have ${rows.length} values, expected ${ids.length} ids × ${narrow}${whole}`, feature)
+      const expected = `${ids.length} ids × ${narrow}${whole}`
+      throw usage(`rows of ${feature} have ${rows.length} values, expected ${expected}`, feature)
     }
     return settling(() => this.trainer.writeRows(index, ids, width, rows))
   }
