@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/rng.h"
 #include "batch/batcher.h"
 #include "batch_handle.h"
 #include "convert.h"
@@ -55,6 +56,11 @@ LabelColumnOptions ToLabelColumn(const Napi::Value& value) {
   return {String(object, "name"), OptionalString(object, "positive"), Bool(object, "probability")};
 }
 
+NegativeSampling ToSampling(const Napi::Object& object) {
+  return {Uint32(object, "label"), Double(object, "keep"),
+          RandomKey(Uint64(object, "seed"), Uint64(object, "epoch"))};
+}
+
 BatcherOptions ToOptions(const Napi::Object& object) {
   BatcherOptions options;
   options.columns.ids = List<IdColumnOptions>(object, "ids", ToIdColumn);
@@ -63,6 +69,7 @@ BatcherOptions ToOptions(const Napi::Object& object) {
   options.columns.missing = List<std::string>(
       object, "missing", [](const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); });
   options.batch_size = Uint32(object, "batchSize");
+  if (!object.Get("sampling").IsUndefined()) options.sampling = ToSampling(Object(object, "sampling"));
   options.skip_rows = Uint64(object, "skipRows");
   options.stop_at_bad_row = Bool(object, "stopAtBadRow");
   options.most_reports = Uint32(object, "mostReports");
@@ -129,13 +136,6 @@ Napi::Object FromOutput(Napi::Env env, const Batcher::Output& output) {
   result.Set("badCount", output.bad_count);
   result.Set("bad", bad_rows);
   return result;
-}
-
-template <typename JsArray, typename T>
-JsArray CopyArray(Napi::Env env, std::span<const T> values) {
-  JsArray copy = JsArray::New(env, values.size());
-  std::copy(values.begin(), values.end(), copy.Data());
-  return copy;
 }
 
 Napi::Object FromBatch(Napi::Env env, const Batch& batch) {

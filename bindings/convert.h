@@ -2,6 +2,7 @@
 // names it: the TypeScript side has validated everything, so this is a defect there.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -32,5 +33,13 @@ Napi::Array Array(const Napi::Object& object, const char* name);
 // BigUint64Array, Uint8Array).
 template <typename T>
 std::span<T> TypedArray(const Napi::Value& value, const char* name);
+
+// A typed array with a copy of `values`, a contiguous range of its elements.
+template <typename JsArray, typename Values>
+JsArray CopyArray(Napi::Env env, const Values& values) {
+  JsArray copy = JsArray::New(env, values.size());
+  std::copy(values.begin(), values.end(), copy.Data());
+  return copy;
+}
 
 }  // namespace persia::bindings

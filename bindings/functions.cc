@@ -22,6 +22,22 @@ Napi::Value HashIdOf(const Napi::CallbackInfo& info) {
   return Napi::BigInt::New(info.Env(), HashId(info[0].As<Napi::String>().Utf8Value()));
 }
 
+// hashIds(texts: string[]): BigUint64Array
+Napi::Value HashIdsOf(const Napi::CallbackInfo& info) {
+  if (!info[0].IsArray()) throw Napi::TypeError::New(info.Env(), "hashIds: an array of strings is expected");
+  const auto texts = info[0].As<Napi::Array>();
+  Napi::BigUint64Array ids = Napi::BigUint64Array::New(info.Env(), texts.Length());
+  for (uint32_t i = 0; i < texts.Length(); ++i) {
+    const Napi::HandleScope scope(info.Env());
+    const Napi::Value text = texts.Get(i);
+    if (!text.IsString()) {
+      throw Napi::TypeError::New(info.Env(), "hashIds: entry " + std::to_string(i) + " is not a string");
+    }
+    ids[i] = HashId(text.As<Napi::String>().Utf8Value());
+  }
+  return ids;
+}
+
 // checksum(bytes: Uint8Array): bigint — XXH64, seed 0
 Napi::Value Checksum(const Napi::CallbackInfo& info) {
   const auto bytes = TypedArray<const uint8_t>(info[0], "bytes");
@@ -97,6 +113,7 @@ Napi::Value Cuda(const Napi::CallbackInfo& info) {
 
 void RegisterFunctions(Napi::Env env, Napi::Object exports) {
   exports.Set("hashId", Napi::Function::New(env, HashIdOf, "hashId"));
+  exports.Set("hashIds", Napi::Function::New(env, HashIdsOf, "hashIds"));
   exports.Set("checksum", Napi::Function::New(env, Checksum, "checksum"));
   exports.Set("verifySnapshot", Napi::Function::New(env, VerifySnapshot, "verifySnapshot"));
   exports.Set("formatOutputs", Napi::Function::New(env, FormatOutputs, "formatOutputs"));

@@ -1,4 +1,4 @@
-// Registers the addon's plain functions and the Evaluator.
+// Registers the addon's plain functions.
 #pragma once
 
 #include <napi.h>

@@ -8,10 +8,11 @@
 
 #include "batch_handle.h"
 #include "convert.h"
-#include "dense/metrics.h"
 #include "js_thread.h"
+#include "keep_alive.h"
 #include "snapshot_files.h"
 #include "trainer_config.h"
+#include "worker/rows.h"
 
 namespace persia::bindings {
 namespace {
@@ -55,6 +56,9 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
                         InstanceMethod<&TrainerBinding::Save>("save"),
                         InstanceMethod<&TrainerBinding::Restore>("restore"),
                         InstanceMethod<&TrainerBinding::Predict>("predict"),
+                        InstanceMethod<&TrainerBinding::RowWidth>("rowWidth"),
+                        InstanceMethod<&TrainerBinding::ReadRows>("readRows"),
+                        InstanceMethod<&TrainerBinding::WriteRows>("writeRows"),
                         InstanceMethod<&TrainerBinding::Progress>("progress"),
                         InstanceMethod<&TrainerBinding::Counters>("counters"),
                         InstanceMethod<&TrainerBinding::Close>("close")});
@@ -146,10 +150,47 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
       return target->Predict(*batch, outputs.get());
     };
     return RunInPool(info.Env(), work, [outputs](Napi::Env env) -> Napi::Value {
-      Napi::Float32Array array = Napi::Float32Array::New(env, outputs->size());
-      std::copy(outputs->begin(), outputs->end(), array.Data());
-      return array;
+      return CopyArray<Napi::Float32Array>(env, *outputs);
     });
+  }
+
+  // rowWidth(feature: number): number — floats of a row with the state of its optimizer
+  Napi::Value RowWidth(const Napi::CallbackInfo& info) {
+    const auto target = trainer(info.Env());
+    const FeatureSpec& feature = target->config().schema.features[info[0].As<Napi::Number>().Uint32Value()];
+    return Napi::Number::New(info.Env(), target->store().row_width(feature.row_class));
+  }
+
+  // readRows(feature: number, ids: BigUint64Array, width: number): Promise<{ rows: Float32Array, found: Uint8Array }>
+  Napi::Value ReadRows(const Napi::CallbackInfo& info) {
+    const auto ids = TypedArray<const uint64_t>(info[1], "ids");
+    const uint32_t width = info[2].As<Napi::Number>().Uint32Value();
+    auto rows = std::make_shared<std::vector<float>>(ids.size() * width);
+    auto found = std::make_shared<std::vector<uint8_t>>(ids.size());
+    auto work = [=, target = trainer(info.Env()), feature = info[0].As<Napi::Number>().Uint32Value(),
+                 owner = KeepAlive(info.Env(), {info[1]})] {
+      return persia::ReadRows(target->config().schema, target->store(), feature, ids, width, rows->data(),
+                              found->data());
+    };
+    return RunInPool(info.Env(), work, [rows, found](Napi::Env env) -> Napi::Value {
+      Napi::Object result = Napi::Object::New(env);
+      result.Set("rows", CopyArray<Napi::Float32Array>(env, *rows));
+      result.Set("found", CopyArray<Napi::Uint8Array>(env, *found));
+      return result;
+    });
+  }
+
+  // writeRows(feature: number, ids: BigUint64Array, width: number, rows: Float32Array): Promise<void>
+  Napi::Value WriteRows(const Napi::CallbackInfo& info) {
+    const auto ids = TypedArray<const uint64_t>(info[1], "ids");
+    const auto rows = TypedArray<const float>(info[3], "rows");
+    auto work = [=, target = trainer(info.Env()), feature = info[0].As<Napi::Number>().Uint32Value(),
+                 width = info[2].As<Napi::Number>().Uint32Value(), owner = KeepAlive(info.Env(), {info[1], info[3]})] {
+      const TrainerConfig& config = target->config();
+      const RowOptimizerConfig& optimizer = config.tables[config.schema.features[feature].row_class].optimizer;
+      return persia::WriteRows(config.schema, optimizer, target->store(), feature, ids, width, rows.data());
+    };
+    return RunInPool(info.Env(), work);
   }
 
   Napi::Value Progress(const Napi::CallbackInfo& info) {
@@ -193,105 +234,16 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
 
 thread_local Napi::FunctionReference TrainerBinding::constructor;
 
-// Collects the metrics of a labelled split.
-class EvaluatorBinding : public Napi::ObjectWrap<EvaluatorBinding> {
- public:
-  static Napi::Function Define(Napi::Env env) {
-    return DefineClass(env, "Evaluator",
-                       {InstanceMethod<&EvaluatorBinding::Add>("add"),
-                        InstanceMethod<&EvaluatorBinding::Results>("results")});
-  }
-
-  // new Evaluator(trainer: Trainer)
-  explicit EvaluatorBinding(const Napi::CallbackInfo& info)
-      : Napi::ObjectWrap<EvaluatorBinding>(info), state_(std::make_shared<State>()) {
-    state_->trainer = TrainerBinding::Unwrap(info[0].As<Napi::Object>())->trainer(info.Env());
-    const size_t tasks = state_->trainer->config().dense.tasks.size();
-    state_->binary.resize(tasks);
-    state_->regression.resize(tasks);
-  }
-
- private:
-  struct State {
-    std::shared_ptr<Trainer> trainer;
-    std::vector<BinaryMetrics> binary;  // by task; the one of the task's loss is used
-    std::vector<RegressionMetrics> regression;
-    std::vector<float> outputs;
-  };
-
-  // add(batch: BatchHandle): Promise<void>; one at a time
-  Napi::Value Add(const Napi::CallbackInfo& info) {
-    return RunInPool(info.Env(), [state = state_, batch = BatchHandle::Get(info[0])] {
-      return AddBatch(*state, *batch);
-    });
-  }
-
-  static Status AddBatch(State& state, const Batch& batch) {
-    const auto& tasks = state.trainer->config().dense.tasks;
-    if (batch.label_count != tasks.size()) return Status(ErrorCode::kBatchInvalid, "evaluation needs labelled batches");
-    PERSIA_RETURN_IF_ERROR(state.trainer->Predict(batch, &state.outputs));
-    for (size_t t = 0; t < tasks.size(); ++t) {
-      const float* outputs = state.outputs.data() + t;
-      const float* labels = batch.labels.data() + t;
-      if (tasks[t].loss == Loss::kBce) {
-        state.binary[t].Add(batch.rows, outputs, tasks.size(), labels, tasks.size());
-      } else {
-        state.regression[t].Add(batch.rows, outputs, tasks.size(), labels, tasks.size());
-      }
-    }
-    return Status::Ok();
-  }
-
-  struct TaskResult {
-    std::string label;
-    Loss loss;
-    uint64_t samples;
-    double auc, logloss, mse;
-  };
-
-  // results(): Promise<{ label, samples, auc?, logloss?, mse? }[]>
-  Napi::Value Results(const Napi::CallbackInfo& info) {
-    auto results = std::make_shared<std::vector<TaskResult>>();
-    auto work = [state = state_, results] {
-      const auto& tasks = state->trainer->config().dense.tasks;
-      for (size_t t = 0; t < tasks.size(); ++t) {
-        const BinaryMetrics& binary = state->binary[t];
-        const RegressionMetrics& regression = state->regression[t];
-        results->push_back({tasks[t].label, tasks[t].loss, binary.count() + regression.count(), binary.Auc(),
-                            binary.LogLoss(), regression.MeanSquaredError()});
-      }
-      return Status::Ok();
-    };
-    return RunInPool(info.Env(), work, [results](Napi::Env env) { return ResultsToJs(env, *results); });
-  }
-
-  static Napi::Value ResultsToJs(Napi::Env env, const std::vector<TaskResult>& results) {
-    Napi::Array array = Napi::Array::New(env, results.size());
-    for (uint32_t i = 0; i < results.size(); ++i) {
-      Napi::Object task = Napi::Object::New(env);
-      task.Set("label", results[i].label);
-      task.Set("samples", static_cast<double>(results[i].samples));
-      if (results[i].loss == Loss::kBce) {
-        task.Set("auc", results[i].auc);
-        task.Set("logloss", results[i].logloss);
-      } else {
-        task.Set("mse", results[i].mse);
-      }
-      array.Set(i, task);
-    }
-    return array;
-  }
-
-  std::shared_ptr<State> state_;
-};
-
 }  // namespace
+
+std::shared_ptr<Trainer> TrainerOf(const Napi::Value& value) {
+  return TrainerBinding::Unwrap(value.As<Napi::Object>())->trainer(value.Env());
+}
 
 void RegisterTrainer(Napi::Env env, Napi::Object exports) {
   TrainerBinding::constructor = Napi::Persistent(TrainerBinding::Define(env));
   TrainerBinding::constructor.SuppressDestruct();
   exports.Set("createTrainer", Napi::Function::New(env, TrainerBinding::Create, "createTrainer"));
-  exports.Set("Evaluator", EvaluatorBinding::Define(env));
 }
 
 }  // namespace persia::bindings

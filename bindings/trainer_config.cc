@@ -224,7 +224,8 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const Featu
   for (uint32_t i = 0; i < tasks.Length(); ++i) {
     const auto task = tasks.Get(i).As<Napi::Object>();
     const auto loss = Choice<Loss>(task, "loss", {{"bce", Loss::kBce}, {"mse", Loss::kMse}});
-    config.tasks.push_back({String(task, "label"), loss, Float(task, "weight"), Float(task, "positiveWeight")});
+    config.tasks.push_back({String(task, "label"), loss, Float(task, "weight"), Float(task, "positiveWeight"),
+                            Double(task, "keptNegatives")});
   }
   config.optimizer = ReadDenseOptimizer(Object(model, "optimizer"));
   config.schedule = ReadSchedule(Object(model, "schedule"));

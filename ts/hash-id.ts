@@ -5,3 +5,8 @@ import { native } from './native.js'
 export function hashId(text: string): bigint {
   return native().hashId(text)
 }
+
+/** `hashId` of many texts in one call, for the id column of a batch. */
+export function hashIds(texts: readonly string[]): BigUint64Array {
+  return native().hashIds(texts)
+}

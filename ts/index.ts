@@ -1,13 +1,20 @@
 // The public API of the package.
-export { Trainer, type Dataset, type FitOptions, type SaveOptions } from './train/trainer.js'
+export {
+  Trainer, type Dataset, type EvaluateOptions, type FitOptions, type SaveOptions,
+} from './train/trainer.js'
+export type { RowOptions, Rows, Table } from './train/table.js'
+export type { MetricFunction, Metrics, StreamingMetric } from './train/evaluation.js'
+export type { Callbacks, RunControl } from './train/callbacks.js'
 export { Batch, type BatchSource, type FloatMatrix, type IdColumn } from './data/batch.js'
 export type { RecordBatchLike } from './data/arrow.js'
 export { loadConfigFile, parseConfig, type Config, type ConfigInput, type LoadedConfig } from './config/index.js'
 export { openDataset, readStatistics, type FileDataset } from './train/datasets.js'
-export { runTraining, type RunEvent, type RunOptions } from './train/run.js'
+export { runTraining, type RunDatasets, type RunEvent, type RunOptions } from './train/run.js'
 export { newestCheckpoint, type Manifest, type Position } from './train/checkpoint.js'
-export type { DoneReport, EvalReport, ProgressReport } from './train/reports.js'
+export type {
+  DoneReport, EpochReport, EvalReport, GroupReport, ProgressReport, SavedReport, StartReport,
+} from './train/reports.js'
 export { PersiaError, type ErrorCode, type ErrorDetails } from './errors.js'
-export { hashId } from './hash-id.js'
+export { hashId, hashIds } from './hash-id.js'
 export type { TableCounters } from './native-types.js'
 export type { GroupCounters, RowClassCounters, TableReport } from './train/table-counters.js'

@@ -53,7 +53,7 @@ export interface NativeTrainerConfig {
     cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }
     /** dlrm. */
     bottom?: number[]
-    tasks: { label: string; loss: 'bce' | 'mse'; weight: number; positiveWeight: number }[]
+    tasks: { label: string; loss: 'bce' | 'mse'; weight: number; positiveWeight: number; keptNegatives: number }[]
     optimizer: object
     schedule: object
   }
@@ -123,15 +123,29 @@ export interface NativeTrainer {
   save(directory: string): Promise<NativeSnapshotFile[]>
   restore(directory: string, files: NativeSnapshotFile[]): Promise<void>
   predict(batch: NativeBatch): Promise<Float32Array>
+  /** Of a feature, by its place: floats of a row with the state of its optimizer. */
+  rowWidth(feature: number): number
+  readRows(feature: number, ids: BigUint64Array, width: number): Promise<{ rows: Float32Array; found: Uint8Array }>
+  writeRows(feature: number, ids: BigUint64Array, width: number, rows: Float32Array): Promise<void>
   progress(): NativeProgress
   counters(): NativeCounters
   close(): Promise<void>
 }
 
-export interface NativeTaskMetrics { label: string; samples: number; auc?: number; logloss?: number; mse?: number }
+/** `grouped` with groupBy; numbers that there are not are NaN. */
+export interface NativeTaskMetrics {
+  label: string
+  auc?: number
+  aucErrorBound?: number
+  logloss?: number
+  calibration?: number
+  grouped?: { value: number; groups: number; samples: number; oneClass: number; withoutGroup: number }
+  mse?: number
+}
 
 export interface NativeEvaluator {
-  add(batch: NativeBatch): Promise<void>
+  /** What the model gave for the batch and what was right, both (rows × tasks). */
+  add(batch: NativeBatch): Promise<{ outputs: Float32Array; labels: Float32Array }>
   results(): Promise<NativeTaskMetrics[]>
 }
 
@@ -139,8 +153,9 @@ export interface NativeAddon {
   BatchHandle: new (source: NativeBatchSource) => NativeBatch
   Batcher: NativeBatcherConstructor
   createTrainer(config: NativeTrainerConfig): Promise<NativeTrainer>
-  Evaluator: new (trainer: NativeTrainer) => NativeEvaluator
+  Evaluator: new (trainer: NativeTrainer, groupBy?: number) => NativeEvaluator
   hashId(text: string): bigint
+  hashIds(texts: readonly string[]): BigUint64Array
   checksum(bytes: Uint8Array): bigint
   verifySnapshot(directory: string, files: NativeSnapshotFile[]): Promise<void>
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer

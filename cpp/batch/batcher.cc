@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/rng.h"
 #include "base/status.h"
 
 namespace persia {
@@ -57,6 +58,7 @@ Batcher::Batcher(BatcherOptions options)
       rows_to_skip_(options_.skip_rows),
       moments_(options_.columns.dense.size()) {
   PERSIA_CHECK(options_.batch_size > 0 && options_.most_reports > 0);
+  PERSIA_CHECK(!options_.sampling || options_.sampling->label < options_.columns.labels.size());
 }
 
 Batcher::Output Batcher::Push(const ChunkView& chunk) {
@@ -78,9 +80,33 @@ Batcher::Output Batcher::Push(const ChunkView& chunk) {
   return output;
 }
 
-// Takes the good rows [first, last): leaves out those still to skip, fills batches with the others.
-void Batcher::Take(uint32_t first, uint32_t last, std::vector<std::shared_ptr<const Batch>>* full) {
+// Takes of the good rows [first, last) those that are not left out.
+void Batcher::Take(uint32_t first, uint32_t last, Batches* full) {
   if (options_.collect_moments) AddMoments(first, last);
+  if (options_.sampling) {
+    TakeSampled(*options_.sampling, first, last, full);
+  } else {
+    Fill(first, last, full);
+  }
+  good_rows_ += last - first;
+}
+
+void Batcher::TakeSampled(const NegativeSampling& sampling, uint32_t first, uint32_t last, Batches* full) {
+  const size_t width = options_.columns.labels.size();
+  const auto is_kept = [&](uint32_t row) {
+    if (decoder_.labels()[row * width + sampling.label] >= 0.5f) return true;
+    return Rng(RandomKey(sampling.key, good_rows_ + (row - first))).Uniform() < sampling.keep;
+  };
+  for (uint32_t begin = first; begin < last;) {
+    uint32_t end = begin;
+    while (end < last && is_kept(end)) ++end;
+    Fill(begin, end, full);
+    begin = end + 1;
+  }
+}
+
+// Leaves out the rows still to skip, fills batches with the others.
+void Batcher::Fill(uint32_t first, uint32_t last, Batches* full) {
   const uint64_t skipped = std::min<uint64_t>(rows_to_skip_, last - first);
   rows_to_skip_ -= skipped;
   first += static_cast<uint32_t>(skipped);

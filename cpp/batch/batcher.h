@@ -3,13 +3,15 @@
 //   chunks (2048 rows, sometimes fewer)   |----|----|--|----|
 //   batches (batch_size rows)             |---|---|---|---|--|   the last one, from Finish, may be short
 //
-// A row is taken whole or not at all. Batches own their buffers and live as long as anybody holds them.
+// A row is taken whole or not at all. With negative sampling most negatives are left out: which ones follows from a key
+// and the row's number alone, so that reruns and resumed runs leave out the same. Batches own their buffers and live as long as anybody holds them.
 //
 // Thread-safety: externally synchronised; any thread may call, one at a time.
 #pragma once
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "batch/batch.h"
@@ -17,10 +19,18 @@
 
 namespace persia {
 
+// Keeps all rows whose label number `label` is 0.5 or more, and a share `keep` of the others.
+struct NegativeSampling {
+  uint32_t label = 0;
+  double keep = 1.0;
+  uint64_t key = 0;  // of the random draws: another key keeps others
+};
+
 struct BatcherOptions {
   DecoderOptions columns;
   uint32_t batch_size = 0;       // > 0
-  uint64_t skip_rows = 0;        // the first good rows are left out: a resumed run has trained on them
+  std::optional<NegativeSampling> sampling;
+  uint64_t skip_rows = 0;        // the first rows that would be taken are left out: a resumed run has trained on them
   bool stop_at_bad_row = false;  // take nothing from the first bad row on
   uint32_t most_reports = 5;     // bad rows described per push, at least 1
   bool collect_moments = false;  // for the statistics of Transform::kStandardize
@@ -56,14 +66,18 @@ class Batcher {
   // The rows left over as a last, shorter batch; null when there are none.
   std::shared_ptr<const Batch> Finish();
 
-  // Of the dense columns' values before transforms, missing ones left out, over all good rows so far, those of
-  // skip_rows too. Counts are 0 without collect_moments.
+  // Of the dense columns' values before transforms, missing ones left out, over all good rows so far, those that were
+  // left out too. Counts are 0 without collect_moments.
   const std::vector<Moments>& moments() const { return moments_; }
 
  private:
   struct Storage;
 
-  void Take(uint32_t first, uint32_t last, std::vector<std::shared_ptr<const Batch>>* full);
+  using Batches = std::vector<std::shared_ptr<const Batch>>;
+
+  void Take(uint32_t first, uint32_t last, Batches* full);
+  void TakeSampled(const NegativeSampling& sampling, uint32_t first, uint32_t last, Batches* full);
+  void Fill(uint32_t first, uint32_t last, Batches* full);
   void Append(uint32_t first, uint32_t last);
   void AddMoments(uint32_t first, uint32_t last);
   std::shared_ptr<const Batch> Emit();
@@ -72,6 +86,7 @@ class Batcher {
   ChunkDecoder decoder_;
   std::shared_ptr<Storage> open_;  // the batch being filled; null between batches
   uint64_t rows_to_skip_;
+  uint64_t good_rows_ = 0;         // before the run of rows that is being taken
   std::vector<Moments> moments_;
   bool stopped_ = false;
 };

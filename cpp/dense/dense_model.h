@@ -31,6 +31,7 @@ struct TaskSpec {
   Loss loss = Loss::kBce;
   float weight = 1.0f;
   float positive_weight = 1.0f;  // kBce: factor on the loss of a positive label, torch's pos_weight
+  double kept_negatives = 1.0;  // share of the negatives that training sees: calibration.h corrects predictions for it
 };
 
 enum class DenseOptimizerType { kSgd, kAdam, kAdamW };

@@ -7,6 +7,7 @@
 
 #include "base/copy.h"
 #include "base/named_thread.h"
+#include "dense/calibration.h"
 
 namespace persia {
 namespace {
@@ -330,7 +331,9 @@ Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
                                         config_.dense.input_width()));
   outputs->resize(size_t{batch.rows} * config_.dense.tasks.size());
   std::lock_guard model_lock(model_mutex_);
-  return model_->Predict(batch.rows, slot.input.data(), outputs->data());
+  PERSIA_RETURN_IF_ERROR(model_->Predict(batch.rows, slot.input.data(), outputs->data()));
+  CorrectForSampling(config_.dense.tasks, batch.rows, outputs->data());
+  return Status::Ok();
 }
 
 TrainerProgress Trainer::progress() const {

@@ -1,6 +1,7 @@
 // Batcher and ChunkDecoder: what becomes of a chunk's values, which rows are refused, how rows become batches.
 #include "batch/batcher.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <deque>
@@ -248,6 +249,60 @@ TEST_CASE("batches are of equal size whatever the chunks are, and skipped rows s
     for (uint64_t value = skip; value < 21; ++value) expected.push_back(value);
     CHECK(seen == expected);
   }
+}
+
+// Rows numbered from 0 in `chunks` of some size, every fifth positive; the ids that a batcher takes of them, batch by
+// batch.
+Ids TakeNumbered(const std::optional<NegativeSampling>& sampling, uint32_t chunk_rows, uint64_t skip_rows = 0) {
+  constexpr uint32_t kRows = 2000;
+  BatcherOptions options = IdsOnly({"user", IdEncoding::kInteger, ""}, 64);
+  options.columns.labels = {{"click", std::nullopt, true}};
+  options.sampling = sampling;
+  options.skip_rows = skip_rows;
+  Batcher batcher(options);
+  Ids batches;
+  const auto take = [&](const Batch& batch) {
+    batches.emplace_back(batch.id_columns[0].ids.begin(), batch.id_columns[0].ids.end());
+  };
+  for (uint32_t first = 0; first < kRows; first += chunk_rows) {
+    Vectors vectors;
+    std::vector<uint64_t> ids;
+    std::vector<double> labels;
+    for (uint32_t row = first; row < std::min(first + chunk_rows, kRows); ++row) {
+      ids.push_back(row);
+      labels.push_back(row % 5 == 0 ? 1 : 0);
+    }
+    const auto rows = static_cast<uint32_t>(ids.size());
+    const auto output = batcher.Push({rows, {vectors.Integers(ids)}, {}, {vectors.Numbers(labels)}});
+    for (const auto& batch : output.batches) take(*batch);
+  }
+  if (const auto last = batcher.Finish()) take(*last);
+  return batches;
+}
+
+std::vector<uint64_t> Joined(const Ids& batches) {
+  std::vector<uint64_t> joined;
+  for (const auto& batch : batches) joined.insert(joined.end(), batch.begin(), batch.end());
+  return joined;
+}
+
+TEST_CASE("negative sampling keeps all positives and the share of the negatives, in order") {
+  const std::vector<uint64_t> taken = Joined(TakeNumbered(NegativeSampling{0, 0.25, 1}, 100));
+  CHECK(std::is_sorted(taken.begin(), taken.end()));
+  const auto positives = std::count_if(taken.begin(), taken.end(), [](uint64_t id) { return id % 5 == 0; });
+  CHECK(positives == 400);
+  const double negatives = static_cast<double>(taken.size()) - 400;
+  CHECK(std::abs(negatives - 0.25 * 1600) < 4 * std::sqrt(1600 * 0.25 * 0.75));
+}
+
+TEST_CASE("which negatives stay follows from the key, not from chunks or skipped rows") {
+  const NegativeSampling sampling{0, 0.25, 1};
+  const Ids batches = TakeNumbered(sampling, 100);
+  CHECK(TakeNumbered(sampling, 7) == batches);
+  CHECK(TakeNumbered(sampling, 2000) == batches);
+  CHECK(TakeNumbered(NegativeSampling{0, 0.25, 2}, 100) != batches);
+  CHECK(TakeNumbered(sampling, 100, 3 * 64) == Ids(batches.begin() + 3, batches.end()));
+  CHECK(TakeNumbered(NegativeSampling{0, 1.0, 1}, 100) == TakeNumbered(std::nullopt, 100));
 }
 
 TEST_CASE("jagged ids keep to their rows across chunk and batch borders and around bad rows") {

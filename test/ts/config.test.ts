@@ -347,7 +347,7 @@ t.test('wrong values', async (t) => {
   data('workclass: {}', '"": {}', 'c.yml:6:18: features.columns."": a name must not be empty')
 
   check('', '2 problems in the config:',
-    'c.yml: data: is missing; expected a map with the keys train, test, labels, dense, transform, missing, onBadRow',
+    'c.yml: data: is missing; expected a map with the keys train, test, labels, dense, transform, missing, onBadRow, negativeSampling',
     'c.yml: features: is missing; expected a map with the keys defaults, columns, groups, prefixBits')
 
   t.test('a config that is no map is refused', async (t) => {
@@ -738,4 +738,26 @@ t.test('persia config', async (t) => {
 
   const events = (await run('config', 'explain', '--json', '--config', file)).split('\n').map((line) => JSON.parse(line))
   t.match(events.find(({ path }) => path === 'model.hidden'), { event: 'config', value: [4096, 2048, 1024, 512, 256], source: `${file}:25` })
+})
+
+t.test('early stopping and negative sampling are resolved to the label and the mode that they mean', async (t) => {
+  const two: ConfigInput = {
+    data: { labels: ['click', 'price'] }, features: { columns: { user: null } },
+    model: { tasks: [{ label: 'click' }, { label: 'price', loss: 'mse' }] },
+  }
+  const stopping = (settings: object, config = two) => parseConfig({ ...config, evaluate: { groupBy: 'user', earlyStopping: settings } }).evaluate.earlyStopping
+  t.same(stopping({}), { metric: 'auc', label: 'click', mode: 'max', patience: 3, minChange: 0 })
+  t.match(stopping({ metric: 'logloss' }), { label: 'click', mode: 'min' })
+  t.match(stopping({ metric: 'mse' }), { label: 'price', mode: 'min' })
+  t.same(stopping({ metric: 'profit', mode: 'max' }), { metric: 'profit', mode: 'max', patience: 3, minChange: 0 })
+  const sampled = parseConfig({ ...two, data: { ...two.data, negativeSampling: { keep: 0.1 } } })
+  t.same(sampled.data.negativeSampling, { keep: 0.1, label: 'click' })
+  t.same(parseConfig(sampled), sampled, 'a resolved config resolves to itself')
+  const refused = (more: object, message: RegExp) => t.throws(() => parseConfig({ ...two, ...more }), { code: 'PERSIA_CONFIG_INVALID', message })
+  refused({ evaluate: { earlyStopping: { metric: 'gauc' } } }, /gauc needs evaluate.groupBy/)
+  refused({ evaluate: { earlyStopping: { label: 'price' } } }, /'price' is not the label of a task with loss bce/)
+  refused({ evaluate: { earlyStopping: { metric: 'profit' } } }, /a metric of your own needs mode/)
+  refused({ evaluate: { earlyStopping: { metric: 'profit', mode: 'max', label: 'click' } } }, /profit is a metric of your own; it has no label/)
+  refused({ data: { labels: ['click', 'price'], negativeSampling: { keep: 0.1 } }, model: {} }, /whose negatives are meant\? name one of the labels click, price/)
+  refused({ model: { tasks: [{ label: 'click', loss: 'mse' }, { label: 'price', loss: 'mse' }] }, evaluate: { earlyStopping: {} } }, /no label has a task with loss bce, so there is no auc/)
 })

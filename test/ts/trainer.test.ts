@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
-import { Batch, PersiaError, Trainer, hashId, type ConfigInput } from 'persia'
+import { Batch, PersiaError, Trainer, hashId, hashIds, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
@@ -425,6 +425,15 @@ t.test('breaking out of fit applies what was handed in', async (t) => {
   t.equal((await trainer.step(makeBatch(0))).step, steps + 1)
 })
 
+t.test('while a fit is under way neither a step nor another fit can begin', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  const evaluate = { everySteps: 5, run: async () => t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_USAGE', message: /under way/ }) }
+  for await (const _ of trainer.fit(batches(20), { reportEverySeconds: 0, evaluate })) {
+    t.match(await rejected(drained(trainer.fit(batches(1)))), { code: 'PERSIA_USAGE', message: /under way/ })
+  }
+  t.equal((await trainer.step(makeBatch(20))).step, 21)
+})
+
 t.test('saving inside a running fit works in every mode', async (t) => {
   const run = folder(t)
   for (const deterministic of [false, true]) {
@@ -442,6 +451,9 @@ t.test('text ids hash to XXH64 of their bytes', async (t) => {
   t.equal(hashId(''), 0xef46db3751d8e999n)
   t.equal(hashId('a'), 0xd24ec4f1a98c6e5bn)
   t.equal(hashId('日本'), hashId(Buffer.from('日本').toString('utf8')))
+  const texts = ['', 'a', '日本', 'thirteen byte']
+  t.same(hashIds(texts), BigUint64Array.from(texts, hashId))
+  t.throws(() => hashIds(['a', 5 as never]), /entry 1 is not a string/)
 })
 
 t.test('counters come by row class and feature group, with an estimate of the distinct ids of each feature', async (t) => {

@@ -36,7 +36,7 @@ function describe(event: RunEvent): string {
         + `${event.samplesPerSecond} samples/s`
         + `  staleness ${event.staleness}`
     case 'eval':
-      return `${event.split}: ${event.samples} samples  ${metricsText(event)}`
+      return `${event.split}: ${event.samples} samples  ${metricsText(event)}  (step ${event.step})`
     case 'skipped':
       return `${event.split}: ${event.rows} bad rows skipped, first: ${event.first.join('; ')}`
     case 'warning':
@@ -45,16 +45,26 @@ function describe(event: RunEvent): string {
       return `interrupted; checkpoint ${event.checkpoint} is complete, --resume goes on from it`
     case 'done':
       return `done: ${event.steps} steps in ${event.seconds} s, ${event.samplesPerSecond} samples/s, `
-        + `checkpoint ${event.checkpoint}`
+        + `checkpoint ${event.checkpoint}${endText(event)}`
   }
 }
 
 const fixed = (value: number | null) => (value === null ? 'n/a' : value.toFixed(4))
 
-function metricsText({ auc, logloss, mse = {} }: Extract<RunEvent, { event: 'eval' }>): string {
-  const metrics = { AUC: auc, logloss, MSE: mse }
-  return Object.entries(metrics).flatMap(([name, byLabel]) =>
-    Object.entries(byLabel).map(([label, value]) => `${label} ${name} ${fixed(value)}`)).join('  ')
+function metricsText(event: Extract<RunEvent, { event: 'eval' }>): string {
+  const { auc, logloss, calibration, gauc = {}, mse = {}, metrics = {}, aucErrorBound = {} } = event
+  const bound = (label: string) => (label in aucErrorBound ? ` ± ${aucErrorBound[label]!.toExponential(0)}` : '')
+  const own = Object.entries(metrics).map(([name, value]) => `${name} ${fixed(value)}`)
+  const byMetric = { AUC: auc, logloss, calibration, GAUC: gauc, MSE: mse }
+  return [...Object.entries(byMetric).flatMap(([name, byLabel]) => Object.entries(byLabel).map(([label, value]) =>
+    `${label} ${name} ${fixed(value)}${name === 'AUC' ? bound(label) : ''}`)), ...own].join('  ')
+}
+
+function endText({ stopped, best }: Extract<RunEvent, { event: 'done' }>): string {
+  const ending = stopped === undefined ? '' : `; ended by ${stopped === 'callback' ? 'a callback' : stopped}`
+  if (!best) return ending
+  const { label = '', metric, value, step, checkpoint } = best
+  return `${ending}\nbest: ${`${label} ${metric}`.trim()} ${fixed(value)} at step ${step}, checkpoint ${checkpoint}`
 }
 
 class ProgressBar implements Printer {

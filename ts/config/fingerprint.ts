@@ -1,12 +1,17 @@
 // What a checkpoint and a config must agree on: everything that gives the stored numbers their shape and their meaning.
 // Learning rates, batch size or data paths may change between two runs; these may not.
+import type { NegativeSampling } from './evaluation.js'
 import { isMap } from './path.js'
 import type { Config, DenseColumn, FeatureColumn, LabelColumn, Task } from './resolve.js'
 
 /** Plain JSON, kept in the checkpoint. Lists of maps are keyed by their first entry (`column`, `label`). */
 export interface ModelFingerprint {
   seed: number
-  data: { labels: LabelColumn[]; dense: Pick<DenseColumn, 'column' | 'transform'>[] }
+  data: {
+    labels: LabelColumn[]
+    dense: Pick<DenseColumn, 'column' | 'transform'>[]
+    negativeSampling?: NegativeSampling
+  }
   features: { columns: ({ column: string } & Omit<FeatureColumn, 'frozen'>)[]; groups: string[][]; prefixBits: number }
   embedding: { optimizer: OptimizerKind; init: Config['embedding']['init'] }
   model: Partial<Pick<Config['model'], 'type' | 'cross' | 'bottom'>> & {
@@ -25,7 +30,11 @@ interface OptimizerKind {
 export function modelFingerprint({ seed, data, features, embedding, model }: Config): ModelFingerprint {
   return {
     seed,
-    data: { labels: data.labels, dense: data.dense.map(({ column, transform }) => ({ column, transform })) },
+    data: {
+      labels: data.labels,
+      dense: data.dense.map(({ column, transform }) => ({ column, transform })),
+      ...(data.negativeSampling && { negativeSampling: data.negativeSampling }),
+    },
     features: {
       columns: Object.entries(features.columns)
         .map(([column, { frozen: _, ...settings }]) => ({ column, ...settings })),

@@ -1,6 +1,7 @@
 // From what the schema fills in to what the program runs with: short forms written out, inherited settings copied to
 // every column, and the checks that need two sections at once. A resolved config is itself a valid config and resolves
 // to itself.
+import { resolveEarlyStopping, resolveSampling, type EarlyStopping, type NegativeSampling } from './evaluation.js'
 import { invalid, unknownName, type Problem } from './problems.js'
 import { pathText, type Path } from './path.js'
 import { resolveSource, type Source } from './source.js'
@@ -41,12 +42,13 @@ export interface Task {
 }
 
 /** The config that everything runs with: plain JSON, nothing left to derive. */
-export interface Config extends Omit<FilledConfig, 'data' | 'features' | 'model'> {
-  data: Omit<FilledConfig['data'], 'train' | 'test' | 'labels' | 'dense'> & {
+export interface Config extends Omit<FilledConfig, 'data' | 'features' | 'model' | 'evaluate'> {
+  data: Omit<FilledConfig['data'], 'train' | 'test' | 'labels' | 'dense' | 'negativeSampling'> & {
     train?: Source
     test?: Source
     labels: LabelColumn[]
     dense: DenseColumn[]
+    negativeSampling?: NegativeSampling
   }
   features: Omit<FilledConfig['features'], 'columns' | 'groups'> & {
     /** In the order of the embedding matrix: the order of its keys. */
@@ -58,6 +60,7 @@ export interface Config extends Omit<FilledConfig, 'data' | 'features' | 'model'
     /** Task i predicts label i. */
     tasks: Task[]
   }
+  evaluate: Omit<FilledConfig['evaluate'], 'earlyStopping'> & { earlyStopping?: EarlyStopping }
 }
 
 /** Where a resolved value comes from when that is not its own path: another path, or a reason. */
@@ -82,12 +85,22 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
   const features = resolveFeatures(filled.features, resolution)
   checkColumns({ data, features }, resolution)
   checkEmbedding(filled, features.groups, resolution)
+  const { negativeSampling, ...dataRest } = data
   const { type, hidden, cross, bottom, tasks, ...modelRest } = filled.model
   const model = {
-    type, hidden, ...resolveInteraction({ type, cross, bottom }, { data, features }, resolution),
+    type, hidden, ...resolveInteraction({ type, cross, bottom }, { data: dataRest, features }, resolution),
     tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest,
   }
-  const config: Config = { ...filled, data, features, model }
+  const { earlyStopping: _, ...evaluateRest } = filled.evaluate
+  const sampling = negativeSampling && resolveSampling(negativeSampling, model.tasks, resolution)
+  const stopping = resolveEarlyStopping(filled.evaluate, features, model.tasks, resolution)
+  const config: Config = {
+    ...filled,
+    data: { ...dataRest, ...(sampling && { negativeSampling: sampling }) },
+    features,
+    model,
+    evaluate: { ...evaluateRest, ...(stopping && { earlyStopping: stopping }) },
+  }
   if (config.mode === 'sync' && config.staleness !== 0) {
     config.staleness = 0
     resolution.note(['staleness'], { derived: 'mode: sync' })
@@ -102,7 +115,7 @@ function defined<T extends object>(map: T): T {
 
 // ---- columns
 
-function resolveData({ train, test, ...written }: FilledConfig['data'], resolution: Resolution): Config['data'] {
+function resolveData({ train, test, ...written }: FilledConfig['data'], resolution: Resolution) {
   return {
     ...(train && { train: resolveSource(train, ['data', 'train'], resolution) }),
     ...(test && { test: resolveSource(test, ['data', 'test'], resolution) }),
@@ -132,7 +145,9 @@ function resolveDense(data: Pick<FilledConfig['data'], 'dense' | 'transform'>, r
 }
 
 /** Each column has one use (an id column may also be a dense one), and is among the names of files without a header. */
-function checkColumns({ data, features }: Pick<Config, 'data' | 'features'>, resolution: Resolution): void {
+function checkColumns(
+  { data, features }: { data: ReturnType<typeof resolveData>; features: Config['features'] }, resolution: Resolution,
+): void {
   const labelPaths = new Map<string, Path>()
   const densePaths = new Map<string, Path>()
   const featurePaths = new Map<string, Path>()

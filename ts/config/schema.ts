@@ -70,6 +70,13 @@ const dense = z.union([
   }),
 ])
 
+const negativeSampling = z.strictObject({
+  keep: z.number().gt(0).max(1)
+    .describe('Share of the negatives (label below 0.5) that a pass over the training data keeps; another choice in '
+      + 'each epoch'),
+  label: text().optional().describe('The label whose negatives are meant. Without it: the label of the only bce task'),
+})
+
 const data = z.strictObject({
   train: source.optional().describe('What the model is trained on'),
   test: source.optional().describe('What the model is evaluated on'),
@@ -82,6 +89,9 @@ const data = z.strictObject({
   missing: z.array(z.string()).default(['']).describe('Texts that mean "no value", in every column'),
   onBadRow: z.enum(['fail', 'skip']).default('fail')
     .describe('A row that cannot be read: stop and name it, or leave it out and count it'),
+  negativeSampling: negativeSampling.optional()
+    .describe('Training on all positives and a share of the negatives. Predictions for the label are corrected for it, '
+      + 'in evaluation too'),
 })
 
 // ---- features
@@ -302,6 +312,28 @@ const model = z.strictObject({
   precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the matrix products'),
 }).prefault({}).describe('The dense network')
 
+// ---- evaluation
+
+const earlyStopping = z.strictObject({
+  metric: text().default('auc').describe('`auc`, `gauc`, `logloss`, `mse`, or the name of a metric of your own'),
+  label: text().optional().describe('Whose metric. Without it: the first label that has it'),
+  mode: z.enum(['max', 'min']).optional()
+    .describe('Whether more or less is better. Without it: max for auc and gauc, min for logloss and mse'),
+  patience: integer(1).default(3)
+    .describe('Evaluations in a row without a better value after which training ends'),
+  minChange: atLeastZero().default(0).describe('A value is better if it differs from the best one by more than this'),
+})
+
+const evaluate = z.strictObject({
+  everySteps: integer(0).default(0)
+    .describe('Steps between two evaluations on the test data while training; 0: only after each epoch'),
+  groupBy: text().optional()
+    .describe("An id column. AUC is then also taken over the samples of each of its ids and averaged, weighted by "
+      + 'samples (GAUC)'),
+  earlyStopping: earlyStopping.optional()
+    .describe('Ends training when evaluations stop getting better, and keeps the checkpoint of the best one'),
+}).prefault({}).describe('Evaluation during training')
+
 // ---- all of it
 
 const role = (what: string) => integer(1).default(1).describe(`Number of ${what}`)
@@ -332,6 +364,7 @@ export const configSchema = z.strictObject({
     dataLoaders: role('data loaders'),
     transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto').describe('How the roles exchange data'),
   }).prefault({}).describe('How many processes of each role; all 1: one process does everything'),
+  evaluate,
   checkpoint: z.strictObject({
     dir: text().default('checkpoints').describe('Folder of the checkpoints; relative to the current directory'),
     everySteps: integer(0).default(0).describe('Steps between two checkpoints; 0: only at the end and on interruption'),

@@ -7,6 +7,8 @@ export interface NativeBatcherOptions {
   labels: { name: string; positive?: string; probability: boolean }[]
   missing: string[]
   batchSize: number
+  /** `label` is the place of the label whose negatives are left out. */
+  sampling?: { label: number; keep: number; seed: number; epoch: number }
   skipRows: number
   stopAtBadRow: boolean
   mostReports: number

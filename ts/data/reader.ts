@@ -13,7 +13,7 @@ import { badRowError, badRowOf, dropRejects, lineOf, takeRejects, type BadRow } 
 import { nativeChunk } from './chunk.js'
 import { openDatabase, type Database } from './duckdb.js'
 import { damageOf } from './integrity.js'
-import type { NativeBadRow, NativeBatcher, NativeMoments } from './native-batcher.js'
+import type { NativeBadRow, NativeBatcher, NativeBatcherOptions, NativeMoments } from './native-batcher.js'
 import { readAhead } from './read-ahead.js'
 import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
 import { selectColumns, type WantedColumns } from './select.js'
@@ -36,6 +36,8 @@ export interface ReaderOptions {
   batchSize: number
   /** Of the training data, for columns with `transform: standardize`. */
   statistics?: Statistics | undefined
+  /** Keeps a share of the rows that are negative in `label`; which ones follows from seed, epoch and their number. */
+  sampling?: NativeBatcherOptions['sampling'] | undefined
   /** Leaves out the first batches: a resumed run has trained on them. */
   skipBatches?: number | undefined
   /** Ready batches that may wait for the consumer. */
@@ -236,6 +238,7 @@ function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoment
       ({ name: column, ...(positive === undefined ? {} : { positive }), probability: loss === 'bce' })),
     missing: options.missing,
     batchSize: options.batchSize,
+    ...(options.sampling && { sampling: options.sampling }),
     skipRows: (options.skipBatches ?? 0) * options.batchSize,
     stopAtBadRow: options.onBadRow === 'fail',
     mostReports,

@@ -7,8 +7,8 @@ import { openRows, type ReaderOptions } from './reader.js'
 export type Statistics = Record<string, { mean: number; stddev: number }>
 
 /**
- * The statistics of the columns with `transform: standardize`, and how many rows were read for them; null when none
- * was.
+ * The statistics of the columns with `transform: standardize`, over all rows, and how many of those `options` would
+ * train on; null when nothing was read.
  */
 export async function collectStatistics(
   options: ReaderOptions,
@@ -19,10 +19,11 @@ export async function collectStatistics(
   const ids = options.ids.filter(({ encoding }) => encoding === 'integer')
   const reader = await openRows({ ...options, dense, ids, skipBatches: 0 }, true)
   try {
-    for await (const _batch of reader);
+    let rows = 0  // that an epoch trains on
+    for await (const batch of reader) rows += batch.rows
     const statistics = Object.fromEntries(reader.moments().map(({ count, mean, m2 }, i) =>
       [(dense[i] as { column: string }).column, { mean, stddev: count === 0 ? 0 : Math.sqrt(m2 / count) }]))
-    return { statistics, rows: reader.rowsRead - reader.skippedRows }
+    return { statistics, rows }
   } finally {
     await reader.close()
   }

@@ -13,6 +13,7 @@ import { basename, dirname, join } from 'node:path'
 import { diffFingerprint, modelFingerprint, parseConfig, type Config } from '../config/index.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
+import type { EarlyStoppingState } from './early-stopping.js'
 import { native } from '../native.js'
 import type { NativeSnapshotFile } from '../native-types.js'
 
@@ -32,7 +33,9 @@ export interface Manifest {
   samples: number
   position: Position
   finished: boolean
-  /** The run's config without what says nothing about the model: `checkpoint`, `metrics`. */
+  /** Only of a run with early stopping. */
+  earlyStopping?: EarlyStoppingState
+  /** The run's config without what says nothing about the model: `checkpoint`, `evaluate`, `metrics`. */
   config: unknown
   statistics: Statistics
   files: { name: string; bytes: number; checksum: string }[]
@@ -90,7 +93,7 @@ async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
 }
 
 function manifestText({ config, ...content }: CheckpointContent, files: NativeSnapshotFile[]): string {
-  const { checkpoint: _checkpoint, metrics: _metrics, ...modelConfig } = config
+  const { checkpoint: _checkpoint, evaluate: _evaluate, metrics: _metrics, ...modelConfig } = config
   const manifest: Manifest = {
     format,
     ...content,
@@ -169,10 +172,14 @@ export async function newestCheckpoint(run: string): Promise<string | undefined>
   return newest === undefined ? undefined : join(run, newest)
 }
 
-/** Leaves the newest checkpoint, `newest`, and those written last before it, `keep` in all; 0 keeps everything. */
-export async function pruneCheckpoints(run: string, keep: number, newest: string): Promise<void> {
+/**
+ * Leaves the newest checkpoint, `newest`, and those written last before it, `keep` in all, and the one named `best`
+ * beside them; 0 keeps everything.
+ */
+export async function pruneCheckpoints(run: string, keep: number, newest: string, best?: string): Promise<void> {
   if (keep === 0) return
-  const others = await Promise.all((await stepsOf(run)).filter((name) => name !== newest).map(async (name) => {
+  const names = (await stepsOf(run)).filter((name) => name !== newest && name !== best)
+  const others = await Promise.all(names.map(async (name) => {
     const { mtimeMs } = await stat(join(run, name, 'manifest.json')).catch(() => ({ mtimeMs: 0 }))
     return { name, mtimeMs }
   }))

@@ -6,6 +6,7 @@ import { openReader, type BatchReader, type ReaderOptions } from '../data/reader
 import type { DataSource } from '../data/source.js'
 import { collectStatistics, type Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
+import type { Dataset } from './trainer.js'
 
 /** Bad rows that were left out (data.onBadRow: skip). */
 export interface SkippedRows {
@@ -24,6 +25,10 @@ export interface FileDataset extends AsyncIterable<Batch> {
 export interface DatasetOptions {
   /** Leaves out the first batches: a resumed run has trained on them. */
   skipBatches?: number
+  /** Of training data: which pass it is. With data.negativeSampling each has its own negatives. 0 unless given. */
+  epoch?: number
+  /** `all`: no negative sampling, for evaluation on training data. */
+  negatives?: 'all'
   /** `none`: read files without label columns, for prediction; bad rows are then always errors. */
   labels?: 'none'
 }
@@ -31,21 +36,26 @@ export interface DatasetOptions {
 /** The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. */
 export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
   options: DatasetOptions = {}): FileDataset {
-  const { labels, skipBatches } = options
+  const { labels, skipBatches, epoch = 0, negatives } = options
+  const { sampling, ...rest } = readerOptions(loaded, split, epoch)
   return new ReaderDataset(split, {
-    ...readerOptions(loaded, split),
+    ...rest,
+    ...(split === 'train' && negatives !== 'all' && labels !== 'none' && { sampling }),
     statistics,
     ...(skipBatches !== undefined && { skipBatches }),
     ...(labels === 'none' && { labels, onBadRow: 'fail' as const }),
   })
 }
 
-/** What `transform: standardize` needs of the training data, and its number of rows where that had to be read. */
+/**
+ * What `transform: standardize` needs of the training data, and how many of its rows an epoch trains on where that had
+ * to be read.
+ */
 export function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Statistics; rows: number | null }> {
-  return collectStatistics(readerOptions(loaded, 'train'))
+  return collectStatistics(readerOptions(loaded, 'train', 0))
 }
 
-function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test'): ReaderOptions {
+function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test', epoch: number): ReaderOptions {
   const { data, features, batchSize, model } = config
   return {
     source: sourceOf(config, split),
@@ -57,7 +67,14 @@ function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test
     missing: data.missing,
     onBadRow: data.onBadRow,
     batchSize,
+    sampling: samplingOf(config, epoch),
   }
+}
+
+function samplingOf({ data: { negativeSampling, labels }, seed }: Config, epoch: number): ReaderOptions['sampling'] {
+  if (!negativeSampling) return undefined
+  const { keep, label } = negativeSampling
+  return { label: labels.findIndex(({ column }) => column === label), keep, seed, epoch }
 }
 
 function sourceOf(config: Config, split: 'train' | 'test'): DataSource {
@@ -65,6 +82,18 @@ function sourceOf(config: Config, split: 'train' | 'test'): DataSource {
   if (source) return source as DataSource  // the format is one the reader knows: config/unsupported.ts
   throw new PersiaError('PERSIA_CONFIG_INVALID',
     `data.${split} is not given: expected { path } or { sql }`, { path: `data.${split}` })
+}
+
+/** Batches of a user's own, without the first `skipBatches`. */
+export function ownDataset(split: string, batches: Dataset, skipBatches = 0): FileDataset {
+  return {
+    skipped: { split, rows: 0, first: [] },
+    async *[Symbol.asyncIterator]() {
+      let left = skipBatches
+      for await (const batch of batches) if (left-- <= 0) yield batch
+    },
+    close: () => Promise.resolve(),
+  }
 }
 
 class ReaderDataset implements FileDataset {

@@ -7,14 +7,20 @@ import type { FitOptions } from './trainer.js'
 
 /**
  * Hands batches over one by one; waiting for `push` is the back-pressure. Rests at the steps of `options.checkpoint`
- * and stops on `options.signal`. A pipeline in deterministic mode comes to rest only after the batches that it looks
- * ahead to, so while a rest or a stop is under way batches are still handed in.
+ * and `options.evaluate` and stops on `options.signal`, during a rest at its very step. A pipeline in deterministic
+ * mode comes to rest only after the batches that it looks ahead to, so while a rest or a stop is under way batches are
+ * still handed in.
  */
 export class Feeder {
   /** The pipeline rests because of the signal; nothing more is to be pushed. */
   stopped = false
   private step: number
   private readonly rests = new Set<Promise<void>>()
+  /** What is done in rests that were reached. */
+  private readonly working = new Set<Promise<void>>()
+  private halt: () => void = () => {}
+  /** Resolves when the pipeline rests for good. */
+  private readonly halted = new Promise<void>((resolve) => { this.halt = resolve })
   private failure: unknown
   private stopping: Promise<void> | undefined
   private ending: Promise<void> | undefined
@@ -22,7 +28,9 @@ export class Feeder {
   private wake: () => void = () => {}
   private readonly onAbort = () => this.wake()
 
-  constructor(private readonly trainer: NativeTrainer, private readonly options: FitOptions) {
+  /** `atRest` is called at each rest, before what is done there. */
+  constructor(private readonly trainer: NativeTrainer, private readonly options: FitOptions,
+    private readonly atRest: () => Promise<void>) {
     this.step = calling(() => trainer.progress()).steps
     options.signal?.addEventListener('abort', this.onAbort)
   }
@@ -60,41 +68,57 @@ export class Feeder {
     })
   }
 
-  /** Saves after `step` if it is one of the steps to save at. */
+  /** Rests after `step` if there is something to do then. */
   private scheduleRest(step: number): void {
-    const { checkpoint } = this.options
-    if (!checkpoint || checkpoint.everySteps === 0 || step % checkpoint.everySteps !== 0 || this.stopping) return
-    const rest = quiet(this.rest(step, checkpoint.save))
+    const { evaluate, checkpoint } = this.options
+    const isDue = (work?: { everySteps: number }) => work && work.everySteps > 0 && step % work.everySteps === 0
+    const work = [...(isDue(evaluate) ? [evaluate!.run] : []), ...(isDue(checkpoint) ? [checkpoint!.save] : [])]
+    if (work.length === 0 || this.stopping) return
+    const rest = quiet(this.rest(step, work))
     this.rests.add(rest)
     rest.then(() => this.rests.delete(rest), (error: unknown) => { this.failure ??= error })
   }
 
-  private async rest(step: number, save: () => Promise<unknown>): Promise<void> {
+  private async rest(step: number, work: (() => Promise<unknown>)[]): Promise<void> {
     try {
       await settling(() => this.trainer.pause(step))
     } catch (error) {
       if (error instanceof PersiaError && error.code === 'PERSIA_ABORTED') return  // no such step
       throw error
     }
+    if (this.stopped) return  // whoever stopped at this very step has the model now
+    const worked = quiet(this.work(work))
+    this.working.add(worked)
+    await worked
+    this.working.delete(worked)
+  }
+
+  private async work(work: (() => Promise<unknown>)[]): Promise<void> {
     try {
-      await save()
+      for (const one of [this.atRest, ...work]) await one()
+      if (this.options.signal?.aborted) await this.stop()
     } finally {
       this.trainer.resume()
     }
   }
 
-  /** Brings the pipeline to rest for good. */
+  /** Brings the pipeline to rest for good; at once while it rests. */
   private stop(): Promise<void> {
-    this.stopping ??= quiet(settling(() => this.trainer.pause()).then(() => { this.stopped = true }))
+    this.stopping ??= quiet(settling(() => this.trainer.pause()).then(() => {
+      this.stopped = true
+      this.halt()
+    }))
     return this.stopping
   }
 
   private async finish(): Promise<void> {
     try {
-      const drained = this.stopped ? undefined : quiet(settling(() => this.trainer.drain()))
+      if (!this.stopped) {
+        const drained = quiet(settling(() => this.trainer.drain()))
+        await Promise.race([Promise.all(this.rests).then(() => drained), this.halted])
+      }
       await this.stopping
-      await Promise.all(this.stopped ? [] : this.rests)
-      if (!this.stopped) await drained
+      await Promise.all(this.working)
     } finally {
       this.options.signal?.removeEventListener('abort', this.onAbort)
     }

@@ -22,8 +22,8 @@ async function loadModel(loaded: LoadedConfig, checkpoint: string | undefined): 
 export async function* evaluateCheckpoint(loaded: LoadedConfig, split: 'train' | 'test',
   checkpoint?: string): AsyncGenerator<RunEvent, void, undefined> {
   await using trainer = await loadModel(loaded, checkpoint)
-  const dataset = openDataset(loaded, split, trainer.statistics)
-  yield { event: 'eval', ...await trainer.evaluate(dataset, split) }
+  const dataset = openDataset(loaded, split, trainer.statistics, { negatives: 'all' })
+  yield { event: 'eval', ...await trainer.evaluate(dataset, { split }) }
   if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
 }
 

@@ -33,11 +33,16 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
       hidden: model.hidden,
       ...(model.cross && { cross: model.cross }),
       ...(model.bottom && { bottom: model.bottom }),
-      tasks: model.tasks,
+      tasks: model.tasks.map((task) => ({ ...task, keptNegatives: keptNegatives(config, task.label) })),
       optimizer: withBetas(model.optimizer),
       schedule: model.schedule,
     },
   }
+}
+
+/** The share of the negatives of a label that training sees. */
+function keptNegatives({ data: { negativeSampling } }: Config, label: string): number {
+  return negativeSampling?.label === label ? negativeSampling.keep : 1
 }
 
 function nativeFeatures({ features }: Config): NativeFeature[] {

@@ -1,15 +1,18 @@
-// One training run from config to checkpoint: epochs, evaluation, periodic and final checkpoints, resuming. The command
-// line prints what this yields.
+// One training run from config to checkpoint: epochs, evaluation, early stopping, periodic and final checkpoints,
+// resuming, callbacks. The command line prints what this yields.
 import { basename, join } from 'node:path'
-import type { LoadedConfig } from '../config/index.js'
+import { parseConfig, type Config, type ConfigInput, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
+import { CallbackRunner, type Callbacks } from './callbacks.js'
 import {
   lockRun, markLatest, newestCheckpoint, pruneCheckpoints, readingCheckpoint, type Manifest, type Position,
 } from './checkpoint.js'
-import { openDataset, readStatistics, type SkippedRows } from './datasets.js'
+import { openDataset, ownDataset, readStatistics, type FileDataset, type SkippedRows } from './datasets.js'
+import { EarlyStopping, type EarlyStoppingState } from './early-stopping.js'
+import type { Metrics } from './evaluation.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { tableReport } from './table-counters.js'
-import { Trainer } from './trainer.js'
+import { Trainer, type Dataset } from './trainer.js'
 
 export type RunEvent =
   | { event: 'start'; name: string; resumedFrom: string | null; totalSamples: number | null }
@@ -26,19 +29,40 @@ export interface RunOptions {
   /** Stops after the step under way, with a complete checkpoint; the last event is then `interrupted`. */
   signal?: AbortSignal
   reportEverySeconds?: number
+  /** Batches of your own in place of the config's data. */
+  datasets?: RunDatasets
+  /** Called one after another at each turn of the run. */
+  callbacks?: Callbacks | Callbacks[]
+  /** Metrics of your own for every evaluation; early stopping may watch one. */
+  metrics?: Metrics
 }
 
-/** Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. */
+export interface RunDatasets {
+  /**
+   * A pass over the training data; `epoch` counts from 0. The same epoch gives the same batches: a resumed run draws
+   * and drops those that it has trained on.
+   */
+  train(epoch: number): Dataset
+  /** What each evaluation takes; without it `data.test`. */
+  test?(): Dataset
+}
+
+/**
+ * Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. Paths of a config that is
+ * not from a file start at the current folder.
+ */
 export async function* runTraining(
-  loaded: LoadedConfig, options: RunOptions = {},
+  config: LoadedConfig | ConfigInput | Config, options: RunOptions = {},
 ): AsyncGenerator<RunEvent, void, undefined> {
+  const loaded = loadedConfig(config)
+  checkOptions(loaded.config, options)
   const { checkpoint, epochs, name } = loaded.config
   const unlock = await lockRun(checkpoint.dir)
   try {
-    const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options.resume ?? checkpoint.resume)
+    const { trainer, rows, ...start } = await openTrainer(loaded, options)
     try {
-      yield { event: 'start', name, resumedFrom, totalSamples: rows && rows * epochs }
-      yield* new Run(loaded, options, trainer, position).events()
+      yield { event: 'start', name, resumedFrom: start.resumedFrom, totalSamples: rows && rows * epochs }
+      yield* new Run(loaded, options, trainer, start).events()
     } finally {
       await trainer.close()
     }
@@ -47,19 +71,38 @@ export async function* runTraining(
   }
 }
 
-interface Opened { trainer: Trainer; position: Position; resumedFrom: string | null; rows: number | null }
+function loadedConfig(config: LoadedConfig | ConfigInput | Config): LoadedConfig {
+  if ('baseDir' in config) return config
+  return { config: parseConfig(config), file: '', baseDir: process.cwd(), sources: new Map() }
+}
 
-async function openTrainer(loaded: LoadedConfig, resume: string): Promise<Opened> {
+/** What a run cannot begin with. */
+function checkOptions({ data, evaluate }: Config, { datasets, metrics = {} }: RunOptions): void {
+  if (evaluate.earlyStopping) EarlyStopping.checkMetric(evaluate.earlyStopping, Object.keys(metrics))
+  const wants = evaluate.earlyStopping ? 'earlyStopping' : evaluate.everySteps > 0 ? 'everySteps' : undefined
+  if (wants === undefined || data.test || datasets?.test) return
+  throw new PersiaError('PERSIA_CONFIG_INVALID',
+    `evaluate.${wants} needs data to evaluate on: give data.test`, { path: `evaluate.${wants}` })
+}
+
+interface Start {
+  position: Position
+  resumedFrom: string | null
+  earlyStopping: EarlyStoppingState | undefined
+}
+
+async function openTrainer(loaded: LoadedConfig, { resume, datasets }: RunOptions):
+Promise<Start & { trainer: Trainer; rows: number | null }> {
   const { config } = loaded
-  const from = await checkpointToResume(config.checkpoint.dir, resume)
+  const from = await checkpointToResume(config.checkpoint.dir, resume ?? config.checkpoint.resume)
   if (from !== null) {
     await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config.batchSize))
-    const { trainer, manifest } = await Trainer.load(from, config)
-    return { trainer, position: manifest.position, resumedFrom: from, rows: null }
+    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config)
+    return { trainer, position, earlyStopping, resumedFrom: from, rows: null }
   }
-  const { statistics, rows } = await readStatistics(loaded)
+  const { statistics, rows } = datasets ? { statistics: {}, rows: null } : await readStatistics(loaded)
   const trainer = await Trainer.create(config, statistics)
-  return { trainer, position: { epoch: 0, epochStep: 0 }, resumedFrom: null, rows }
+  return { trainer, position: { epoch: 0, epochStep: 0 }, earlyStopping: undefined, resumedFrom: null, rows }
 }
 
 /** The checkpoint to go on from, or null to start anew. */
@@ -88,77 +131,210 @@ function checkPosition(directory: string, { position, config }: Manifest, batchS
 }
 
 class Run {
+  private readonly config: Config
+  private readonly end = new AbortController()
+  private readonly signal: AbortSignal
+  private readonly callbacks: CallbackRunner
+  private readonly earlyStopping: EarlyStopping | undefined
+  private readonly hasTest: boolean
+  /** Of evaluations that were made while training; they come out with the next report. */
+  private pending: RunEvent[] = []
+  private readonly resumedFrom: string | null
+  private position: Position
+  /** The step before the epoch under way. */
+  private epochStart: number | undefined
+  private evaluatedStep: number | undefined
+  private savedStep: number | undefined
+  private stopped: DoneReport['stopped']
   private trainingSeconds = 0
   private readonly stepsBefore: number
   private readonly samplesBefore: number
 
   constructor(private readonly loaded: LoadedConfig, private readonly options: RunOptions,
-    private readonly trainer: Trainer,
-    private position: Position) {
+    private readonly trainer: Trainer, { position, resumedFrom, earlyStopping }: Start) {
+    const { callbacks = [], signal, datasets } = options
+    this.config = loaded.config
+    this.resumedFrom = resumedFrom
+    this.position = position
+    this.signal = AbortSignal.any([this.end.signal, ...(signal ? [signal] : [])])
+    this.callbacks = new CallbackRunner([callbacks].flat(), { trainer, stop: () => this.stop('callback') })
+    const settings = this.config.evaluate.earlyStopping
+    this.earlyStopping = settings && new EarlyStopping(settings, earlyStopping)
+    this.hasTest = (datasets?.test ?? this.config.data.test) !== undefined
     this.stepsBefore = trainer.steps
     this.samplesBefore = trainer.samples
   }
 
   async *events(): AsyncGenerator<RunEvent, void, undefined> {
-    const { config } = this.loaded
-    while (this.position.epoch < config.epochs) {
+    const { signal } = this.options
+    await this.callbacks.call('onStart', { step: this.stepsBefore, resumedFrom: this.resumedFrom })
+    if (this.earlyStopping?.exhausted) this.stop('early stopping')
+    if (!this.signal.aborted && this.owesEvaluation()) yield* this.evaluateNow()
+    while (!this.signal.aborted && this.position.epoch < this.config.epochs) {
       yield* this.trainEpoch()
-      if (this.options.signal?.aborted) return yield { event: 'interrupted', checkpoint: await this.save(false) }
-      this.position = { epoch: this.position.epoch + 1, epochStep: 0 }
-      if (config.data.test) yield* this.evaluate()
+      if (!this.signal.aborted) yield* this.endEpoch()
     }
-    if (this.trainer.steps === this.stepsBefore && config.data.test) yield* this.evaluate()
-    yield { event: 'done', ...this.done(await this.save(true)) }
+    if (this.callbacks.failure) throw await this.savedFailure(this.callbacks.failure)
+    if (signal?.aborted && !this.stopped) return yield { event: 'interrupted', checkpoint: await this.save(false) }
+    const untouched = this.trainer.steps === this.stepsBefore
+    if (untouched && this.hasTest && this.evaluatedStep === undefined) yield* this.evaluateNow()
+    const checkpoint = await this.save(true)
+    if (this.callbacks.failure) throw await this.savedFailure(this.callbacks.failure)
+    yield { event: 'done', ...this.done(checkpoint) }
   }
 
   private async *trainEpoch(): AsyncGenerator<RunEvent, void, undefined> {
-    const { signal, reportEverySeconds } = this.options
-    const { everySteps } = this.loaded.config.checkpoint
-    const epochStart = this.trainer.steps - this.position.epochStep
-    const dataset = openDataset(this.loaded, 'train', this.trainer.statistics, { skipBatches: this.position.epochStep })
-    const track = () => { this.position = { ...this.position, epochStep: this.trainer.steps - epochStart } }
+    const { reportEverySeconds } = this.options
+    const { checkpoint, evaluate } = this.config
+    this.epochStart = this.trainer.steps - this.position.epochStep
+    const dataset = this.openTrain()
     const started = performance.now()
     try {
       const reports = this.trainer.fit(dataset, {
-        ...(signal && { signal }),
+        signal: this.signal,
         ...(reportEverySeconds !== undefined && { reportEverySeconds }),
-        checkpoint: { everySteps, save: () => { track(); return this.save(false) } },
+        ...(this.callbacks.has('onStep') && { onStep: (report) => this.callbacks.call('onStep', report) }),
+        evaluate: { everySteps: evaluate.everySteps, run: () => this.evaluate() },
+        checkpoint: { everySteps: checkpoint.everySteps, save: () => this.saveOnce() },
       })
-      for await (const report of reports) yield { event: 'progress', ...report }
+      for await (const report of reports) {
+        yield* this.takePending()
+        yield { event: 'progress', ...report }
+      }
     } finally {
       this.trainingSeconds += (performance.now() - started) / 1000
       await dataset.close()
     }
-    track()
-    if (this.trainer.steps === 0 && !signal?.aborted) {
+    yield* this.takePending()
+    if (this.trainer.steps === 0 && !this.signal.aborted) {
       throw new PersiaError('PERSIA_DATA_UNREADABLE', 'the training data has no rows', { split: 'train' })
     }
     if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
   }
 
-  private async *evaluate(): AsyncGenerator<RunEvent, void, undefined> {
-    const dataset = openDataset(this.loaded, 'test', this.trainer.statistics)
-    const report = await this.trainer.evaluate(dataset)
-    yield { event: 'eval', ...report }
-    yield* warnings(this.loaded.config, report)
-    if (dataset.skipped.rows > 0) yield { event: 'skipped', ...dataset.skipped }
+  private async *endEpoch(): AsyncGenerator<RunEvent, void, undefined> {
+    this.position = { epoch: this.position.epoch + 1, epochStep: 0 }
+    this.epochStart = undefined
+    const { steps: step, samples } = this.trainer
+    if (this.hasTest && this.evaluatedStep !== step) yield* this.evaluateNow()
+    await this.callbacks.call('onEpoch', { epoch: this.position.epoch, step, samples })
+  }
+
+  private openTrain(): FileDataset {
+    const { epoch, epochStep } = this.position
+    const own = this.options.datasets?.train(epoch)
+    if (own) return ownDataset('train', own, epochStep)
+    return openDataset(this.loaded, 'train', this.trainer.statistics, { skipBatches: epochStep, epoch })
+  }
+
+  private openTest(): FileDataset {
+    const own = this.options.datasets?.test?.()
+    return own ? ownDataset('test', own) : openDataset(this.loaded, 'test', this.trainer.statistics)
+  }
+
+  // ---- evaluation and early stopping
+
+  /** Whether the run was interrupted at a step whose evaluation counts and had not been made. */
+  private owesEvaluation(): boolean {
+    const { everySteps } = this.config.evaluate
+    const { steps } = this.trainer
+    const isDue = everySteps > 0 && steps > 0 && steps % everySteps === 0 && this.position.epoch < this.config.epochs
+    return isDue && this.earlyStopping !== undefined && this.earlyStopping.state.step !== steps
+  }
+
+  private async *evaluateNow(): AsyncGenerator<RunEvent, void, undefined> {
+    await this.evaluate()
+    yield* this.takePending()
+  }
+
+  private *takePending(): Generator<RunEvent, void, undefined> {
+    const events = this.pending
+    this.pending = []
+    yield* events
+  }
+
+  /** The model is at rest. */
+  private async evaluate(): Promise<void> {
+    const dataset = this.openTest()
+    const { metrics = {} } = this.options
+    const started = performance.now()
+    try {
+      const report = await this.trainer.evaluate(dataset, { metrics })
+      this.evaluatedStep = report.step
+      this.pending.push({ event: 'eval', ...report }, ...warnings(this.config, report))
+      if (dataset.skipped.rows > 0) this.pending.push({ event: 'skipped', ...dataset.skipped })
+      await this.watch(report)
+      await this.callbacks.call('onEval', report)
+    } catch (error) {
+      // A metric of the user's own ends the run as a callback does.
+      if (!(error instanceof PersiaError) || error.code !== 'PERSIA_CALLBACK_FAILED') throw error
+      this.callbacks.fail(error)
+    } finally {
+      await dataset.close()
+      if (this.epochStart !== undefined) this.trainingSeconds -= (performance.now() - started) / 1000
+    }
+  }
+
+  private async watch(report: EvalReport): Promise<void> {
+    // A resumed run may repeat the evaluation that its checkpoint has counted.
+    if (!this.earlyStopping || this.earlyStopping.state.step === report.step) return
+    if (this.earlyStopping.take(report)) await this.saveOnce()
+    else if (this.earlyStopping.exhausted) this.stop('early stopping')
+  }
+
+  private stop(why: NonNullable<DoneReport['stopped']>): void {
+    this.stopped ??= why
+    this.end.abort()
+  }
+
+  // ---- checkpoints
+
+  /** Saves unless this step was saved already. */
+  private async saveOnce(): Promise<void> {
+    if (this.savedStep !== this.trainer.steps) await this.save(false)
   }
 
   private async save(finished: boolean): Promise<string> {
-    const { dir, keep } = this.loaded.config.checkpoint
-    const directory = join(dir, String(this.trainer.steps))
-    await this.trainer.save(directory, { position: this.position, finished })
+    const { dir, keep } = this.config.checkpoint
+    const { steps } = this.trainer
+    if (this.epochStart !== undefined) this.position = { ...this.position, epochStep: steps - this.epochStart }
+    const directory = join(dir, String(steps))
+    const { state } = this.earlyStopping ?? {}
+    await this.trainer.save(directory, { position: this.position, finished, ...(state && { earlyStopping: state }) })
     await markLatest(dir, basename(directory))
-    await pruneCheckpoints(dir, keep, basename(directory))
+    await pruneCheckpoints(dir, keep, basename(directory), state?.best ? String(state.best.step) : undefined)
+    this.savedStep = steps
+    await this.callbacks.call('onCheckpoint', { step: steps, checkpoint: directory })
     return directory
+  }
+
+  /** The error of a callback, with the model saved as it is. */
+  private async savedFailure(failure: PersiaError): Promise<PersiaError> {
+    const checkpoint = await this.save(false)
+    return new PersiaError(failure.code, `${failure.message}. The model as it was is saved in ${checkpoint}`,
+      { ...failure.details, checkpoint }, { cause: failure.cause })
   }
 
   private done(checkpoint: string): DoneReport {
     const seconds = Math.round(this.trainingSeconds * 1000) / 1000
     const samples = this.trainer.samples - this.samplesBefore
     const samplesPerSecond = samples > 0 ? Math.round(samples / this.trainingSeconds) : 0
-    const table = tableReport(this.trainer.counters(), this.loaded.config)
-    return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint, table }
+    const table = tableReport(this.trainer.counters(), this.config)
+    const best = this.best()
+    return {
+      steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint,
+      ...(this.stopped && { stopped: this.stopped }), ...(best && { best }), table,
+    }
+  }
+
+  private best(): DoneReport['best'] {
+    const { settings: { metric, label } = {}, state } = this.earlyStopping ?? {}
+    if (metric === undefined || !state?.best) return undefined
+    const { step, value } = state.best
+    return {
+      metric, ...(label !== undefined && { label }), value, step,
+      checkpoint: join(this.config.checkpoint.dir, String(step)),
+    }
   }
 }
 

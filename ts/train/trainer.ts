@@ -9,7 +9,10 @@ import type { NativeTrainer } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
+import { evalReport, OwnMetrics, type Metrics } from './evaluation.js'
+import type { EarlyStoppingState } from './early-stopping.js'
 import type { EvalReport, ProgressReport } from './reports.js'
+import { Table } from './table.js'
 import { rowClassCounters, type RowClassCounters } from './table-counters.js'
 
 export type Dataset = Iterable<Batch> | AsyncIterable<Batch>
@@ -19,8 +22,22 @@ export interface FitOptions {
   reportEverySeconds?: number
   /** Ends the pass early, at a step at which the model can be saved. Afterwards only `save`, `predict` and `close`. */
   signal?: AbortSignal
-  /** `save` runs while training rests after each step whose number is a multiple of `everySteps`. */
+  /** `save` runs while training rests after each step whose number is a multiple of `everySteps`; 0: never. */
   checkpoint?: { everySteps: number; save: () => Promise<unknown> }
+  /** As `checkpoint`, and before it at the same step. Nothing that is learnt changes by resting. */
+  evaluate?: { everySteps: number; run: () => Promise<unknown> }
+  /**
+   * Called with what happened since the last call: after every step, or after the last of several that were applied
+   * meanwhile. Training goes on when it is done.
+   */
+  onStep?: (report: ProgressReport) => unknown
+}
+
+export interface EvaluateOptions {
+  /** Named in the report; `test` unless given. */
+  split?: string
+  /** Metrics of your own. */
+  metrics?: Metrics
 }
 
 export interface SaveOptions {
@@ -28,13 +45,20 @@ export interface SaveOptions {
   position?: Position
   /** Whether training is complete: `resume: auto` starts anew after such a checkpoint. */
   finished?: boolean
+  earlyStopping?: EarlyStoppingState
 }
 
+/** How often `onStep` is looked after while the last batches are trained. */
+const stepPollSeconds = 0.01
+
 export class Trainer {
+  /** The embedding rows, by feature and ids. */
+  readonly table: Table
   private readonly layout
   private saving: Promise<void> = Promise.resolve()
   /** A fit was ended by its signal: the pipeline rests in the middle of what was handed in. */
   private stopped = false
+  private fitting = false
 
   private constructor(
     readonly config: Config,
@@ -43,6 +67,7 @@ export class Trainer {
     readonly statistics: Statistics,
   ) {
     this.layout = layoutOf(config)
+    this.table = new Table(nativeTrainer, config)
   }
 
   /**
@@ -100,20 +125,27 @@ export class Trainer {
   async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {
     this.checkGoing()
     const meter = new Meter(this.nativeTrainer, options.reportEverySeconds ?? 1)
-    const feeder = new Feeder(this.nativeTrainer, options)
+    const steps = new Meter(this.nativeTrainer, 0)
+    const tellSteps = async () => { if (options.onStep && steps.hasNews()) await options.onStep(steps.report()) }
+    const feeder = new Feeder(this.nativeTrainer, options, tellSteps)
+    this.fitting = true
     try {
       for await (const batch of dataset) {
         await feeder.push(this.handleOf(batch, 'labelled'))
+        await tellSteps()
         if (feeder.stopped) break
         if (meter.due()) yield meter.report()
       }
-      while (!(await feeder.endedWithin(meter.everySeconds))) {
+      while (!(await feeder.endedWithin(options.onStep ? stepPollSeconds : meter.everySeconds))) {
+        await tellSteps()
         if (meter.due()) yield meter.report()
       }
     } finally {
+      this.fitting = false
       await feeder.end()
       this.stopped = feeder.stopped
     }
+    await tellSteps()
     if (meter.hasNews()) yield meter.report()
   }
 
@@ -127,21 +159,21 @@ export class Trainer {
   }
 
   /** Metrics over labelled batches; the model does not change. */
-  async evaluate(dataset: Dataset, split = 'test'): Promise<EvalReport> {
-    const evaluator = calling(() => new (native().Evaluator)(this.nativeTrainer))
+  async evaluate(dataset: Dataset, { split = 'test', metrics = {} }: EvaluateOptions = {}): Promise<EvalReport> {
+    const { groupBy } = this.config.evaluate
+    const group = groupBy === undefined ? undefined : this.layout.features.indexOf(groupBy)
+    const evaluator = calling(() => new (native().Evaluator)(this.nativeTrainer, group))
+    const own = new OwnMetrics(metrics)
+    const step = this.steps
     let samples = 0
     for await (const batch of dataset) {
       const handle = this.handleOf(batch, 'labelled')
-      await settling(() => evaluator.add(handle))
+      const { outputs, labels } = await settling(() => evaluator.add(handle))
+      own.add(outputs, labels, batch)
       samples += batch.rows
     }
-    const report: EvalReport = { split, samples, auc: {}, logloss: {} }
-    for (const { label, auc, logloss, mse } of await settling(() => evaluator.results())) {
-      if (auc !== undefined) report.auc[label] = numberOrNull(auc)
-      if (logloss !== undefined) report.logloss[label] = numberOrNull(logloss)
-      if (mse !== undefined) report.mse = { ...report.mse, [label]: numberOrNull(mse) }
-    }
-    return report
+    const report = await evalReport(evaluator, { split, step, samples }, this.config)
+    return Object.keys(metrics).length === 0 ? report : { ...report, metrics: own.results() }
   }
 
   /**
@@ -163,7 +195,9 @@ export class Trainer {
     return saved
   }
 
-  private async saveAtRest(directory: string, { position, finished = true }: SaveOptions): Promise<void> {
+  private async saveAtRest(
+    directory: string, { position, finished = true, earlyStopping }: SaveOptions,
+  ): Promise<void> {
     if (!calling(() => this.nativeTrainer.atRest())) {
       // Where lookups have to get ahead before the pipeline can rest, they must not wait for batches that nobody hands
       // in.
@@ -174,6 +208,7 @@ export class Trainer {
       const { steps, samples } = this.progress()
       await writeCheckpoint(directory, {
         step: steps, samples, position: position ?? { epoch: 0, epochStep: steps }, finished,
+        ...(earlyStopping && { earlyStopping }),
         config: this.config, statistics: this.statistics,
       }, (target) => settling(() => this.nativeTrainer.save(target)))
     } finally {
@@ -196,6 +231,10 @@ export class Trainer {
   }
 
   private checkGoing(): void {
+    if (this.fitting) {
+      throw new PersiaError('PERSIA_USAGE',
+        'a fit of this trainer is under way: take single steps, or begin another fit, when it has ended')
+    }
     if (!this.stopped) return
     throw new PersiaError('PERSIA_USAGE',
       'training was stopped by its signal: save this trainer, close it, and load the checkpoint to go on')
@@ -205,5 +244,3 @@ export class Trainer {
     return calling(() => this.nativeTrainer.progress())
   }
 }
-
-const numberOrNull = (value: number) => (Number.isNaN(value) ? null : value)
