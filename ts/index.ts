@@ -1,5 +1,5 @@
 // The public API of the package.
-export { Trainer, type Dataset, type FitOptions, type SaveOptions } from './train/trainer.js'
+export { Trainer, type Dataset, type FitOptions, type SaveOptions, type TrainerOptions } from './train/trainer.js'
 export { Batch, type BatchSource, type FloatMatrix, type IdColumn } from './data/batch.js'
 export type { RecordBatchLike } from './data/arrow.js'
 export { loadConfigFile, parseConfig, type Config, type ConfigInput, type LoadedConfig } from './config/index.js'
@@ -9,5 +9,6 @@ export { newestCheckpoint, type Manifest, type Position } from './train/checkpoi
 export type { DoneReport, EvalReport, ProgressReport } from './train/reports.js'
 export { PersiaError, type ErrorCode, type ErrorDetails } from './errors.js'
 export { hashId } from './hash-id.js'
-export type { TableCounters } from './native-types.js'
+export type { NativePipeline, NativeStage, TableCounters } from './native-types.js'
+export type { StageReport, StalenessReport } from './train/pipeline-report.js'
 export type { GroupCounters, RowClassCounters, TableReport } from './train/table-counters.js'

@@ -44,8 +44,7 @@ StageTotals StageMeter::totals() const {
   totals.seconds[static_cast<size_t>(activity_.load(std::memory_order_relaxed))] += std::max(0.0, now - since);
   totals.steps = steps_.load(std::memory_order_relaxed);
   totals.most_queue = most_queue_.load(std::memory_order_relaxed);
-  const auto queued = static_cast<double>(queued_.load(std::memory_order_relaxed));
-  totals.mean_queue = totals.steps == 0 ? 0 : queued / static_cast<double>(totals.steps);
+  totals.queued = queued_.load(std::memory_order_relaxed);
   return totals;
 }
 

@@ -22,7 +22,7 @@ inline constexpr size_t kActivities = 3;
 struct StageTotals {
   std::array<double, kActivities> seconds{};  // by Activity, up to now
   uint64_t steps = 0;
-  double mean_queue = 0;    // steps that waited before this stage when it took one
+  uint64_t queued = 0;      // steps that waited before this stage when it took one, summed over `steps`
   uint64_t most_queue = 0;
 };
 

@@ -187,6 +187,7 @@ void Trainer::PrepareLoop() {
 void Trainer::Accept(Intake& intake) {
   if (intake.batch == nullptr) return AcceptDrain(std::move(intake.done));
   std::vector<StepSlot*> slots;
+  prepare_meter_.Queued(intake_.size() + 1);
   prepare_meter_.Enter(Activity::kHeld);
   for (const auto& worker : workers_) {
     if (const std::optional<StepSlot*> slot = worker->Take()) slots.push_back(*slot);

@@ -1,12 +1,14 @@
 // One training run from config to checkpoint: epochs, evaluation, periodic and final checkpoints, resuming. The command
 // line prints what this yields.
 import { basename, join } from 'node:path'
-import type { LoadedConfig } from '../config/index.js'
+import { parseConfig, type Config, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
 import {
   lockRun, markLatest, newestCheckpoint, pruneCheckpoints, readingCheckpoint, type Manifest, type Position,
 } from './checkpoint.js'
 import { openDataset, readStatistics, type SkippedRows } from './datasets.js'
+import { samplesPerStep } from './native-config.js'
+import { PipelineMeter } from './pipeline-report.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { tableReport } from './table-counters.js'
 import { Trainer } from './trainer.js'
@@ -26,6 +28,8 @@ export interface RunOptions {
   /** Stops after the step under way, with a complete checkpoint; the last event is then `interrupted`. */
   signal?: AbortSignal
   reportEverySeconds?: number
+  /** Gets the trace of the pipeline (Chrome's JSON format) at the end, also of an interrupted run. */
+  onTrace?: (trace: string) => void
 }
 
 /** Trains as the config says. Ends with the event `done` or `interrupted`; throws PersiaError. */
@@ -35,10 +39,11 @@ export async function* runTraining(
   const { checkpoint, epochs, name } = loaded.config
   const unlock = await lockRun(checkpoint.dir)
   try {
-    const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options.resume ?? checkpoint.resume)
+    const { trainer, position, resumedFrom, rows } = await openTrainer(loaded, options)
     try {
       yield { event: 'start', name, resumedFrom, totalSamples: rows && rows * epochs }
       yield* new Run(loaded, options, trainer, position).events()
+      options.onTrace?.(await trainer.trace())
     } finally {
       await trainer.close()
     }
@@ -49,16 +54,17 @@ export async function* runTraining(
 
 interface Opened { trainer: Trainer; position: Position; resumedFrom: string | null; rows: number | null }
 
-async function openTrainer(loaded: LoadedConfig, resume: string): Promise<Opened> {
+async function openTrainer(loaded: LoadedConfig, options: RunOptions): Promise<Opened> {
   const { config } = loaded
-  const from = await checkpointToResume(config.checkpoint.dir, resume)
+  const trace = options.onTrace !== undefined
+  const from = await checkpointToResume(config.checkpoint.dir, options.resume ?? config.checkpoint.resume)
   if (from !== null) {
-    await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config.batchSize))
-    const { trainer, manifest } = await Trainer.load(from, config)
+    await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config))
+    const { trainer, manifest } = await Trainer.load(from, config, { trace })
     return { trainer, position: manifest.position, resumedFrom: from, rows: null }
   }
   const { statistics, rows } = await readStatistics(loaded)
-  const trainer = await Trainer.create(config, statistics)
+  const trainer = await Trainer.create(config, statistics, { trace })
   return { trainer, position: { epoch: 0, epochStep: 0 }, resumedFrom: null, rows }
 }
 
@@ -77,18 +83,19 @@ async function checkpointToResume(run: string, resume: string): Promise<string |
   return finished ? null : newest
 }
 
-/** A position in the middle of an epoch counts batches: it means other rows when their size has changed. */
-function checkPosition(directory: string, { position, config }: Manifest, batchSize: number): void {
-  const before = (config as { batchSize: number }).batchSize
-  if (position.epochStep === 0 || before === batchSize) return
+/** A position in the middle of an epoch counts steps: it means other rows when these have changed in size. */
+function checkPosition(directory: string, { position, config }: Manifest, now: Config): void {
+  const before = samplesPerStep(parseConfig(config)), samples = samplesPerStep(now)
+  if (position.epochStep === 0 || before === samples) return
   throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH',
-    `${directory} stands in the middle of an epoch, ${position.epochStep} batches of ${before} in: `
-    + `batchSize cannot be ${batchSize} until its end`,
-    { directory, before, batchSize })
+    `${directory} stands in the middle of an epoch, ${position.epochStep} steps of ${before} samples in: `
+    + `until its end a step cannot have ${samples} (batchSize × accumulate × cluster.nnWorkers)`,
+    { directory, before, samples })
 }
 
 class Run {
   private trainingSeconds = 0
+  private readonly pipeline: PipelineMeter
   private readonly stepsBefore: number
   private readonly samplesBefore: number
 
@@ -97,6 +104,7 @@ class Run {
     private position: Position) {
     this.stepsBefore = trainer.steps
     this.samplesBefore = trainer.samples
+    this.pipeline = new PipelineMeter(() => trainer.pipeline())
   }
 
   async *events(): AsyncGenerator<RunEvent, void, undefined> {
@@ -118,6 +126,7 @@ class Run {
     const dataset = openDataset(this.loaded, 'train', this.trainer.statistics, { skipBatches: this.position.epochStep })
     const track = () => { this.position = { ...this.position, epochStep: this.trainer.steps - epochStart } }
     const started = performance.now()
+    this.pipeline.start()
     try {
       const reports = this.trainer.fit(dataset, {
         ...(signal && { signal }),
@@ -127,6 +136,7 @@ class Run {
       for await (const report of reports) yield { event: 'progress', ...report }
     } finally {
       this.trainingSeconds += (performance.now() - started) / 1000
+      this.pipeline.stop()
       await dataset.close()
     }
     track()
@@ -158,7 +168,8 @@ class Run {
     const samples = this.trainer.samples - this.samplesBefore
     const samplesPerSecond = samples > 0 ? Math.round(samples / this.trainingSeconds) : 0
     const table = tableReport(this.trainer.counters(), this.loaded.config)
-    return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint, table }
+    const { staleness, pipeline } = this.pipeline.report()
+    return { steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint, staleness, pipeline, table }
   }
 }
 
