@@ -28,6 +28,10 @@
 namespace persia {
 namespace {
 
+// A sum's order depends on how its product is cut. Enough tiles for 16 threads; on two they cost nothing that could be
+// measured.
+constexpr uint32_t kDeterministicTiles = 16;
+
 class Ffnn final : public DenseModel {
  public:
   Ffnn(const DenseModelConfig& config, const Layout& layout);
@@ -58,6 +62,7 @@ class Ffnn final : public DenseModel {
   const DenseModelConfig config_;
   const Layout layout_;
   ThreadPool pool_;
+  const uint32_t tiles_;  // that large products are cut into
   DenseOptimizer optimizer_;
   AlignedBuffer<float> parameters_;
   AlignedBuffer<float> gradients_;
@@ -68,19 +73,20 @@ class Ffnn final : public DenseModel {
   AlignedBuffer<float> outputs_;                   // of the heads, before the sigmoid: (rows, tasks)
   AlignedBuffer<float> output_gradient_;           // (rows, tasks)
   AlignedBuffer<float> hidden_gradient_[2];        // of layer i's output in [i % 2]: (rows, out)
-  AlignedBuffer<float> bias_sums_;                 // bias gradient by band of rows: (threads, widest hidden)
+  AlignedBuffer<float> bias_sums_;                 // bias gradient by band of rows: (tiles, widest hidden)
 };
 
 Ffnn::Ffnn(const DenseModelConfig& config, const Layout& layout)
     : config_(config),
       layout_(layout),
       pool_(config.threads, "persia-dense"),
+      tiles_(config.deterministic ? kDeterministicTiles : pool_.threads()),
       optimizer_(config.optimizer, layout.size),
       parameters_(layout.size),
       gradients_(layout.size),
       buckets_(GradientBuckets(gradients_.span())),
       hidden_(config.hidden.size()),
-      bias_sums_(size_t{pool_.threads()} * layout.widest_hidden) {
+      bias_sums_(size_t{tiles_} * layout.widest_hidden) {
   parameters_.Fill(0.0f);  // padding stays 0 in all flat arrays, so that it adds nothing to the gradient norm
   gradients_.Fill(0.0f);
   InitialiseParameters();
@@ -136,7 +142,7 @@ void Ffnn::Forward(uint32_t rows, const float* input) {
 void Ffnn::HiddenForward(const Layer& layer, uint32_t rows, const float* x, float* y) {
   const Matrix<const float> weight{parameters(layer.weight), layer.in};
   const Product product{ProductForm::kNt, layer.in, {x, layer.in}, weight, {y, layer.out}};
-  const TileGrid grid(rows, layer.out, layer.in, pool_.threads());
+  const TileGrid grid(rows, layer.out, layer.in, tiles_);
   pool_.ParallelFor(grid.parts(), [&](uint32_t part) {
     const Tile tile = grid[part];
     ComputeTile(product, tile);
@@ -148,7 +154,7 @@ void Ffnn::HiddenForward(const Layer& layer, uint32_t rows, const float* x, floa
 void Ffnn::HeadForward(const Layer& layer, uint32_t rows, const float* x) {
   const Matrix<float> outputs{outputs_.data(), layer.out};
   const Product product{ProductForm::kNt, layer.in, {x, layer.in}, {parameters(layer.weight), layer.in}, outputs};
-  const TileGrid grid(rows, layer.out, layer.in, pool_.threads());
+  const TileGrid grid(rows, layer.out, layer.in, tiles_);
   pool_.ParallelFor(grid.parts(), [&](uint32_t part) { ComputeTile(product, grid[part]); });
   for (uint32_t row = 0; row < rows; ++row) {
     for (uint32_t task = 0; task < layer.out; ++task) *outputs.at(row, task) += parameters(layer.bias)[task];
@@ -193,8 +199,8 @@ void Ffnn::LayerBackward(size_t index, uint32_t rows, const float* x, const floa
   const Matrix<float> weight_gradient{gradients_.data() + layer.weight, layer.in};
   const Product weights{ProductForm::kTn, rows, {dy, layer.out}, {x, layer.in}, weight_gradient};
   const Product inputs{ProductForm::kNn, layer.out, {dy, layer.out}, weight, {dx, dx_width}};
-  const TileGrid weights_grid(layer.out, layer.in, rows, pool_.threads());
-  const TileGrid inputs_grid(rows, dx_width, layer.out, pool_.threads());
+  const TileGrid weights_grid(layer.out, layer.in, rows, tiles_);
+  const TileGrid inputs_grid(rows, dx_width, layer.out, tiles_);
   const uint32_t inputs_parts = dx_width > 0 ? inputs_grid.parts() : 0;
 
   pool_.ParallelFor(weights_grid.parts() + inputs_parts, [&](uint32_t part) {

@@ -72,6 +72,7 @@ void NnWorker::LookupLoop() {
       events_.failed(std::move(status));
       break;
     }
+    lookup_meter_.Enter(Activity::kIdle);  // before anybody can go on with the step
     if (shared_.turns != nullptr) shared_.turns->Leave();
     {
       std::lock_guard lock(mutex_);
@@ -79,7 +80,6 @@ void NnWorker::LookupLoop() {
     }
     gate_.EndLookup(step);
     to_train_.Push(*slot);
-    lookup_meter_.Enter(Activity::kIdle);
     events_.moved();
   }
   to_train_.Close();
@@ -100,8 +100,8 @@ void NnWorker::TrainLoop() {
       events_.failed(std::move(status));
       break;
     }
-    to_apply_.Push(*slot);
     train_meter_.Enter(Activity::kIdle);
+    to_apply_.Push(*slot);
   }
   to_apply_.Close();
 }
@@ -117,9 +117,9 @@ void NnWorker::ApplyLoop() {
       events_.failed(std::move(status));
       break;
     }
+    apply_meter_.Enter(Activity::kIdle);
     gate_.EndApply(step);
     free_.Push(*slot);
-    apply_meter_.Enter(Activity::kIdle);
     events_.moved();
   }
   shared_.updates.Leave(config_.rank);

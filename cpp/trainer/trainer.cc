@@ -16,26 +16,27 @@ namespace {
 // Workers of one process can't get lost, and whoever fails ends the waiting of the others: a year.
 constexpr uint64_t kNoDeadlineMs = uint64_t{365} * 24 * 3600 * 1000;
 
-// The dense model of one of `workers`: its share of the threads.
-DenseModelConfig WorkerModel(const DenseModelConfig& config, uint32_t workers) {
-  DenseModelConfig result = config;
-  const uint32_t threads = config.threads > 0 ? config.threads : std::max(1u, std::thread::hardware_concurrency());
-  result.threads = std::max(1u, threads / workers);
+// The dense model of one of the workers: with its share of the threads.
+DenseModelConfig WorkerModel(const TrainerConfig& config) {
+  DenseModelConfig result = config.dense;
+  const uint32_t threads = result.threads > 0 ? result.threads : std::max(1u, std::thread::hardware_concurrency());
+  result.threads = std::max(1u, threads / config.nn_workers);
+  result.deterministic = config.deterministic;
   return result;
 }
 
 // The model of the shared store gets an update from each worker in a step: its schedule goes by as many more of them.
-DenseModelConfig StoreModel(const DenseModelConfig& config, uint32_t workers) {
-  DenseModelConfig result = WorkerModel(config, workers);
-  result.schedule.warmup_steps *= workers;
-  result.schedule.every_steps *= workers;
-  result.schedule.total_steps *= workers;
+DenseModelConfig StoreModel(const TrainerConfig& config) {
+  DenseModelConfig result = WorkerModel(config);
+  result.schedule.warmup_steps *= config.nn_workers;
+  result.schedule.every_steps *= config.nn_workers;
+  result.schedule.total_steps *= config.nn_workers;
   return result;
 }
 
 // The model of a worker that only computes gradients: without optimizer state.
-DenseModelConfig ReplicaModel(const DenseModelConfig& config, uint32_t workers) {
-  DenseModelConfig result = WorkerModel(config, workers);
+DenseModelConfig ReplicaModel(const TrainerConfig& config) {
+  DenseModelConfig result = WorkerModel(config);
   result.optimizer = {};
   result.optimizer.type = DenseOptimizerType::kSgd;
   return result;
@@ -91,15 +92,14 @@ Status Trainer::MakeWorkers() {
 Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   const bool async = config_.mode == TrainerMode::kAsync;
   if (async) {
-    auto model = MakeCpuDenseModel(StoreModel(config_.dense, workers()));
+    auto model = MakeCpuDenseModel(StoreModel(config_));
     if (!model.ok()) return model.status();
     dense_store_ = std::make_shared<DenseStore>(std::move(*model));
   }
   auto collectives = workers() > 1 && !async ? MakeLocalCollectives(workers(), {.deadline_ms = kNoDeadlineMs})
                                              : std::vector<std::unique_ptr<Collective>>(workers());
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    auto model = MakeCpuDenseModel(async ? ReplicaModel(config_.dense, workers())
-                                         : WorkerModel(config_.dense, workers()));
+    auto model = MakeCpuDenseModel(async ? ReplicaModel(config_) : WorkerModel(config_));
     if (!model.ok()) return model.status();
     dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, config_.accumulate)
                            : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]),
@@ -195,6 +195,7 @@ void Trainer::Accept(Intake& intake) {
   prepare_meter_.Enter(Activity::kBusy, prepared_ + 1);
   Status status = failure();
   if (status.ok()) status = PrepareParts(*intake.batch, slots);
+  prepare_meter_.Enter(Activity::kIdle);
   if (status.ok()) {
     ++prepared_;
     for (size_t rank = 0; rank < slots.size(); ++rank) {
@@ -204,7 +205,6 @@ void Trainer::Accept(Intake& intake) {
   } else {
     for (size_t rank = 0; rank < slots.size(); ++rank) workers_[rank]->PutBack(slots[rank]);
   }
-  prepare_meter_.Enter(Activity::kIdle);
   intake.batch.reset();
   intake.done(status);
 }

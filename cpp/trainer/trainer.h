@@ -58,7 +58,9 @@ struct TrainerConfig {
   DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
   TrainerMode mode = TrainerMode::kHybrid;
   uint64_t staleness = 0;            // sync: 0
-  bool deterministic = false;        // ordered schedule: bit-identical reruns; not in async with several workers
+  // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
+  // network. Not in async with several workers.
+  bool deterministic = false;
   uint32_t nn_workers = 1;
   uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
   double embedding_clip_norm = 0;    // of all embedding gradients of a step (async: of a part); 0: off

@@ -482,4 +482,19 @@ TEST_CASE("stages tell what they did with their time, and keep their last spans 
   }
 }
 
+TEST_CASE("deterministic runs end in the same bytes with any number of dense threads") {
+  std::map<std::string, uint64_t> first;
+  for (const uint32_t threads : {1u, 2u, 3u, 7u}) {
+    TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, 1);
+    config.dense.hidden = {600, 300, 70};  // products large enough to be cut
+    config.dense.threads = threads;
+    config.dense.optimizer.clip_norm = 0.5;
+    auto trainer = Make(config);
+    for (uint64_t step = 1; step <= 4; ++step) REQUIRE(PushAndWait(*trainer, MakeBatch(step, 50, 333)).ok());
+    const auto state = FinalState(*trainer);
+    if (threads == 1) first = state;
+    CHECK(state == first);
+  }
+}
+
 }  // namespace persia

@@ -404,6 +404,18 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
   check('metrics.port=9090', 'metrics.port', '0')
 })
 
+t.test('NN workers, accumulation and the bound on their product', async (t) => {
+  const native = (more: object) => nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
+  t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 }, embedding: { clipNorm: 2 } }),
+    { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0, embedding: { clipNorm: 2 } })
+  t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, nnWorkers: 1, accumulate: 1 })
+  const check = (sets: string[], path: string, message: RegExp) =>
+    t.match(refusal(() => parseConfig(least, { set: sets })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
+  check(['mode=async', 'cluster.nnWorkers=2', 'deterministic=true'], 'deterministic', /no fixed order.*cluster.nnWorkers: 1/)
+  t.ok(parseConfig(least, { set: ['mode=async', 'deterministic=true'] }))
+  check(['batchSize=16777216', 'cluster.nnWorkers=2'], 'batchSize', /16777216 × accumulate 1 × cluster.nnWorkers 2/)
+})
+
 t.test('what the addon is told of the tables', async (t) => {
   const features = { columns: { user: { dim: 16 }, friend: { dim: 8 }, item: { dim: 8 }, day: { dim: 16 } }, groups: [['user', 'friend']] }
   const native = (embedding: ConfigInput['embedding']) => nativeConfig(parseConfig({ ...least, features, embedding })).embedding

@@ -25,7 +25,7 @@ function printJson(event: RunEvent): void {
 
 function printLine(event: RunEvent): void {
   (event.event === 'warning' ? process.stderr : process.stdout).write(`${describe(event)}\n`)
-  if (event.event === 'done') process.stderr.write(`${pipelineText(event)}\n${tableText(event.table)}\n`)
+  if (event.event === 'done') process.stderr.write(`${tableText(event.table)}\n${pipelineText(event)}\n`)
 }
 
 function describe(event: RunEvent): string {
