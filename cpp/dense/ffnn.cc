@@ -28,8 +28,8 @@
 namespace persia {
 namespace {
 
-// A sum's order depends on how its product is cut. Enough tiles for 16 threads; on two they cost nothing that could be
-// measured.
+// A sum's order depends on how its product is cut. Enough tiles for 16 threads; on two they made a step of the
+// reference network about 3 % slower.
 constexpr uint32_t kDeterministicTiles = 16;
 
 class Ffnn final : public DenseModel {
