@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,6 +46,34 @@ Napi::Object TableToJs(Napi::Env env, const ParameterStore& store, uint32_t row_
   return result;
 }
 
+Napi::Array NumbersToJs(Napi::Env env, std::span<const uint64_t> numbers) {
+  Napi::Array result = Napi::Array::New(env, numbers.size());
+  for (uint32_t i = 0; i < numbers.size(); ++i) result.Set(i, static_cast<double>(numbers[i]));
+  return result;
+}
+
+Napi::Object DelaysToJs(Napi::Env env, uint64_t count, uint64_t sum, uint64_t most) {
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("count", static_cast<double>(count));
+  result.Set("sum", static_cast<double>(sum));
+  result.Set("most", static_cast<double>(most));
+  return result;
+}
+
+Napi::Object StageToJs(Napi::Env env, const StageMeter& stage) {
+  const StageTotals totals = stage.totals();
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("stage", stage.name());
+  result.Set("worker", stage.worker());
+  result.Set("idle", totals.seconds[static_cast<size_t>(Activity::kIdle)]);
+  result.Set("held", totals.seconds[static_cast<size_t>(Activity::kHeld)]);
+  result.Set("busy", totals.seconds[static_cast<size_t>(Activity::kBusy)]);
+  result.Set("steps", static_cast<double>(totals.steps));
+  result.Set("queued", static_cast<double>(totals.queued));
+  result.Set("mostQueued", static_cast<double>(totals.most_queue));
+  return result;
+}
+
 class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
  public:
   static Napi::Function Define(Napi::Env env) {
@@ -61,6 +90,8 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
                         InstanceMethod<&TrainerBinding::WriteRows>("writeRows"),
                         InstanceMethod<&TrainerBinding::Progress>("progress"),
                         InstanceMethod<&TrainerBinding::Counters>("counters"),
+                        InstanceMethod<&TrainerBinding::Pipeline>("pipeline"),
+                        InstanceMethod<&TrainerBinding::Trace>("trace"),
                         InstanceMethod<&TrainerBinding::Close>("close")});
   }
 
@@ -199,7 +230,7 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     result.Set("steps", static_cast<double>(progress.steps));
     result.Set("samples", static_cast<double>(progress.samples));
     result.Set("lossSum", progress.loss_sum);
-    result.Set("lossSteps", static_cast<double>(progress.loss_steps));
+    result.Set("lossSteps", progress.loss_steps);
     result.Set("staleness", static_cast<double>(progress.staleness));
     result.Set("mostStaleness", static_cast<double>(progress.most_staleness));
     return result;
@@ -219,6 +250,34 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     result.Set("tables", tables);
     result.Set("distinct", distinct);
     return result;
+  }
+
+  // pipeline(): times and queues of the stages, histograms of the staleness
+  Napi::Value Pipeline(const Napi::CallbackInfo& info) {
+    const auto target = trainer(info.Env());
+    const TrainerProgress progress = target->progress();
+    const Napi::Array stages = Napi::Array::New(info.Env());
+    for (const StageMeter* stage : target->stages()) stages.Set(stages.Length(), StageToJs(info.Env(), *stage));
+    const RowStaleness::Totals& rows = progress.row_staleness;
+    const DenseStore::Staleness& dense = progress.dense_staleness;
+    Napi::Object result = Napi::Object::New(info.Env());
+    result.Set("stages", stages);
+    result.Set("lookups", NumbersToJs(info.Env(), progress.staleness_histogram));
+    result.Set("rows", DelaysToJs(info.Env(), rows.samples, rows.sum, rows.most));
+    result.Set("rowHistogram", NumbersToJs(info.Env(), rows.histogram));
+    result.Set("dense", DelaysToJs(info.Env(), dense.pushes, dense.sum, dense.most));
+    return result;
+  }
+
+  // trace(): Promise<string>, in Chrome's JSON format
+  Napi::Value Trace(const Napi::CallbackInfo& info) {
+    auto text = std::make_shared<std::string>();
+    auto work = [target = trainer(info.Env()), text] {
+      *text = ChromeTrace(target->stages());
+      return Status::Ok();
+    };
+    return RunInPool(info.Env(), work,
+                     [text](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *text); });
   }
 
   // close(): Promise<void>; may be called again. The threads are joined on the pool: a step under way can take a while.

@@ -240,8 +240,15 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   result.schema = ReadSchema(config);
   result.tables = ReadTables(Object(config, "embedding"), seed, result.schema);
   result.dense = ReadDense(Object(config, "model"), seed, result.schema);
+  result.mode = Choice<TrainerMode>(
+      config, "mode",
+      {{"sync", TrainerMode::kSync}, {"hybrid", TrainerMode::kHybrid}, {"async", TrainerMode::kAsync}});
   result.staleness = Uint64(config, "staleness");
   result.deterministic = Bool(config, "deterministic");
+  result.nn_workers = Uint32(config, "nnWorkers");
+  result.accumulate = Uint32(config, "accumulate");
+  result.embedding_clip_norm = Double(Object(config, "embedding"), "clipNorm");
+  result.trace_spans = Uint32(config, "traceSpans");
   return result;
 }
 

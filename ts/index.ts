@@ -1,6 +1,6 @@
 // The public API of the package.
 export {
-  Trainer, type Dataset, type EvaluateOptions, type FitOptions, type SaveOptions,
+  Trainer, type Dataset, type EvaluateOptions, type FitOptions, type SaveOptions, type TrainerOptions,
 } from './train/trainer.js'
 export type { RowOptions, Rows, Table } from './train/table.js'
 export type { MetricFunction, Metrics, StreamingMetric } from './train/evaluation.js'
@@ -16,5 +16,6 @@ export type {
 } from './train/reports.js'
 export { PersiaError, type ErrorCode, type ErrorDetails } from './errors.js'
 export { hashId, hashIds } from './hash-id.js'
-export type { TableCounters } from './native-types.js'
+export type { NativePipeline, NativeStage, TableCounters } from './native-types.js'
+export type { StageReport, StalenessReport } from './train/pipeline-report.js'
 export type { GroupCounters, RowClassCounters, TableReport } from './train/table-counters.js'

@@ -31,12 +31,18 @@ export interface NativeEmbedding {
   eviction: 'lru' | 'lfu'
   timeToLiveMs: number
   weightBound: number
+  clipNorm: number
   tables: NativeTable[]
 }
 
 /** bindings/trainer_config.cc reads every field; there are no defaults on that side. */
 export interface NativeTrainerConfig {
   seed: number
+  mode: 'sync' | 'hybrid' | 'async'
+  nnWorkers: number
+  accumulate: number
+  /** Spans kept for each stage of each NN worker; 0: no trace. */
+  traceSpans: number
   staleness: number
   deterministic: boolean
   prefixBits: number
@@ -79,9 +85,38 @@ export interface NativeProgress {
   steps: number
   samples: number
   lossSum: number
+  /** Parts of steps count as parts. */
   lossSteps: number
   staleness: number
   mostStaleness: number
+}
+
+/** What a stage of the pipeline did, in seconds since the trainer was made. */
+export interface NativeStage {
+  stage: 'prepare' | 'lookup' | 'train' | 'apply'
+  worker: number
+  /** Nothing there to work on. */
+  idle: number
+  /** Work is there, but the staleness gate, or in `prepare` a slot, is waited for. */
+  held: number
+  busy: number
+  steps: number
+  /** Steps that waited when the stage took one, summed over its steps. */
+  queued: number
+  mostQueued: number
+}
+
+export interface NativeDelays { count: number; sum: number; most: number }
+
+export interface NativePipeline {
+  stages: NativeStage[]
+  /** Lookups by the number of earlier batches of their NN worker that were not applied. */
+  lookups: number[]
+  /** Of sampled rows: updates by other batches between lookup and update; the histogram's last entry is "or more". */
+  rows: NativeDelays
+  rowHistogram: number[]
+  /** Mode async: updates of the dense network by others between a worker's pull and push. */
+  dense: NativeDelays
 }
 
 /** What a table holds, and what happened to it since the trainer was made. */
@@ -129,6 +164,8 @@ export interface NativeTrainer {
   writeRows(feature: number, ids: BigUint64Array, width: number, rows: Float32Array): Promise<void>
   progress(): NativeProgress
   counters(): NativeCounters
+  pipeline(): NativePipeline
+  trace(): Promise<string>
   close(): Promise<void>
 }
 

@@ -41,6 +41,12 @@ class BoundedQueue {
     return value;
   }
 
+  // Items right now.
+  size_t size() const {
+    std::lock_guard lock(mutex_);
+    return items_.size();
+  }
+
   void Close() {
     {
       std::lock_guard lock(mutex_);
@@ -52,7 +58,7 @@ class BoundedQueue {
 
  private:
   const size_t capacity_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable room_;
   std::condition_variable filled_;
   std::deque<T> items_;

@@ -98,4 +98,21 @@ Status ValidateBatch(const Batch& batch, const FeatureSchema& schema, uint32_t d
   return ValidateMatrix(batch.labels, batch.rows, batch.label_count, "label");
 }
 
+Batch PartOf(const Batch& batch, uint32_t begin, uint32_t rows) {
+  PERSIA_CHECK(uint64_t{begin} + rows <= batch.rows);
+  Batch part;
+  part.rows = rows;
+  part.dense_count = batch.dense_count;
+  part.label_count = batch.label_count;
+  part.dense = batch.dense.subspan(size_t{begin} * batch.dense_count, size_t{rows} * batch.dense_count);
+  part.labels = batch.labels.subspan(size_t{begin} * batch.label_count, size_t{rows} * batch.label_count);
+  for (const IdColumn& column : batch.id_columns) {
+    const uint32_t from = column.begin(begin), to = column.begin(begin + rows);
+    const auto offsets = column.offsets.empty() ? column.offsets : column.offsets.subspan(begin, size_t{rows} + 1);
+    part.id_columns.push_back({offsets, column.ids.subspan(from, to - from)});
+  }
+  part.owner = batch.owner;
+  return part;
+}
+
 }  // namespace persia

@@ -19,11 +19,12 @@ namespace persia {
 // The ids of one feature for all samples of a batch (jagged).
 // Sample i has ids[offsets[i] .. offsets[i + 1]); without offsets each sample has exactly one id, ids[i].
 struct IdColumn {
-  std::span<const uint32_t> offsets;  // (rows + 1), starts with 0, never falls; or empty
-  std::span<const uint64_t> ids;      // (offsets[rows]) or (rows)
+  std::span<const uint32_t> offsets;  // (rows + 1), never falls, starts with 0 (in a part: anywhere); or empty
+  std::span<const uint64_t> ids;      // (offsets[rows] - offsets[0]) or (rows)
 
-  uint32_t begin(uint32_t row) const { return offsets.empty() ? row : offsets[row]; }
-  uint32_t end(uint32_t row) const { return offsets.empty() ? row + 1 : offsets[row + 1]; }
+  // Places in `ids`.
+  uint32_t begin(uint32_t row) const { return offsets.empty() ? row : offsets[row] - offsets[0]; }
+  uint32_t end(uint32_t row) const { return offsets.empty() ? row + 1 : offsets[row + 1] - offsets[0]; }
 };
 
 struct Batch {
@@ -41,5 +42,8 @@ struct Batch {
 // still have some. Dense values and labels must be finite. A batch without samples is valid only where no labels are
 // asked for.
 Status ValidateBatch(const Batch& batch, const FeatureSchema& schema, uint32_t dense_count, uint32_t label_count);
+
+// Rows [begin, begin + rows) of a batch, as views on its memory.
+Batch PartOf(const Batch& batch, uint32_t begin, uint32_t rows);
 
 }  // namespace persia

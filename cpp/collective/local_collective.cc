@@ -210,11 +210,12 @@ Status LocalGroup::Wait(uint32_t rank, uint64_t number) {
 
 Status LocalGroup::Finish(Lock& lock, uint64_t number, SteadyClock::time_point deadline) {
   for (;;) {
+    // A sum that is complete counts, also after a failure: either every rank gets it or none.
+    if (number < opened_ && at(number).summed == size_) return Status::Ok();
     if (!failure_.ok()) {
       WaitForSums(lock);
       return failure_;
     }
-    if (at(number).summed == size_) return Status::Ok();
     if (SumShare(lock, number)) continue;
     FailOnMissing(number, false);
     if (!failure_.ok() || WaitForEvent(lock, deadline)) continue;

@@ -10,8 +10,8 @@
 // them bucket by bucket, so that summing begins while backward still computes. Then n workers train like one with all
 // rows.
 //
-// Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are deterministic
-// for a given number of threads.
+// Thread-safety: externally synchronised; inside, products run on the model's own threads. Results are
+// deterministic for a given number of threads, and with `deterministic` for any.
 #pragma once
 
 #include <cstdint>
@@ -96,6 +96,7 @@ struct DenseModelConfig {
   ScheduleConfig schedule;
   uint64_t seed = 0;
   uint32_t threads = 0;  // 0: one per core
+  bool deterministic = false;  // products are cut alike for any number of threads: their results have the same bits
 
   uint32_t input_width() const { return embedding_width + dense_count; }
 };

@@ -23,6 +23,10 @@
 namespace persia {
 namespace {
 
+// A sum's order depends on how its product is cut. Enough tiles for 16 threads; on two they made a step of the
+// reference network about 3 % slower.
+constexpr uint32_t kDeterministicTiles = 16;
+
 // Where the parameters of each part of the network lie.
 struct Parts {
   Layout layout;
@@ -59,7 +63,10 @@ class Ffnn final : public DenseModel {
 
  private:
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
-  Team team() { return {pool_, parameters_.data(), gradients_.data()}; }
+  Team team() {
+    const uint32_t tiles = config_.deterministic ? kDeterministicTiles : pool_.threads();
+    return {pool_, tiles, parameters_.data(), gradients_.data()};
+  }
 
   float* Forward(uint32_t rows, const float* input);
   double HeadLoss(uint32_t rows, uint64_t global_rows, const float* outputs, const float* labels);

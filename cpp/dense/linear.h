@@ -23,6 +23,7 @@ namespace persia {
 // What the parts of a network work with: the team, and the flat arrays that their layers' offsets point into.
 struct Team {
   ThreadPool& pool;
+  uint32_t tiles;  // that a product is cut into at most
   const float* parameters;
   float* gradients;
 
@@ -37,7 +38,7 @@ template <typename Finish>
 void LinearForward(const Team& team, const Layer& layer, uint32_t rows, Matrix<const float> x, float* y,
                    const Finish& finish) {
   const Product product{ProductForm::kNt, layer.in, x, {team.weight(layer), layer.in}, {y, layer.out}};
-  const TileGrid grid(rows, layer.out, layer.in, team.pool.threads());
+  const TileGrid grid(rows, layer.out, layer.in, team.tiles);
   team.pool.ParallelFor(grid.parts(), [&](uint32_t part) {
     const Tile tile = grid[part];
     ComputeTile(product, tile);
@@ -53,8 +54,8 @@ uint32_t LinearBackward(const Team& team, const Layer& layer, uint32_t rows, Mat
   const Matrix<const float> weight{team.weight(layer), layer.in};
   const Product weights{ProductForm::kTn, rows, dy, x, {team.weight_gradient(layer), layer.in}};
   const Product inputs{ProductForm::kNn, layer.out, dy, weight, dx, adds};
-  const TileGrid weights_grid(layer.out, layer.in, rows, team.pool.threads());
-  const TileGrid inputs_grid(rows, dx_width, layer.out, team.pool.threads());
+  const TileGrid weights_grid(layer.out, layer.in, rows, team.tiles);
+  const TileGrid inputs_grid(rows, dx_width, layer.out, team.tiles);
   const uint32_t inputs_parts = dx_width > 0 ? inputs_grid.parts() : 0;
 
   team.pool.ParallelFor(weights_grid.parts() + inputs_parts, [&](uint32_t part) {

@@ -30,7 +30,7 @@ float* Mlp::Forward(uint32_t rows, Matrix<const float> x) {
 void Mlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
                    BucketProgress& progress) {
   for (auto& buffer : gradients_) buffer.Resize(size_t{rows} * widest_);
-  bias_sums_.Resize(size_t{std::max(BandCount(rows), team_.pool.threads())} * widest_);
+  bias_sums_.Resize(size_t{std::max(BandCount(rows), team_.tiles)} * widest_);
   LastBiasGradient(rows, dy);
   for (size_t i = layers_.size() - 1; i > 0; --i) {
     const uint32_t in = layers_[i].in;

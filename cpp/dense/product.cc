@@ -35,14 +35,14 @@ uint32_t PartStart(uint32_t count, uint32_t part, uint32_t parts) {
 
 }  // namespace
 
-TileGrid::TileGrid(uint32_t rows, uint32_t columns, uint32_t inner, uint32_t threads) : rows_(rows), columns_(columns) {
+TileGrid::TileGrid(uint32_t rows, uint32_t columns, uint32_t inner, uint32_t tiles) : rows_(rows), columns_(columns) {
   if (static_cast<double>(rows) * columns * inner < kSmallestSplit) return;
   // Each tile copies its (tile rows + tile columns) · inner operands into the library's packed form: take the factors
-  // of the thread count that make this smallest.
+  // of the number of tiles that make this smallest.
   double least = -1;
-  for (uint32_t row_parts = 1; row_parts <= threads; ++row_parts) {
-    if (threads % row_parts != 0) continue;
-    const uint32_t column_parts = threads / row_parts;
+  for (uint32_t row_parts = 1; row_parts <= tiles; ++row_parts) {
+    if (tiles % row_parts != 0) continue;
+    const uint32_t column_parts = tiles / row_parts;
     const double packed = static_cast<double>(rows) / row_parts + static_cast<double>(columns) / column_parts;
     const bool fits = row_parts * kGrain <= rows && column_parts * kGrain <= columns;
     if (!fits || (least >= 0 && packed >= least)) continue;

@@ -2,8 +2,8 @@
 // library.
 //
 // All matrices are row-major f32. A caller runs the tiles of a TileGrid in parallel and goes over each tile right
-// after its product, while it is still in cache. A grid depends on sizes and thread count only, never on timing:
-// results are bit-identical from run to run.
+// after its product, while it is still in cache. A grid depends on sizes and the wanted number of tiles only,
+// never on timing: results are bit-identical from run to run.
 //
 // Thread-safety: pure functions on the caller's memory; different tiles of one product may be computed at the same
 // time.
@@ -22,9 +22,9 @@ struct Tile {
 
 class TileGrid {
  public:
-  // Splits a (rows, columns) result whose entries are sums over `inner` terms among `threads`; one tile where the
-  // work is too small to pay for waking a thread.
-  TileGrid(uint32_t rows, uint32_t columns, uint32_t inner, uint32_t threads);
+  // Splits a (rows, columns) result whose entries are sums over `inner` terms into `tiles`; one where the work is too
+  // small to pay for waking a thread.
+  TileGrid(uint32_t rows, uint32_t columns, uint32_t inner, uint32_t tiles);
 
   uint32_t parts() const { return row_parts_ * column_parts_; }
   uint32_t row_parts() const { return row_parts_; }

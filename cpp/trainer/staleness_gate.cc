@@ -4,7 +4,7 @@
 
 namespace persia {
 
-StalenessGate::StalenessGate(uint64_t staleness, bool ordered) {
+StalenessGate::StalenessGate(uint64_t staleness, bool ordered) : histogram_(staleness + 1) {
   state_.staleness = staleness;
   state_.ordered = ordered;
 }
@@ -25,7 +25,9 @@ bool StalenessGate::BeginLookup(uint64_t step) {
   if (stopped_) return false;
   PERSIA_CHECK(step == state_.lookups_started + 1);
   state_.lookups_started = step;
-  most_staleness_ = std::max(most_staleness_, state_.Staleness());
+  const uint64_t staleness = state_.Staleness();
+  PERSIA_CHECK(staleness <= state_.staleness);
+  ++histogram_[staleness];
   return true;
 }
 
@@ -55,12 +57,21 @@ void StalenessGate::Drain(uint64_t last_step) {
   Update([&](GateState& state) { state.drained_to = std::max(state.drained_to, last_step); });
 }
 
-std::optional<uint64_t> StalenessGate::RequestPause(std::optional<uint64_t> at) {
-  std::lock_guard lock(mutex_);
-  const uint64_t earliest = state_.EarliestPause();
+// All gates are locked at once, so that none passes the step that the others agree on.
+std::optional<uint64_t> StalenessGate::RequestPause(std::span<StalenessGate* const> gates,
+                                                    std::optional<uint64_t> at) {
+  std::vector<std::unique_lock<std::mutex>> locks;
+  uint64_t earliest = 0;
+  for (StalenessGate* gate : gates) {
+    locks.emplace_back(gate->mutex_);
+    earliest = std::max(earliest, gate->state_.EarliestPause());
+  }
   if (at && *at < earliest) return std::nullopt;
   const uint64_t step = at ? *at : earliest;
-  if (!state_.pause_at || step < *state_.pause_at) state_.SetPause(step);
+  for (StalenessGate* gate : gates) {
+    GateState& state = gate->state_;
+    if (!state.pause_at || step < *state.pause_at) state.SetPause(step);
+  }
   return step;
 }
 
@@ -88,9 +99,9 @@ GateState StalenessGate::state() const {
   return state_;
 }
 
-uint64_t StalenessGate::most_staleness() const {
+std::vector<uint64_t> StalenessGate::histogram() const {
   std::lock_guard lock(mutex_);
-  return most_staleness_;
+  return histogram_;
 }
 
 }  // namespace persia

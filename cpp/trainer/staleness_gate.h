@@ -1,7 +1,7 @@
-// StalenessGate: the one place that decides when a step may be looked up, trained and applied.
+// StalenessGate: the one place that decides when a step of an NN worker may be looked up, trained and applied.
 //
 // Steps are numbered 1, 2, 3, … and pass three stages in order: lookup, train, apply. The *staleness* of a batch is the
-// number of earlier batches whose gradients its lookup did not see.
+// number of earlier batches of this NN worker whose gradients its lookup did not see: looked up and not yet applied.
 //
 // Rules (S = bound, A = steps applied, L = lookups done, N = last step before a drain):
 //  - lookup(t) starts when A >= t - 1 - S: no batch is ever more than S behind.
@@ -10,6 +10,8 @@
 //  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *at rest* once
 //    A = k and no lookup is under way; from then on no stage starts until the pause is lifted. If ordered,
 //    L = min(k + S, N) then, a state which an undisturbed run passes through, so saving it changes nothing.
+//
+// Several NN workers have a gate each, and pause at the same step: RequestPause takes all of them.
 //
 // GateState holds the rules as pure functions of the counters (tested over all small schedules); StalenessGate adds the
 // mutex and the waiting. All counters are guarded by the mutex; no atomics.
@@ -22,6 +24,8 @@
 #include <cstdint>
 #include <mutex>
 #include <optional>
+#include <span>
+#include <vector>
 
 namespace persia {
 
@@ -85,9 +89,9 @@ class StalenessGate {
   // Nothing follows `last_step` for now: ordered applies stop waiting for lookups beyond it.
   void Drain(uint64_t last_step);
 
-  // Asks for a pause after step `at`, or as soon as possible; returns the step, or nothing when `at` is behind already.
-  // Of several pauses the earliest holds.
-  std::optional<uint64_t> RequestPause(std::optional<uint64_t> at);
+  // Asks all gates for a pause after step `at`, or as soon as all of them can; returns the step, or nothing when `at` is
+  // behind already for one of them. Of several pauses the earliest holds.
+  static std::optional<uint64_t> RequestPause(std::span<StalenessGate* const> gates, std::optional<uint64_t> at);
   // Goes on to the pause after step `next`, or freely.
   void Resume(std::optional<uint64_t> next);
 
@@ -98,7 +102,8 @@ class StalenessGate {
   void StartAfter(uint64_t step);
 
   GateState state() const;
-  uint64_t most_staleness() const;  // highest staleness that any lookup started with
+  // How many lookups started with a staleness of 0, 1, … bound.
+  std::vector<uint64_t> histogram() const;
 
  private:
   template <typename Change>
@@ -107,7 +112,7 @@ class StalenessGate {
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   GateState state_;
-  uint64_t most_staleness_ = 0;
+  std::vector<uint64_t> histogram_;
   bool stopped_ = false;
 };
 

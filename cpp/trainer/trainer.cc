@@ -3,49 +3,127 @@
 #include <algorithm>
 #include <iterator>
 #include <limits>
+#include <thread>
 #include <utility>
 
 #include "base/copy.h"
 #include "base/named_thread.h"
+#include "collective/local_collective.h"
 #include "dense/calibration.h"
 
 namespace persia {
 namespace {
 
-// Batches that are prepared ahead of the staleness gate, so that a lookup never waits for preparation.
-constexpr uint64_t kPreparedAhead = 2;
-constexpr uint64_t kThisWorker = 0;
+// Workers of one process can't get lost, and whoever fails ends the waiting of the others: a year.
+constexpr uint64_t kNoDeadlineMs = uint64_t{365} * 24 * 3600 * 1000;
+
+// The dense model of one of the workers: with its share of the threads.
+DenseModelConfig WorkerModel(const TrainerConfig& config) {
+  DenseModelConfig result = config.dense;
+  const uint32_t threads = result.threads > 0 ? result.threads : std::max(1u, std::thread::hardware_concurrency());
+  result.threads = std::max(1u, threads / config.nn_workers);
+  result.deterministic = config.deterministic;
+  return result;
+}
+
+// The model of the shared store gets an update from each worker in a step: its schedule goes by as many more of them.
+DenseModelConfig StoreModel(const TrainerConfig& config) {
+  DenseModelConfig result = WorkerModel(config);
+  result.schedule.warmup_steps *= config.nn_workers;
+  result.schedule.every_steps *= config.nn_workers;
+  result.schedule.total_steps *= config.nn_workers;
+  return result;
+}
+
+// The model of a worker that only computes gradients: without optimizer state.
+DenseModelConfig ReplicaModel(const TrainerConfig& config) {
+  DenseModelConfig result = WorkerModel(config);
+  result.optimizer = {};
+  result.optimizer.type = DenseOptimizerType::kSgd;
+  return result;
+}
 
 }  // namespace
 
-Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config) {
+Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::unique_ptr<ParameterStore> store) {
   PERSIA_CHECK(config.tables.size() == config.schema.row_class_dims.size());
   PERSIA_CHECK(config.dense.embedding_width == config.schema.embedding_width);
-  auto model = MakeCpuDenseModel(config.dense);
-  if (!model.ok()) return model.status();
-  return std::unique_ptr<Trainer>(new Trainer(std::move(config), std::move(*model)));
+  PERSIA_CHECK(config.nn_workers > 0 && config.accumulate > 0);
+  PERSIA_CHECK(config.mode != TrainerMode::kSync || config.staleness == 0);
+  if (config.mode == TrainerMode::kAsync && config.deterministic && config.nn_workers > 1) {
+    return Status(ErrorCode::kConfigInvalid, "several NN workers in mode async come in no fixed order, so no two runs "
+                                             "are alike: use mode hybrid or sync, one NN worker, or deterministic: "
+                                             "false");
+  }
+  if (store == nullptr) store = std::make_unique<LocalStore>(config.tables);
+  std::unique_ptr<Trainer> trainer(new Trainer(std::move(config), std::move(store)));
+  PERSIA_RETURN_IF_ERROR(trainer->MakeWorkers());
+  return trainer;
 }
 
-Trainer::Trainer(TrainerConfig config, std::unique_ptr<DenseModel> model)
+Trainer::Trainer(TrainerConfig config, std::unique_ptr<ParameterStore> store)
     : config_(std::move(config)),
-      store_(std::make_unique<LocalStore>(config_.tables)),
+      store_(std::move(store)),
       worker_(config_.schema, *store_),
-      model_(std::move(model)),
-      gate_(config_.staleness, config_.deterministic),
+      row_staleness_(config_.row_staleness_one_in),
+      updates_(config_.schema, *store_, row_staleness_, config_.mode == TrainerMode::kAsync ? 1 : config_.nn_workers,
+               config_.embedding_clip_norm),
       intake_(std::numeric_limits<size_t>::max()),
-      free_(config_.staleness + 1 + kPreparedAhead),
-      to_lookup_(config_.staleness + 1 + kPreparedAhead),
-      to_train_(config_.staleness + 1 + kPreparedAhead),
-      to_apply_(config_.staleness + 1 + kPreparedAhead),
+      prepare_meter_("prepare", 0, config_.trace_spans),
       predict_slot_(std::make_unique<StepSlot>()) {
-  for (uint64_t i = 0; i < config_.staleness + 1 + kPreparedAhead; ++i) {
-    slots_.push_back(std::make_unique<StepSlot>());
-    free_.Push(slots_.back().get());
+  turns_.StartAt(config_.nn_workers);  // step 1, rank 0
+}
+
+Status Trainer::MakeWorkers() {
+  std::vector<std::unique_ptr<DenseTraining>> dense;
+  PERSIA_RETURN_IF_ERROR(MakeDense(&dense));
+  const bool in_turns = config_.deterministic && workers() > 1;
+  const NnWorker::Shared shared{worker_, updates_, row_staleness_, in_turns ? &turns_ : nullptr};
+  for (uint32_t rank = 0; rank < workers(); ++rank) {
+    const NnWorker::Config config{rank, workers(), config_.staleness, config_.deterministic,
+                                  config_.dense.input_width(), config_.schema.embedding_width, config_.trace_spans};
+    workers_.push_back(std::make_unique<NnWorker>(config, shared, std::move(dense[rank]), EventsOfWorker()));
+    gates_.push_back(&workers_.back()->gate());
   }
-  threads_.push_back(StartThread("persia-prepare", [this] { PrepareLoop(); }));
-  threads_.push_back(StartThread("persia-lookup", [this] { LookupLoop(); }));
-  threads_.push_back(StartThread("persia-train", [this] { TrainLoop(); }));
-  threads_.push_back(StartThread("persia-apply", [this] { ApplyLoop(); }));
+  for (const auto& worker : workers_) worker->Start();
+  prepare_thread_ = StartThread("prepare", [this] { PrepareLoop(); });
+  return Status::Ok();
+}
+
+Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
+  const bool async = config_.mode == TrainerMode::kAsync;
+  if (async) {
+    auto model = MakeCpuDenseModel(StoreModel(config_));
+    if (!model.ok()) return model.status();
+    dense_store_ = std::make_shared<DenseStore>(std::move(*model));
+  }
+  auto collectives = workers() > 1 && !async ? MakeLocalCollectives(workers(), {.deadline_ms = kNoDeadlineMs})
+                                             : std::vector<std::unique_ptr<Collective>>(workers());
+  for (uint32_t rank = 0; rank < workers(); ++rank) {
+    auto model = MakeCpuDenseModel(async ? ReplicaModel(config_) : WorkerModel(config_));
+    if (!model.ok()) return model.status();
+    dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, config_.accumulate)
+                           : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]),
+                                                   config_.accumulate));
+  }
+  return Status::Ok();
+}
+
+NnWorker::Events Trainer::EventsOfWorker() {
+  NnWorker::Events events;
+  events.moved = [this] { Signal(); };
+  events.trained = [this](double loss, double share) {
+    std::lock_guard lock(mutex_);
+    loss_sum_ += loss;
+    loss_steps_ += share;
+  };
+  events.applied = [this](uint32_t rows) {
+    std::lock_guard lock(mutex_);
+    samples_ += rows;
+  };
+  events.failed = [this](Status status) { Fail(std::move(status)); };
+  events.ended = [this] { WorkerEnded(); };
+  return events;
 }
 
 Trainer::~Trainer() { Close(); }
@@ -54,8 +132,8 @@ void Trainer::Close() {
   std::lock_guard lock(closing_);
   Fail(Status(ErrorCode::kClosed, "the trainer was closed"));
   intake_.Close();
-  for (auto thread = threads_.rbegin(); thread != threads_.rend(); ++thread) thread->join();
-  threads_.clear();
+  if (prepare_thread_.joinable()) prepare_thread_.join();
+  for (const auto& worker : workers_) worker->Join();
 }
 
 void Trainer::Push(std::shared_ptr<const Batch> batch, Completion accepted) {
@@ -71,7 +149,7 @@ void Trainer::Pause(std::optional<uint64_t> at, Completion paused) {
   {
     std::lock_guard lock(mutex_);
     refused = failure_;  // answered at once: a trainer that failed does not come to rest
-    const std::optional<uint64_t> step = refused.ok() ? gate_.RequestPause(at) : std::nullopt;
+    const std::optional<uint64_t> step = refused.ok() ? StalenessGate::RequestPause(gates_, at) : std::nullopt;
     if (step) {
       pauses_.push_back({*step, std::move(paused)});
     } else if (refused.ok()) {
@@ -86,9 +164,13 @@ void Trainer::Resume() {
   {
     std::lock_guard lock(mutex_);
     if (holds_ == 0 || --holds_ > 0) return;
-    gate_.Resume(NextPause());
+    for (StalenessGate* gate : gates_) gate->Resume(NextPause());
   }
   Signal();
+}
+
+bool Trainer::at_rest() const {
+  return std::ranges::all_of(gates_, [](const StalenessGate* gate) { return gate->state().at_rest; });
 }
 
 std::optional<uint64_t> Trainer::NextPause() const {
@@ -97,7 +179,7 @@ std::optional<uint64_t> Trainer::NextPause() const {
   return next;
 }
 
-// ---- stages ---------------------------------------------------------------------------------------------------------
+// ---- prepare --------------------------------------------------------------------------------------------------------
 
 void Trainer::PrepareLoop() {
   while (std::optional<Intake> intake = intake_.Pop()) Accept(*intake);
@@ -105,14 +187,24 @@ void Trainer::PrepareLoop() {
 
 void Trainer::Accept(Intake& intake) {
   if (intake.batch == nullptr) return AcceptDrain(std::move(intake.done));
-  std::optional<StepSlot*> slot = free_.Pop();
+  std::vector<StepSlot*> slots;
+  prepare_meter_.Queued(intake_.size() + 1);
+  prepare_meter_.Enter(Activity::kHeld);
+  for (const auto& worker : workers_) {
+    if (const std::optional<StepSlot*> slot = worker->Take()) slots.push_back(*slot);
+  }
+  prepare_meter_.Enter(Activity::kBusy, prepared_ + 1);
   Status status = failure();
-  if (status.ok()) status = PrepareStep(*intake.batch, **slot);
+  if (status.ok()) status = PrepareParts(*intake.batch, slots);
+  prepare_meter_.Enter(Activity::kIdle);
   if (status.ok()) {
-    (*slot)->step = ++prepared_;
-    to_lookup_.Push(*slot);
-  } else if (slot) {
-    free_.Push(*slot);
+    ++prepared_;
+    for (size_t rank = 0; rank < slots.size(); ++rank) {
+      slots[rank]->step = prepared_;
+      workers_[rank]->Put(slots[rank]);
+    }
+  } else {
+    for (size_t rank = 0; rank < slots.size(); ++rank) workers_[rank]->PutBack(slots[rank]);
   }
   intake.batch.reset();
   intake.done(status);
@@ -124,88 +216,50 @@ void Trainer::AcceptDrain(Completion done) {
   {
     std::lock_guard lock(mutex_);
     // After a failure, steps that are trained already are still applied: the drain is answered after them.
-    if (finished_) refused = failure_;
-    if (!finished_) drains_.push_back({prepared_, done});
+    const bool finished = ended_ == workers();
+    if (finished) refused = failure_;
+    if (!finished) drains_.push_back({prepared_, done});
     std::erase_if(pauses_, [&](Waiting& pause) {
       if (pause.step <= prepared_) return false;
       unreachable.push_back(std::move(pause.done));
       return true;
     });
-    if (holds_ == 0 && !unreachable.empty()) gate_.Resume(NextPause());
+    for (StalenessGate* gate : gates_) {
+      if (holds_ == 0 && !unreachable.empty()) gate->Resume(NextPause());
+    }
   }
   for (Completion& paused : unreachable) paused(Status(ErrorCode::kAborted, "the step to pause after does not come"));
   if (!refused.ok()) return done(refused);
-  gate_.Drain(prepared_);
+  for (StalenessGate* gate : gates_) gate->Drain(prepared_);
   Signal();
 }
 
-void Trainer::LookupLoop() {
-  while (std::optional<StepSlot*> slot = to_lookup_.Pop()) {
-    const uint64_t step = (*slot)->step;
-    if (!gate_.BeginLookup(step)) break;
-    if (Status status = LookupStep(**slot); !status.ok()) {
-      Fail(std::move(status));
-      break;
-    }
-    {
-      std::lock_guard lock(mutex_);
-      looked_up_[step] = *slot;
-    }
-    gate_.EndLookup(step);
-    to_train_.Push(*slot);
-    Signal();
+Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) const {
+  const auto tasks = static_cast<uint32_t>(config_.dense.tasks.size());
+  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, config_.dense.dense_count, tasks));
+  PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
+  for (uint32_t rank = 0; rank < slots.size(); ++rank) {
+    StepSlot& slot = *slots[rank];
+    const PartRows part = PartOfWorker(batch.rows, rank, workers());
+    slot.first_row = part.begin;
+    slot.global_rows = batch.rows;
+    PreparePart(PartOf(batch, part.begin, part.rows), slot);
   }
-  to_train_.Close();
-}
-
-void Trainer::TrainLoop() {
-  while (std::optional<StepSlot*> slot = to_train_.Pop()) {
-    if (!gate_.BeginTrain((*slot)->step)) break;
-    {
-      std::lock_guard lock(mutex_);
-      looked_up_.erase((*slot)->step);
-    }
-    if (Status status = TrainStep(**slot); !status.ok()) {
-      Fail(std::move(status));
-      break;
-    }
-    to_apply_.Push(*slot);
-  }
-  to_apply_.Close();
-}
-
-void Trainer::ApplyLoop() {
-  while (std::optional<StepSlot*> slot = to_apply_.Pop()) {
-    const uint64_t step = (*slot)->step;
-    gate_.BeginApply(step);
-    if (Status status = ApplyStep(**slot); !status.ok()) {
-      Fail(std::move(status));
-      break;
-    }
-    gate_.EndApply(step);
-    free_.Push(*slot);
-    Signal();
-  }
-  FailWaiting();
-}
-
-Status Trainer::PrepareStep(const Batch& batch, StepSlot& slot) const {
-  const DenseModelConfig& dense = config_.dense;
-  const auto tasks = static_cast<uint32_t>(dense.tasks.size());
-  const uint32_t label_count = &slot == predict_slot_.get() ? batch.label_count : tasks;
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, dense.dense_count, label_count));
-  if (label_count == tasks) PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
-  slot.rows = batch.rows;
-  slot.input.Resize(size_t{batch.rows} * dense.input_width());
-  slot.labels.Resize(batch.labels.size());
-  slot.embedding_gradient.Resize(size_t{batch.rows} * dense.embedding_width);
-  for (uint32_t row = 0; row < batch.rows; ++row) {
-    CopyFloats(slot.input.data() + size_t{row} * dense.input_width() + dense.embedding_width,
-               batch.dense.data() + size_t{row} * dense.dense_count, dense.dense_count);
-  }
-  CopyFloats(slot.labels.data(), batch.labels.data(), batch.labels.size());
-  worker_.Prepare(batch, slot.plan);
   return Status::Ok();
+}
+
+void Trainer::PreparePart(const Batch& part, StepSlot& slot) const {
+  const DenseModelConfig& dense = config_.dense;
+  slot.rows = part.rows;
+  slot.input.Resize(size_t{part.rows} * dense.input_width());
+  slot.labels.Resize(part.labels.size());
+  slot.embedding_gradient.Resize(size_t{part.rows} * dense.embedding_width);
+  for (uint32_t row = 0; row < part.rows; ++row) {
+    CopyFloats(slot.input.data() + size_t{row} * dense.input_width() + dense.embedding_width,
+               part.dense.data() + size_t{row} * dense.dense_count, dense.dense_count);
+  }
+  CopyFloats(slot.labels.data(), part.labels.data(), part.labels.size());
+  worker_.Prepare(part, slot.plan);
 }
 
 // Labels of a bce task are probabilities.
@@ -223,62 +277,20 @@ Status Trainer::CheckLabels(const Batch& batch) const {
   return Status::Ok();
 }
 
-Status Trainer::LookupStep(StepSlot& slot) {
-  const size_t stride = config_.dense.input_width();
-  std::optional<AlignedBuffer<float>> restored;
-  {
-    std::lock_guard lock(mutex_);
-    if (auto node = restored_lookups_.extract(slot.step)) restored = std::move(node.mapped());
-  }
-  if (!restored) {
-    return worker_.Lookup({kThisWorker, slot.step}, LookupMode::kTrain, slot.plan, slot.input.data(), stride);
-  }
-  const size_t width = config_.schema.embedding_width;
-  if (restored->size() != slot.rows * width) {
-    return Status(ErrorCode::kCheckpointMismatch, "step " + std::to_string(slot.step) + " has " +
-                  std::to_string(slot.rows) + " samples, the checkpoint saw " +
-                  std::to_string(restored->size() / width) + ": the training data has changed since");
-  }
-  for (size_t row = 0; row < slot.rows; ++row) {
-    CopyFloats(slot.input.data() + row * stride, restored->data() + row * width, width);
-  }
-  return Status::Ok();
-}
-
-Status Trainer::TrainStep(StepSlot& slot) {
-  double loss = 0.0;
-  {
-    std::lock_guard lock(model_mutex_);
-    Status status = model_->ForwardBackward(slot.rows, slot.input.data(), slot.labels.data(),
-                                            slot.embedding_gradient.data(), &loss);
-    if (!status.ok()) {
-      return Status(status.code(), "step " + std::to_string(slot.step) + ": " + status.message())
-          .With("step", std::to_string(slot.step));
-    }
-    PERSIA_RETURN_IF_ERROR(model_->ApplyGradients(slot.step));
-  }
-  std::lock_guard lock(mutex_);
-  totals_.loss_sum += loss;
-  totals_.loss_steps += 1;
-  return Status::Ok();
-}
-
-Status Trainer::ApplyStep(StepSlot& slot) {
-  PERSIA_RETURN_IF_ERROR(worker_.Apply({kThisWorker, slot.step}, slot.plan, slot.embedding_gradient.data(),
-                                       config_.schema.embedding_width));
-  std::lock_guard lock(mutex_);
-  totals_.steps = slot.step;
-  totals_.samples += slot.rows;
-  return Status::Ok();
-}
-
 // ---- completions and failure ----------------------------------------------------------------------------------------
+
+uint64_t Trainer::applied() const {
+  uint64_t applied = std::numeric_limits<uint64_t>::max();
+  for (const StalenessGate* gate : gates_) applied = std::min(applied, gate->state().applied);
+  return applied;
+}
 
 void Trainer::Signal() {
   std::vector<Completion> ready;
   {
     std::lock_guard lock(mutex_);
-    const GateState state = gate_.state();
+    const uint64_t applied = this->applied();
+    const bool at_rest = this->at_rest();
     auto take = [&](std::vector<Waiting>& waiting, auto holds) {
       return std::erase_if(waiting, [&](Waiting& one) {
         if (!holds(one)) return false;
@@ -286,9 +298,10 @@ void Trainer::Signal() {
         return true;
       });
     };
-    take(drains_, [&](const Waiting& drain) { return state.applied >= drain.step; });
+    take(drains_, [&](const Waiting& drain) { return applied >= drain.step; });
+    // At rest the workers have applied all up to the step of the pause, and nothing beyond.
     holds_ += static_cast<uint32_t>(
-        take(pauses_, [&](const Waiting& pause) { return state.at_rest && state.pause_at == pause.step; }));
+        take(pauses_, [&](const Waiting& pause) { return at_rest && applied == pause.step; }));
   }
   for (Completion& done : ready) done(Status::Ok());
 }
@@ -298,9 +311,8 @@ void Trainer::Fail(Status status) {
     std::lock_guard lock(mutex_);
     if (failure_.ok()) failure_ = std::move(status);
   }
-  gate_.Stop();
-  free_.Close();
-  to_lookup_.Close();
+  turns_.Stop();
+  for (const auto& worker : workers_) worker->Stop(failure());
 }
 
 Status Trainer::failure() const {
@@ -308,11 +320,11 @@ Status Trainer::failure() const {
   return failure_;
 }
 
-void Trainer::FailWaiting() {
+void Trainer::WorkerEnded() {
   std::vector<Waiting> waiting;
   {
     std::lock_guard lock(mutex_);
-    finished_ = true;
+    if (++ended_ < workers()) return;
     std::swap(waiting, drains_);
     std::move(pauses_.begin(), pauses_.end(), std::back_inserter(waiting));
     pauses_.clear();
@@ -325,14 +337,16 @@ void Trainer::FailWaiting() {
 Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
   if (Status status = failure(); status.code() == ErrorCode::kClosed) return status;
   std::lock_guard predict_lock(predict_mutex_);
+  const DenseModelConfig& dense = config_.dense;
+  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, dense.dense_count, batch.label_count));
+  if (batch.label_count == dense.tasks.size()) PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
   StepSlot& slot = *predict_slot_;
-  PERSIA_RETURN_IF_ERROR(PrepareStep(batch, slot));
-  PERSIA_RETURN_IF_ERROR(worker_.Lookup({kThisWorker, 0}, LookupMode::kReadOnly, slot.plan, slot.input.data(),
-                                        config_.dense.input_width()));
-  outputs->resize(size_t{batch.rows} * config_.dense.tasks.size());
-  std::lock_guard model_lock(model_mutex_);
-  PERSIA_RETURN_IF_ERROR(model_->Predict(batch.rows, slot.input.data(), outputs->data()));
-  CorrectForSampling(config_.dense.tasks, batch.rows, outputs->data());
+  PreparePart(batch, slot);
+  PERSIA_RETURN_IF_ERROR(worker_.Lookup({0, 0}, LookupMode::kReadOnly, slot.plan, slot.input.data(),
+                                        dense.input_width()));
+  outputs->resize(size_t{batch.rows} * dense.tasks.size());
+  PERSIA_RETURN_IF_ERROR(workers_[0]->dense().Predict(batch.rows, slot.input.data(), outputs->data()));
+  CorrectForSampling(dense.tasks, batch.rows, outputs->data());
   return Status::Ok();
 }
 
@@ -340,11 +354,29 @@ TrainerProgress Trainer::progress() const {
   TrainerProgress progress;
   {
     std::lock_guard lock(mutex_);
-    progress = totals_;
+    progress.samples = samples_;
+    progress.loss_sum = loss_sum_;
+    progress.loss_steps = loss_steps_;
   }
-  progress.staleness = gate_.state().Staleness();
-  progress.most_staleness = gate_.most_staleness();
+  progress.steps = applied();
+  progress.staleness_histogram.resize(config_.staleness + 1);
+  for (const StalenessGate* gate : gates_) {
+    progress.staleness = std::max(progress.staleness, gate->state().Staleness());
+    const std::vector<uint64_t> histogram = gate->histogram();
+    for (size_t i = 0; i < histogram.size(); ++i) {
+      progress.staleness_histogram[i] += histogram[i];
+      if (histogram[i] > 0) progress.most_staleness = std::max<uint64_t>(progress.most_staleness, i);
+    }
+  }
+  progress.row_staleness = row_staleness_.totals();
+  if (dense_store_ != nullptr) progress.dense_staleness = dense_store_->staleness();
   return progress;
+}
+
+std::vector<const StageMeter*> Trainer::stages() const {
+  std::vector<const StageMeter*> stages{&prepare_meter_};
+  for (const auto& worker : workers_) std::ranges::copy(worker->stages(), std::back_inserter(stages));
+  return stages;
 }
 
 }  // namespace persia

@@ -1,20 +1,29 @@
 // How a trainer becomes files and comes back: one file for the pipeline, one for the network, one for each row class.
 //
 //   pipeline.bin     step u64 | samples u64 | applied requests: count u32, (worker u64, sequence u64)… |
-//                    in flight: count u32, (step u64, rows u32, embedding width u32, pooled f32…)… |
-//                    seen ids: features u32, (registers of a HyperLogLog u8…)…
+//                    in flight: 2^31 + count u32,
+//                      (step u64, rows of the step u32, first row u32, rows u32, embedding width u32, pooled f32…)… |
+//                    seen ids: features u32, (registers of a HyperLogLog u8…)… |
+//                    updates of the dense optimizer u64 | NN workers u32
 //   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
 //   embedding-C.bin  layout u32 | row class u32 | dim u32 | row width u32 | storage type u32 |
 //                    state of the table: count u64, u64… | rows u64 | (sign u64, ticks u32, idle ms u64, row f32…)…
 //
 // The layout of embedding-C.bin is 2^31 + 2. The first release wrote no layout, storage type, state and ages: its files
 // begin with the row class, which is below 2^31, and are still read; each of their rows, least recent first, counts as
-// just looked up. It wrote no seen ids either: where pipeline.bin ends before them, counting them starts anew.
-#include <map>
+// just looked up. It wrote no seen ids either: where pipeline.bin ends before them, counting them starts anew. Files of
+// one NN worker only have no mark on the number of lookups in flight, which are (step, rows, width, pooled…), and end
+// with the seen ids.
+//
+// Nothing in a snapshot depends on the number of NN workers but the order of its lookups in flight: those of a step are
+// put together and shared out among the workers that there are.
+#include <algorithm>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "base/copy.h"
 #include "trainer/trainer.h"
 
 namespace persia {
@@ -25,6 +34,7 @@ constexpr char kDenseName[] = "dense.bin";
 constexpr uint32_t kMostNameBytes = 256;
 constexpr uint32_t kLayoutMark = uint32_t{1} << 31;  // above it layouts, below it row classes
 constexpr uint32_t kLayout = kLayoutMark + 2;
+constexpr uint32_t kPartsMark = uint32_t{1} << 31;  // on the number of lookups in flight: they are parts of steps
 
 std::string EmbeddingName(uint32_t row_class) { return "embedding-" + std::to_string(row_class) + ".bin"; }
 
@@ -173,27 +183,25 @@ Status RestoreClass(const std::string& directory, ParameterStore& store, uint32_
   return reader->ExpectEnd();
 }
 
+constexpr uint64_t kMostWorkers = 4096;
+
+Status BadSamples() {
+  return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has an impossible number of samples");
+}
+
 }  // namespace
 
-// At rest nothing changes what is written here, so the lock is held only to look it up, not while the disk works.
+// By step, then by row. At rest nothing changes what they point to.
+std::vector<InFlight> Trainer::InFlightLookups() const {
+  std::vector<InFlight> all;
+  for (const auto& worker : workers_) std::ranges::copy(worker->in_flight(), std::back_inserter(all));
+  std::ranges::stable_sort(all, {}, &InFlight::step);
+  return all;
+}
+
 Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
-  struct InFlight {
-    const float* pooled;
-    size_t rows, stride;
-  };
-  const size_t width = config_.schema.embedding_width;
-  std::map<uint64_t, InFlight> in_flight;
-  TrainerProgress totals;
-  {
-    std::lock_guard lock(mutex_);
-    totals = totals_;
-    for (const auto& [step, slot] : looked_up_) {
-      in_flight[step] = {slot->input.data(), slot->rows, config_.dense.input_width()};
-    }
-    for (const auto& [step, pooled] : restored_lookups_) {
-      in_flight[step] = {pooled.data(), pooled.size() / width, width};
-    }
-  }
+  const uint32_t width = config_.schema.embedding_width;
+  const TrainerProgress totals = progress();
   SnapshotWriter writer(directory, kPipelineName, SnapshotKind::kPipeline);
   writer.Value(totals.steps);
   writer.Value(totals.samples);
@@ -203,16 +211,18 @@ Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
     writer.Value(request.worker);
     writer.Value(request.sequence);
   }
-  writer.Value(static_cast<uint32_t>(in_flight.size()));
-  for (const auto& [step, lookup] : in_flight) {
-    writer.Value(step);
-    writer.Value(static_cast<uint32_t>(lookup.rows));
-    writer.Value(static_cast<uint32_t>(width));
+  const std::vector<InFlight> in_flight = InFlightLookups();
+  writer.Value(kPartsMark + static_cast<uint32_t>(in_flight.size()));
+  for (const InFlight& lookup : in_flight) {
+    writer.Value(lookup.step);
+    for (const uint32_t value : {lookup.global_rows, lookup.first_row, lookup.rows, width}) writer.Value(value);
     for (size_t row = 0; row < lookup.rows; ++row) writer.Floats({lookup.pooled + row * lookup.stride, width});
   }
   const size_t features = config_.schema.features.size();
   writer.Value(static_cast<uint32_t>(features));
   for (size_t f = 0; f < features; ++f) writer.Bytes(worker_.SaveSeen(f).data(), HyperLogLog::kRegisters);
+  writer.Value(dense_store_ != nullptr ? dense_store_->updates() : totals.steps + static_cast<uint64_t>(dense_ahead_));
+  writer.Value(workers());
   return writer.Finish();
 }
 
@@ -224,52 +234,97 @@ Status Trainer::RestorePipeline(const std::string& directory) {
   PERSIA_RETURN_IF_ERROR(reader->Value(&step));
   PERSIA_RETURN_IF_ERROR(reader->Value(&samples));
   PERSIA_RETURN_IF_ERROR(reader->Value(&applied_count));
-  std::vector<RequestId> applied;
   for (uint32_t i = 0; i < applied_count; ++i) {
-    RequestId request;
+    RequestId request;  // at rest every worker has applied all up to `step`: there is nothing more to know
     PERSIA_RETURN_IF_ERROR(reader->Value(&request.worker));
     PERSIA_RETURN_IF_ERROR(reader->Value(&request.sequence));
-    applied.push_back(request);
   }
   PERSIA_RETURN_IF_ERROR(RestoreInFlight(*reader));
   PERSIA_RETURN_IF_ERROR(RestoreSeen(*reader));
-  store_->RestoreAppliedRequests(applied);
-  prepared_ = step;
-  gate_.StartAfter(step);
+  uint64_t dense_updates = step;
+  uint32_t workers_before = 1;
+  Result<bool> without = reader->AtEnd();
+  if (!without.ok()) return without.status();
+  if (!*without) {
+    PERSIA_RETURN_IF_ERROR(reader->Value(&dense_updates));
+    PERSIA_RETURN_IF_ERROR(reader->Value(&workers_before));
+  }
+  PERSIA_RETURN_IF_ERROR(reader->ExpectEnd());
+  StartAfter(step, dense_updates);
   std::lock_guard lock(mutex_);
-  totals_.steps = step;
-  totals_.samples = samples;
+  samples_ = samples;
   return Status::Ok();
 }
 
+void Trainer::StartAfter(uint64_t step, uint64_t dense_updates) {
+  std::vector<RequestId> applied;
+  const uint32_t senders = config_.mode == TrainerMode::kAsync ? workers() : 1;  // else parts are applied together
+  for (uint32_t rank = 0; step > 0 && rank < senders; ++rank) applied.push_back({rank, step});
+  store_->RestoreAppliedRequests(applied);
+  prepared_ = step;
+  turns_.StartAt((step + 1) * workers());
+  dense_ahead_ = static_cast<int64_t>(dense_updates - step);
+  if (dense_store_ != nullptr) dense_store_->RestoreUpdates(dense_updates);
+  for (const auto& worker : workers_) worker->StartAfter(step, dense_ahead_);
+}
+
+// Puts the parts of each step together as they come: by step, then by row.
 Status Trainer::RestoreInFlight(SnapshotReader& reader) {
   uint32_t count;
   PERSIA_RETURN_IF_ERROR(reader.Value(&count));
-  for (uint32_t i = 0; i < count; ++i) {
+  const bool parts = count >= kPartsMark;
+  uint64_t last_step = 0;
+  uint32_t last_rows = 0;
+  AlignedBuffer<float> pooled;
+  std::vector<bool> known;  // by row of the step
+  for (uint32_t i = 0; i < count % kPartsMark; ++i) {
     uint64_t step;
-    uint32_t rows, width;
+    uint32_t global_rows, first_row = 0, rows, width;
     PERSIA_RETURN_IF_ERROR(reader.Value(&step));
-    PERSIA_RETURN_IF_ERROR(reader.Value(&rows));
+    PERSIA_RETURN_IF_ERROR(reader.Value(&global_rows));
+    rows = global_rows;
+    if (parts) PERSIA_RETURN_IF_ERROR(reader.Value(&first_row));
+    if (parts) PERSIA_RETURN_IF_ERROR(reader.Value(&rows));
     PERSIA_RETURN_IF_ERROR(reader.Value(&width));
     if (width != config_.schema.embedding_width) {
       return Mismatch(kPipelineName, "embeddings of width " + std::to_string(width) + ", the model has " +
                                          std::to_string(config_.schema.embedding_width));
     }
-    if (uint64_t{rows} * width > reader.file_bytes() / sizeof(float)) {
-      return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has an impossible number of samples");
+    if (i == 0 || step != last_step || global_rows != last_rows) {
+      if (i > 0) ShareOutInFlight(last_step, last_rows, pooled, known);
+      // As many parts as there were workers: more rows than this can't come from the file.
+      if (uint64_t{global_rows} * width > kMostWorkers * (reader.file_bytes() / sizeof(float))) return BadSamples();
+      pooled.Resize(size_t{global_rows} * width);
+      known.assign(global_rows, false);
     }
-    AlignedBuffer<float> pooled(size_t{rows} * width);
-    PERSIA_RETURN_IF_ERROR(reader.Floats(pooled.span()));
-    std::lock_guard lock(mutex_);
-    restored_lookups_[step] = std::move(pooled);
+    if (uint64_t{first_row} + rows > global_rows) return BadSamples();
+    PERSIA_RETURN_IF_ERROR(reader.Floats(pooled.span().subspan(size_t{first_row} * width, size_t{rows} * width)));
+    std::fill_n(known.begin() + first_row, rows, true);
+    last_step = step;
+    last_rows = global_rows;
   }
+  if (count % kPartsMark > 0) ShareOutInFlight(last_step, last_rows, pooled, known);
   return Status::Ok();
+}
+
+// Gives a worker the embeddings of its part of a step when all of them are there; else it looks its part up again.
+void Trainer::ShareOutInFlight(uint64_t step, uint32_t global_rows, const AlignedBuffer<float>& pooled,
+                               const std::vector<bool>& known) {
+  const size_t width = config_.schema.embedding_width;
+  for (uint32_t rank = 0; rank < workers(); ++rank) {
+    const PartRows part = PartOfWorker(global_rows, rank, workers());
+    const auto begin = known.begin() + part.begin;
+    if (std::find(begin, begin + part.rows, false) != begin + part.rows) continue;
+    AlignedBuffer<float> rows(part.rows * width);
+    CopyFloats(rows.data(), pooled.data() + part.begin * width, rows.size());
+    workers_[rank]->RestoreLookup(step, global_rows, std::move(rows));
+  }
 }
 
 Status Trainer::RestoreSeen(SnapshotReader& reader) {
   Result<bool> without = reader.AtEnd();
   if (!without.ok()) return without.status();
-  if (*without) return reader.ExpectEnd();
+  if (*without) return Status::Ok();
   uint32_t features;
   PERSIA_RETURN_IF_ERROR(reader.Value(&features));
   if (features != config_.schema.features.size()) {
@@ -282,7 +337,7 @@ Status Trainer::RestoreSeen(SnapshotReader& reader) {
     if (worker_.RestoreSeen(f, registers)) continue;
     return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has impossible numbers of seen ids");
   }
-  return reader.ExpectEnd();
+  return Status::Ok();
 }
 
 Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
@@ -294,7 +349,7 @@ Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
     return file.status();
   };
   PERSIA_RETURN_IF_ERROR(add(SavePipeline(directory)));
-  PERSIA_RETURN_IF_ERROR(add(SaveDense(directory, *model_)));
+  PERSIA_RETURN_IF_ERROR(add(SaveDense(directory, workers_[0]->dense().model())));
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
     PERSIA_RETURN_IF_ERROR(add(SaveClass(directory, *store_, c, config_.tables[c])));
   }
@@ -303,9 +358,11 @@ Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
 
 Status Trainer::Restore(const std::string& directory, const std::vector<SnapshotFile>& files) {
   for (const SnapshotFile& file : files) PERSIA_RETURN_IF_ERROR(SnapshotReader::Verify(directory, file));
-  std::lock_guard lock(model_mutex_);
   PERSIA_RETURN_IF_ERROR(store_->Clear());
-  PERSIA_RETURN_IF_ERROR(RestoreDense(directory, *model_));
+  for (const auto& worker : workers_) {
+    PERSIA_RETURN_IF_ERROR(RestoreDense(directory, worker->dense().model()));
+    if (config_.mode == TrainerMode::kAsync) break;  // the workers have one model
+  }
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
     PERSIA_RETURN_IF_ERROR(RestoreClass(directory, *store_, c, config_.schema.row_class_dims[c]));
   }

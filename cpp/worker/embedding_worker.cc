@@ -233,7 +233,7 @@ uint64_t EmbeddingWorker::distinct_ids(size_t feature) const {
   return static_cast<uint64_t>(std::llround(seen_[feature].Estimate()));
 }
 
-Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
+void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const {
   PERSIA_CHECK(stride >= schema_.embedding_width);
   for (EmbeddingPlan::Class& row_class : plan.classes) row_class.rows.Fill(0.0f);
   for (size_t f = 0; f < schema_.features.size(); ++f) {
@@ -250,6 +250,10 @@ Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gr
     if (clip_norm > 0.0f) RunBestSimd<Clip>(row_class.trained, schema_.row_class_dims[c], clip_norm, rows);
     plan.updates.push_back({c, {row_class.signs.data(), row_class.trained}, rows});
   }
+}
+
+Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
+  Aggregate(plan, gradients, stride);
   return store_.Apply(id, plan.updates);
 }
 

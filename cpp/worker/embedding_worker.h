@@ -26,6 +26,7 @@
 #include "batch/dedup.h"
 #include "batch/feature_schema.h"
 #include "store/parameter_store.h"
+#include "worker/row_staleness.h"
 
 namespace persia {
 
@@ -47,7 +48,8 @@ struct EmbeddingPlan {
   std::vector<Feature> features;        // by feature
   std::vector<Deduplicator> dedup;      // by row class, scratch
   std::vector<LookupBlock> lookups;     // what the store is called with, scratch
-  std::vector<GradientBlock> updates;
+  std::vector<GradientBlock> updates;   // what Aggregate made: views on `classes`
+  std::vector<RowStaleness::Sample> sampled;  // rows whose staleness is measured
 };
 
 class EmbeddingWorker {
@@ -63,7 +65,10 @@ class EmbeddingWorker {
   Status Lookup(RequestId id, LookupMode mode, EmbeddingPlan& plan, float* pooled, size_t stride) const;
 
   // Sums the gradients of the pooled embeddings ((rows, embedding_width) at `stride` floats) per distinct sign,
-  // feature by feature in sample order, clips them, and applies them to the store once. Overwrites the plan's rows.
+  // feature by feature in sample order: the plan's `updates`. Overwrites the plan's rows.
+  void Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const;
+
+  // Aggregates and applies to the store once.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
   // About how many distinct ids of a feature training lookups have seen, those before a restore included; the standard

@@ -68,9 +68,14 @@ struct Snapshot {
       payloads.push_back(ReadPayload(folder + "/" + files[i].name, kKinds[i]));
       right.push_back(Input(i, payloads[i]));
     }
-    constexpr size_t kSeenBytes = sizeof(uint32_t) + HyperLogLog::kRegisters;  // of the one feature
-    const std::vector<uint8_t>& pipeline = payloads[kPipelineFile];
-    right.push_back(Input(kPipelineFile, {pipeline.begin(), pipeline.end() - kSeenBytes}));
+    // Without what later releases appended: dense updates and NN workers, and the seen ids of the one feature.
+    constexpr size_t kWorkersBytes = sizeof(uint64_t) + sizeof(uint32_t);
+    constexpr size_t kSeenBytes = sizeof(uint32_t) + HyperLogLog::kRegisters;
+    std::vector<uint8_t> pipeline = payloads[kPipelineFile];
+    for (const size_t bytes : {kWorkersBytes, kSeenBytes}) {
+      pipeline.resize(pipeline.size() - bytes);
+      right.push_back(Input(kPipelineFile, pipeline));
+    }
     right.push_back(Input(kEmbeddingFile, FirstEmbedding()));
   }
   ~Snapshot() { std::filesystem::remove_all(folder); }

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DuckDBInstance } from '@duckdb/node-api'
-import type { TableReport } from 'persia'
+import type { DoneReport, TableReport } from 'persia'
 import t, { type Test } from 'tap'
 
 t.setTimeout(120_000)
@@ -55,7 +55,7 @@ t.test('train, eval and predict on adult-income keep the contract', async (t) =>
   t.ok(auc.income > 0.9, `AUC ${auc.income}`)
   const done = trained.events.at(-1)!
   t.match(done, { event: 'done', steps: 96, checkpoint: join(run, '96') })
-  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint', 'table'])
+  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint', 'staleness', 'pipeline', 'table'])
   const { groups, distinct, ...table } = done['table'] as unknown as TableReport
   t.ok(table.rows > 0 && table.rows === table.inserts && table.evictions === 0 && table.hits > table.misses)
   t.equal(groups.length, Object.keys(distinct).length)
@@ -117,6 +117,42 @@ t.test('two deterministic runs leave the same bytes, and an interrupted one too 
   const resumed = persia(['train', ...deterministic('c'), '--resume'])
   t.equal(resumed.status, 0, resumed.stderr)
   t.same(contents(join(runs, 'c', '128')), contents(join(runs, 'a', '128')))
+})
+
+t.test('two NN workers split steps of twice the batch size, and --profile leaves a trace', async (t) => {
+  const run = folder(t), trace = join(run, 'trace.json')
+  const args = [...small(join(run, 'checkpoints')), '--json', '--set', 'epochs=1', '--set', 'cluster.nnWorkers=2', '--profile', trace]
+  for (const mode of ['hybrid', 'async']) {
+    const done = persia(['train', ...args, '--set', `mode=${mode}`, '--set', 'checkpoint.resume=never']).events.at(-1)!
+    t.match(done, { event: 'done', steps: 16 }, '32561 samples in steps of 2 × 1024')
+    const { staleness, pipeline } = done as unknown as DoneReport
+    t.equal(staleness.histogram.length, 9)
+    t.equal(staleness.histogram.reduce((sum, count) => sum + count), 2 * 16)
+    t.equal(staleness.dense !== undefined, mode === 'async')
+    t.equal(pipeline.length, 7)
+    for (const { busy, held, idle, steps } of pipeline) {
+      t.ok(Math.abs(busy + held + idle - 1) < 0.001 && busy > 0)
+      t.equal(steps, 16)
+    }
+    const { traceEvents } = JSON.parse(readFileSync(trace, 'utf8')) as { traceEvents: { ph: string }[] }
+    t.equal(traceEvents.filter(({ ph }) => ph === 'X').length, 7 * 16)
+  }
+  t.match(persia(['train', ...args, '--profile', join(run, 'none', 'x.json')]), { status: 2, stderr: /--profile is given 2 times/ })
+  const unwritable = persia(['train', ...args.slice(0, -1), join(run, 'none', 'x.json')])
+  t.match(unwritable, { status: 1, stderr: /PERSIA_IO: cannot write the trace/ })
+})
+
+t.test('a run in the middle of an epoch goes on with other NN workers only where steps keep their size', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const args = [...small(run), '--json', '--set', 'epochs=2', '--set', 'cluster.nnWorkers=2', '--set', 'batchSize=512']
+  t.equal(await interrupted(['train', ...args, '--report-every', '0'], 'SIGINT'), 130)
+  const stopped = Number(readFileSync(join(run, 'latest'), 'utf8'))
+  if (stopped % 32 !== 0) {
+    const refused = persia(['train', ...args, '--resume', '--set', 'cluster.nnWorkers=4'])
+    t.match(refused, { status: 2, stderr: /PERSIA_CHECKPOINT_MISMATCH: .*steps of 1024 samples in/ })
+  }
+  const resumed = persia(['train', ...args, '--resume', '--set', 'cluster.nnWorkers=4', '--set', 'batchSize=256'])
+  t.match(resumed.events.at(-1), { event: 'done', steps: 64 }, resumed.stderr)
 })
 
 /** Runs a command and sends it the signal at its first progress; its exit code. */
@@ -263,7 +299,7 @@ t.test('a batch size can change between epochs but not within one', async (t) =>
   t.equal(persia(['train', ...args, '--set', 'epochs=1']).status, 0)
   t.equal(persia(['train', ...args, '--set', 'batchSize=512', '--set', 'epochs=2', '--resume']).events.at(-1)!['steps'], 96)
   const middle = persia(['train', ...args, '--set', 'batchSize=512', '--resume', join(run, '20')])
-  t.match(middle, { status: 2, stderr: /PERSIA_CHECKPOINT_MISMATCH.*20 batches of 1024/ })
+  t.match(middle, { status: 2, stderr: /PERSIA_CHECKPOINT_MISMATCH.*20 steps of 1024 samples/ })
 })
 
 t.test('predictions appear as a whole or not at all', async (t) => {

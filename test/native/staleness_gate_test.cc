@@ -2,6 +2,7 @@
 #include "trainer/staleness_gate.h"
 
 #include <atomic>
+#include <numeric>
 #include <set>
 #include <thread>
 #include <tuple>
@@ -187,7 +188,9 @@ TEST_CASE("threads that go through the gate never exceed the bound and see the s
       }
       lookup.join();
       train.join();
-      CHECK(gate.most_staleness() <= staleness);
+      const std::vector<uint64_t> histogram = gate.histogram();
+      CHECK(histogram.size() == staleness + 1);
+      CHECK(std::accumulate(histogram.begin(), histogram.end(), uint64_t{0}) == kSteps);
       CHECK(gate.state().Staleness() == 0);
       for (uint64_t t = 1; ordered && t <= kSteps; ++t) {
         REQUIRE(seen[t - 1] == (t > staleness + 1 ? t - 1 - staleness : 0));
@@ -215,13 +218,29 @@ TEST_CASE("a pause at a step that has passed is refused") {
     gate.BeginApply(t);
     gate.EndApply(t);
   }
-  CHECK_FALSE(gate.RequestPause(2).has_value());
-  CHECK(gate.RequestPause(3) == 3);
+  StalenessGate* const gates[] = {&gate};
+  CHECK_FALSE(StalenessGate::RequestPause(gates, 2).has_value());
+  CHECK(StalenessGate::RequestPause(gates, 3) == 3);
   CHECK(gate.state().at_rest);
   CHECK_FALSE(gate.state().MayLookup(4));
   gate.Resume(std::nullopt);
   CHECK_FALSE(gate.state().at_rest);
   CHECK(gate.state().MayLookup(4));
+}
+
+TEST_CASE("gates of several workers pause at one step, which none of them has passed") {
+  StalenessGate ahead(3, false), behind(3, false);
+  StalenessGate* const gates[] = {&behind, &ahead};
+  for (uint64_t t = 1; t <= 2; ++t) {
+    REQUIRE(ahead.BeginLookup(t));
+    ahead.EndLookup(t);
+    REQUIRE(ahead.BeginTrain(t));
+  }
+  CHECK_FALSE(StalenessGate::RequestPause(gates, 1).has_value());
+  CHECK_FALSE(behind.state().pause_at.has_value());
+  CHECK(StalenessGate::RequestPause(gates, std::nullopt) == 2);
+  CHECK(behind.state().pause_at == 2);
+  CHECK(ahead.state().pause_at == 2);
 }
 
 }  // namespace persia

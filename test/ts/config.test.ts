@@ -443,14 +443,25 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
     t.equal(error.details['path'], path)
     t.match(error.message, `not supported by this version; use ${instead}`)
   }
-  check('mode=async', 'mode', 'hybrid or sync')
   check('device=cuda', 'device', 'auto or cpu')
   check('model.precision=bf16', 'model.precision', 'fp32')
   check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
   check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
-  for (const role of ['parameterServers', 'embeddingWorkers', 'nnWorkers', 'dataLoaders']) check(`cluster.${role}=2`, `cluster.${role}`, '1')
+  for (const role of ['parameterServers', 'embeddingWorkers', 'dataLoaders']) check(`cluster.${role}=2`, `cluster.${role}`, '1')
   for (const transport of ['tcp', 'rdma', 'shm']) check(`cluster.transport=${transport}`, 'cluster.transport', 'auto')
   check('metrics.port=9090', 'metrics.port', '0')
+})
+
+t.test('NN workers, accumulation and the bound on their product', async (t) => {
+  const native = (more: object) => nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
+  t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 }, embedding: { clipNorm: 2 } }),
+    { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0, embedding: { clipNorm: 2 } })
+  t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, nnWorkers: 1, accumulate: 1 })
+  const check = (sets: string[], path: string, message: RegExp) =>
+    t.match(refusal(() => parseConfig(least, { set: sets })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
+  check(['mode=async', 'cluster.nnWorkers=2', 'deterministic=true'], 'deterministic', /no fixed order.*cluster.nnWorkers: 1/)
+  t.ok(parseConfig(least, { set: ['mode=async', 'deterministic=true'] }))
+  check(['batchSize=16777216', 'cluster.nnWorkers=2'], 'batchSize', /16777216 × accumulate 1 × cluster.nnWorkers 2/)
 })
 
 t.test('what the addon is told of the tables', async (t) => {
@@ -475,7 +486,7 @@ t.test('what the addon is told of the tables', async (t) => {
 
 t.test('all problems are reported at once, in the order of the file', async (t) => {
   const error = refusal(() => load(t, yaml(`staleness: "8"
-mode: async
+device: cuda
 model: { hiden: [1], hidden: [0] }
 checkpoint: { keep: -1 }
 `).replace('[income]', '[income, income]').replace('dim: 16', 'dim: 0')))
@@ -484,7 +495,7 @@ checkpoint: { keep: -1 }
     'c.yml:3:20: data.labels.1: income is already a label (data.labels.0)',
     'c.yml:6:47: features.columns.education.dim: expected an integer from 1 to 65536, got 0',
     "c.yml:7:12: staleness: expected an integer from 0 to 1024, got '8'; write 8",
-    'c.yml:8:7: mode: async is not supported by this version; use hybrid or sync',
+    'c.yml:8:9: device: cuda is not supported by this version; use auto or cpu',
     'c.yml:9:10: model.hiden: unknown key; did you mean model.hidden?',
     'c.yml:9:31: model.hidden.0: expected an integer from 1 to 65536, got 0',
     'c.yml:10:21: checkpoint.keep: expected an integer >= 0, got -1',

@@ -2,6 +2,7 @@
 // elsewhere. Standard output carries results, standard error logs.
 import { SingleBar } from 'cli-progress'
 import type { RunEvent } from '../train/run.js'
+import { pipelineText } from './pipeline-text.js'
 import { tableText } from './table-text.js'
 
 export interface Printer {
@@ -24,7 +25,7 @@ function printJson(event: RunEvent): void {
 
 function printLine(event: RunEvent): void {
   (event.event === 'warning' ? process.stderr : process.stdout).write(`${describe(event)}\n`)
-  if (event.event === 'done') process.stderr.write(`${tableText(event.table)}\n`)
+  if (event.event === 'done') process.stderr.write(`${tableText(event.table)}\n${pipelineText(event)}\n`)
 }
 
 function describe(event: RunEvent): string {

@@ -1,6 +1,7 @@
 // What happened in the embedding table, for people: a line of totals and a line a feature group.
 import { byteText } from '../config/byte-size.js'
 import type { TableCounters } from '../native-types.js'
+import { aligned } from './columns.js'
 import type { GroupCounters, TableReport } from '../train/table-counters.js'
 
 const mostGroups = 20
@@ -28,10 +29,3 @@ function groupCells(group: GroupCounters, distinct: Record<string, number>): str
 
 const counterCells = ({ rows, hits, misses, inserts, evictions, refused }: TableCounters) =>
   [count(rows), share(hits, hits + misses), count(inserts), count(evictions), count(refused)]
-
-/** Columns under each other: names to the left, numbers to the right. */
-function aligned(lines: string[][]): string[] {
-  const widths = lines[0]!.map((_, column) => Math.max(...lines.map((cells) => cells[column]!.length)))
-  return lines.map((cells) => cells.map((cell, column) =>
-    (column === 0 ? cell.padEnd(widths[column]!) : cell.padStart(widths[column]!))).join('  ').trimEnd())
-}

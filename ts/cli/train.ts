@@ -1,11 +1,16 @@
 // `persia train`: trains as the config says, with progress, evaluation after each epoch and a checkpoint at the end.
+import { writeFileSync } from 'node:fs'
 import type { CommandModule } from 'yargs'
 import { runTraining } from '../train/run.js'
 import { PersiaError } from '../errors.js'
 import { commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
 
-interface TrainArguments extends CommonArguments { resume: string | undefined; 'report-every': number }
+interface TrainArguments extends CommonArguments {
+  resume: string | undefined
+  'report-every': number
+  profile: string | undefined
+}
 
 export const trainCommand: CommandModule<object, TrainArguments> = {
   command: 'train',
@@ -17,6 +22,10 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
     })
     .option('report-every', {
       type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports',
+    })
+    .option('profile', {
+      type: 'string', requiresArg: true, coerce: onlyOnce('profile'),
+      describe: 'Write a trace of the pipeline to this file, for ui.perfetto.dev or chrome://tracing',
     }),
   async handler(args) {
     const loaded = loadConfig(args)
@@ -30,8 +39,11 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
     process.stdout.on('error', () => {})  // a reader that goes away (`| head`) ends the reports, not the training
     const printer = makePrinter(args.json)
     try {
+      const traceTo = args.profile
+      if (traceTo !== undefined) writeTrace(traceTo, '')  // what can't be written is said before the training
       const reportEverySeconds = args['report-every']
-      const options = { signal: stop.signal, reportEverySeconds, ...(args.resume && { resume: args.resume }) }
+      const options = { signal: stop.signal, reportEverySeconds, ...(args.resume && { resume: args.resume }),
+        ...(traceTo !== undefined && { onTrace: (trace: string) => writeTrace(traceTo, trace) }) }
       for await (const event of runTraining(loaded, options)) {
         printer.print(event)
         if (event.event === 'interrupted') process.exitCode = 130
@@ -41,6 +53,14 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     }
   },
+}
+
+function writeTrace(path: string, trace: string): void {
+  try {
+    writeFileSync(path, trace)
+  } catch (error) {
+    throw new PersiaError('PERSIA_IO', `cannot write the trace to ${path}: ${(error as Error).message}`, { file: path })
+  }
 }
 
 function seconds(value: number): number {

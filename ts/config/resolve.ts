@@ -101,11 +101,28 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
     model,
     evaluate: { ...evaluateRest, ...(stopping && { earlyStopping: stopping }) },
   }
+  checkWorkers(config, resolution)
   if (config.mode === 'sync' && config.staleness !== 0) {
     config.staleness = 0
     resolution.note(['staleness'], { derived: 'mode: sync' })
   }
   return config
+}
+
+const mostSamples = 2 ** 24
+
+function checkWorkers(
+  { mode, deterministic, batchSize, accumulate, cluster: { nnWorkers } }: Config, resolution: Resolution,
+): void {
+  if (mode === 'async' && deterministic && nnWorkers > 1) {
+    resolution.refuse(['deterministic'], 'several NN workers in mode async come in no fixed order, so no two runs are '
+      + 'alike; use mode hybrid or sync, cluster.nnWorkers: 1, or deterministic: false')
+  }
+  const samples = batchSize * accumulate * nnWorkers
+  if (samples > mostSamples) {
+    resolution.refuse(['batchSize'], `expected at most ${mostSamples} samples a step, got batchSize ${batchSize} × `
+      + `accumulate ${accumulate} × cluster.nnWorkers ${nnWorkers} = ${samples}`)
+  }
 }
 
 /** Without the keys whose value is undefined: in TypeScript that is a way to leave a key out. */

@@ -234,11 +234,11 @@ const embedding = z.strictObject({
     .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is '
       + 'met in training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch '
       + 'that forgets slowly and may count too high'),
-  clipNorm: atLeastZero().default(0)
-    .describe('Largest L2 norm of the gradient of one row from one batch, larger ones are scaled; 0: off'),
   weightBound: atLeastZero().default(10)
     .describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes '
       + 'them'),
+  clipNorm: atLeastZero().default(0)
+    .describe('Largest L2 norm of all embedding gradients of a step together, larger ones are scaled; 0: off'),
 }).prefault({}).describe('The embedding table')
 
 // ---- model
@@ -342,17 +342,22 @@ export const configSchema = z.strictObject({
   name: text().default('persia').describe('Name of the run in reports'),
   mode: z.enum(['sync', 'hybrid', 'async']).default('hybrid')
     .describe('`hybrid`: embedding rows asynchronous, dense network synchronous; `sync`: both synchronous; '
-      + '`async`: neither'),
+      + '`async`: neither, for comparison: each NN worker pushes its gradients to dense weights that all share'),
   staleness: integer(0, 1024).default(8)
     .describe('When a batch is looked up, at most this many earlier batches of the NN worker are not yet applied; '
       + 'always 0 in mode sync'),
-  batchSize: integer(1, 2 ** 24).default(1024).describe('Samples in a batch of one NN worker'),
+  batchSize: integer(1, 2 ** 24).default(1024)
+    .describe('Samples in a batch of one NN worker; a step trains on batchSize × accumulate × cluster.nnWorkers'),
+  accumulate: integer(1, 1024).default(1)
+    .describe('Batches of an NN worker whose gradients are added up before one step, which is as with a batch of that '
+      + 'size: for batches whose activations have no room'),
   epochs: integer(1).default(1).describe('Passes over the training data'),
   seed: integer(0).default(0).describe('Start of everything random, up to 2^53 - 1'),
-  deterministic: z.boolean().default(false).describe('Whether two runs on the same machine give bit-identical results'),
+  deterministic: z.boolean().default(false).describe('Whether two runs on machines of one kind give bit-identical results, also with other `threads`'),
   device: z.enum(['auto', 'cpu', 'cuda']).default('auto')
     .describe('Where the dense network runs; `auto`: the fastest that is there'),
-  threads: integer(0, 1024).default(0).describe('Threads of the dense network; 0: one per core'),
+  threads: integer(0, 1024).default(0)
+    .describe('Threads of the dense network, shared out among the NN workers; 0: one per core'),
   data: data.describe('Where the samples come from and what their columns mean'),
   features: features.describe('The id features, each looked up in the embedding table'),
   embedding,
@@ -360,10 +365,11 @@ export const configSchema = z.strictObject({
   cluster: z.strictObject({
     parameterServers: role('embedding parameter servers'),
     embeddingWorkers: role('embedding workers'),
-    nnWorkers: role('NN workers'),
+    nnWorkers: integer(1, 256).default(1)
+      .describe('Number of NN workers, threads of one process: they share out the samples of each step and `threads`'),
     dataLoaders: role('data loaders'),
     transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto').describe('How the roles exchange data'),
-  }).prefault({}).describe('How many processes of each role; all 1: one process does everything'),
+  }).prefault({}).describe('How many there are of each role'),
   evaluate,
   checkpoint: z.strictObject({
     dir: text().default('checkpoints').describe('Folder of the checkpoints; relative to the current directory'),

@@ -16,11 +16,10 @@ interface Limit {
 
 const only = (value: Value) => ({ refuses: (written: Value) => written === value, refused: String(value) })
 const allBut = (value: Value) => ({ refuses: (written: Value) => written !== value, refused: `anything but ${value}` })
-const roles = ['parameterServers', 'embeddingWorkers', 'nnWorkers', 'dataLoaders'] as const
+const roles = ['parameterServers', 'embeddingWorkers', 'dataLoaders'] as const
 const splits = ['train', 'test'] as const
 
 export const limits: readonly Limit[] = [
-  { path: ['mode'], read: ({ mode }) => mode, ...only('async'), instead: 'hybrid or sync' },
   { path: ['device'], read: ({ device }) => device, ...only('cuda'), instead: 'auto or cpu' },
   ...splits.map((split) => (
     { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),

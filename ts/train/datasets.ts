@@ -6,6 +6,7 @@ import { openReader, type BatchReader, type ReaderOptions } from '../data/reader
 import type { DataSource } from '../data/source.js'
 import { collectStatistics, type Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
+import { samplesPerStep } from './native-config.js'
 import type { Dataset } from './trainer.js'
 
 /** Bad rows that were left out (data.onBadRow: skip). */
@@ -56,7 +57,7 @@ export function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Stat
 }
 
 function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test', epoch: number): ReaderOptions {
-  const { data, features, batchSize, model } = config
+  const { data, features, model } = config
   return {
     source: sourceOf(config, split),
     baseDir,
@@ -66,7 +67,7 @@ function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test
       ({ column, positive, loss: model.tasks.find(({ label }) => label === column)!.loss })),
     missing: data.missing,
     onBadRow: data.onBadRow,
-    batchSize,
+    batchSize: split === 'train' ? samplesPerStep(config) : config.batchSize,
     sampling: samplingOf(config, epoch),
   }
 }

@@ -5,11 +5,18 @@ import { bytesOf } from '../config/byte-size.js'
 import type { BatchLayout } from '../data/batch.js'
 import type { NativeFeature, NativeTable, NativeTrainerConfig } from '../native-types.js'
 
-export function nativeConfig(config: Config): NativeTrainerConfig {
+/** Spans that a trace keeps of each stage: the last so many steps. */
+const traceSpans = 20_000
+
+export function nativeConfig(config: Config, { trace = false } = {}): NativeTrainerConfig {
   const { embedding, model } = config
   const features = nativeFeatures(config)
   return {
     seed: config.seed,
+    mode: config.mode,
+    nnWorkers: config.cluster.nnWorkers,
+    accumulate: config.accumulate,
+    traceSpans: trace ? traceSpans : 0,
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
@@ -24,6 +31,7 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
       eviction: embedding.eviction,
       timeToLiveMs: Math.ceil(embedding.timeToLiveSeconds * 1000),
       weightBound: embedding.weightBound,
+      clipNorm: embedding.clipNorm,
       tables: nativeTables(embedding, features),
     },
     model: {
@@ -92,4 +100,9 @@ export function layoutOf(config: Config): BatchLayout {
     dense: config.data.dense.map(({ column }) => column),
     labels: config.data.labels.map(({ column }) => column),
   }
+}
+
+/** Samples that one step trains on: what a batch of the training data has. */
+export function samplesPerStep({ batchSize, accumulate, cluster }: Config): number {
+  return batchSize * accumulate * cluster.nnWorkers
 }

@@ -1,4 +1,5 @@
 // What training and evaluation report; the command line prints these with `event` in front.
+import type { StageReport, StalenessReport } from './pipeline-report.js'
 import type { TableReport } from './table-counters.js'
 
 export interface ProgressReport {
@@ -9,7 +10,7 @@ export interface ProgressReport {
   loss: number
   /** Of the time since the last report. */
   samplesPerSecond: number
-  /** Batches that the newest lookup was behind. */
+  /** Batches that the newest lookup of an NN worker is behind; of several workers the most. */
   staleness: number
 }
 
@@ -77,6 +78,9 @@ export interface DoneReport {
   stopped?: 'early stopping' | 'callback'
   /** With evaluate.earlyStopping: the best evaluation, and the checkpoint that was kept of it. */
   best?: { metric: string; label?: string; value: number; step: number; checkpoint: string }
+  staleness: StalenessReport
+  /** What the stages of the pipeline did while training was under way. */
+  pipeline: StageReport[]
   /** What the embedding tables hold, and what happened to them since this process started or resumed the run. */
   table: TableReport
 }

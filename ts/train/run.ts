@@ -10,6 +10,8 @@ import {
 import { openDataset, ownDataset, readStatistics, type FileDataset, type SkippedRows } from './datasets.js'
 import { EarlyStopping, type EarlyStoppingState } from './early-stopping.js'
 import type { Metrics } from './evaluation.js'
+import { samplesPerStep } from './native-config.js'
+import { PipelineMeter } from './pipeline-report.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { tableReport } from './table-counters.js'
 import { Trainer, type Dataset } from './trainer.js'
@@ -35,6 +37,8 @@ export interface RunOptions {
   callbacks?: Callbacks | Callbacks[]
   /** Metrics of your own for every evaluation; early stopping may watch one. */
   metrics?: Metrics
+  /** Gets the trace of the pipeline (Chrome's JSON format) at the end, also of an interrupted run. */
+  onTrace?: (trace: string) => void
 }
 
 export interface RunDatasets {
@@ -63,6 +67,7 @@ export async function* runTraining(
     try {
       yield { event: 'start', name, resumedFrom: start.resumedFrom, totalSamples: rows && rows * epochs }
       yield* new Run(loaded, options, trainer, start).events()
+      options.onTrace?.(await trainer.trace())
     } finally {
       await trainer.close()
     }
@@ -91,17 +96,18 @@ interface Start {
   earlyStopping: EarlyStoppingState | undefined
 }
 
-async function openTrainer(loaded: LoadedConfig, { resume, datasets }: RunOptions):
+async function openTrainer(loaded: LoadedConfig, { resume, datasets, onTrace }: RunOptions):
 Promise<Start & { trainer: Trainer; rows: number | null }> {
   const { config } = loaded
+  const trace = onTrace !== undefined
   const from = await checkpointToResume(config.checkpoint.dir, resume ?? config.checkpoint.resume)
   if (from !== null) {
-    await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config.batchSize))
-    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config)
+    await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config))
+    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config, { trace })
     return { trainer, position, earlyStopping, resumedFrom: from, rows: null }
   }
   const { statistics, rows } = datasets ? { statistics: {}, rows: null } : await readStatistics(loaded)
-  const trainer = await Trainer.create(config, statistics)
+  const trainer = await Trainer.create(config, statistics, { trace })
   return { trainer, position: { epoch: 0, epochStep: 0 }, earlyStopping: undefined, resumedFrom: null, rows }
 }
 
@@ -120,14 +126,14 @@ async function checkpointToResume(run: string, resume: string): Promise<string |
   return finished ? null : newest
 }
 
-/** A position in the middle of an epoch counts batches: it means other rows when their size has changed. */
-function checkPosition(directory: string, { position, config }: Manifest, batchSize: number): void {
-  const before = (config as { batchSize: number }).batchSize
-  if (position.epochStep === 0 || before === batchSize) return
+/** A position in the middle of an epoch counts steps: it means other rows when these have changed in size. */
+function checkPosition(directory: string, { position, config }: Manifest, now: Config): void {
+  const before = samplesPerStep(parseConfig(config)), samples = samplesPerStep(now)
+  if (position.epochStep === 0 || before === samples) return
   throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH',
-    `${directory} stands in the middle of an epoch, ${position.epochStep} batches of ${before} in: `
-    + `batchSize cannot be ${batchSize} until its end`,
-    { directory, before, batchSize })
+    `${directory} stands in the middle of an epoch, ${position.epochStep} steps of ${before} samples in: `
+    + `until its end a step cannot have ${samples} (batchSize × accumulate × cluster.nnWorkers)`,
+    { directory, before, samples })
 }
 
 class Run {
@@ -147,6 +153,7 @@ class Run {
   private savedStep: number | undefined
   private stopped: DoneReport['stopped']
   private trainingSeconds = 0
+  private readonly pipeline: PipelineMeter
   private readonly stepsBefore: number
   private readonly samplesBefore: number
 
@@ -163,6 +170,7 @@ class Run {
     this.hasTest = (datasets?.test ?? this.config.data.test) !== undefined
     this.stepsBefore = trainer.steps
     this.samplesBefore = trainer.samples
+    this.pipeline = new PipelineMeter(() => trainer.pipeline())
   }
 
   async *events(): AsyncGenerator<RunEvent, void, undefined> {
@@ -189,6 +197,7 @@ class Run {
     this.epochStart = this.trainer.steps - this.position.epochStep
     const dataset = this.openTrain()
     const started = performance.now()
+    this.pipeline.start()
     try {
       const reports = this.trainer.fit(dataset, {
         signal: this.signal,
@@ -203,6 +212,7 @@ class Run {
       }
     } finally {
       this.trainingSeconds += (performance.now() - started) / 1000
+      this.pipeline.stop()
       await dataset.close()
     }
     yield* this.takePending()
@@ -320,10 +330,11 @@ class Run {
     const samples = this.trainer.samples - this.samplesBefore
     const samplesPerSecond = samples > 0 ? Math.round(samples / this.trainingSeconds) : 0
     const table = tableReport(this.trainer.counters(), this.config)
+    const { staleness, pipeline } = this.pipeline.report()
     const best = this.best()
     return {
       steps: this.trainer.steps, seconds, samplesPerSecond, checkpoint,
-      ...(this.stopped && { stopped: this.stopped }), ...(best && { best }), table,
+      ...(this.stopped && { stopped: this.stopped }), ...(best && { best }), staleness, pipeline, table,
     }
   }
 

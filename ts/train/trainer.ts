@@ -5,7 +5,7 @@ import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
-import type { NativeTrainer } from '../native-types.js'
+import type { NativePipeline, NativeTrainer } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
@@ -38,6 +38,11 @@ export interface EvaluateOptions {
   split?: string
   /** Metrics of your own. */
   metrics?: Metrics
+}
+
+export interface TrainerOptions {
+  /** Keeps what `trace()` shows: a few megabytes at most. */
+  trace?: boolean
 }
 
 export interface SaveOptions {
@@ -73,9 +78,12 @@ export class Trainer {
   /**
    * Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load.
    */
-  static async create(config: ConfigInput | Config, statistics: Statistics = {}): Promise<Trainer> {
+  static async create(
+    config: ConfigInput | Config, statistics: Statistics = {}, options: TrainerOptions = {},
+  ): Promise<Trainer> {
     const resolved = parseConfig(config)
-    return new Trainer(resolved, await settling(() => native().createTrainer(nativeConfig(resolved))), statistics)
+    const trainer = await settling(() => native().createTrainer(nativeConfig(resolved, options)))
+    return new Trainer(resolved, trainer, statistics)
   }
 
   /**
@@ -84,10 +92,10 @@ export class Trainer {
    * `config` describes another model.
    */
   static async load(
-    directory: string, config?: ConfigInput | Config,
+    directory: string, config?: ConfigInput | Config, options: TrainerOptions = {},
   ): Promise<{ trainer: Trainer; manifest: Manifest }> {
     return readingCheckpoint(directory, config && parseConfig(config), async (manifest, files) => {
-      const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics)
+      const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics, options)
       try {
         await settling(() => trainer.nativeTrainer.restore(directory, files))
       } catch (error) {
@@ -118,8 +126,22 @@ export class Trainer {
     return rowClassCounters(calling(() => this.nativeTrainer.counters()), this.config)
   }
 
+  /** What the stages did so far, in seconds, and how stale lookups were. */
+  pipeline(): NativePipeline {
+    return calling(() => this.nativeTrainer.pipeline())
+  }
+
   /**
-   * Trains on every batch of `dataset` once, in order, and ends when all are applied. Yields a report about every
+   * The last steps of every stage as a trace in Chrome's JSON format, which ui.perfetto.dev opens; empty unless the
+   * trainer was made with `trace`.
+   */
+  trace(): Promise<string> {
+    return settling(() => this.nativeTrainer.trace())
+  }
+
+  /**
+   * Trains on every batch of `dataset` once, in order, and ends when all are applied. A batch is one step, of any size:
+   * several NN workers share its samples out. Yields a report about every
    * second, and one at the end. Breaking out of the loop still applies what was handed in.
    */
   async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {

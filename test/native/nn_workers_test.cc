@@ -1,0 +1,500 @@
+// Several NN workers and the modes: equality with one worker, determinism, checkpoints, the bound, failure.
+#include <atomic>
+#include <chrono>
+#include <mutex>
+#include <thread>
+
+#include "store_wrapper.h"
+#include "trainer_fixtures.h"
+
+namespace persia {
+namespace {
+
+// Adaptive optimizers divide by the size of gradients; where those are nearly 0 that blows rounding up without bound,
+// so they start above it.
+TrainerConfig WorkersConfig(TrainerMode mode, uint32_t workers, bool deterministic = true) {
+  TrainerConfig config = SmallConfig(mode == TrainerMode::kSync ? 0 : 3, deterministic);
+  config.mode = mode;
+  config.nn_workers = workers;
+  config.dense.optimizer.eps = 1e-4;
+  for (TableOptions& table : config.tables) {
+    table.optimizer.initial_accumulator = 0.01f;
+    table.prefix_bits = config.schema.prefix_bits;
+    table.group_count = config.schema.group_count;
+  }
+  return config;
+}
+
+void Rest(Trainer& trainer) {
+  REQUIRE(DrainAndWait(trainer).ok());
+  Waiter paused;
+  trainer.Pause(std::nullopt, paused.completion());
+  REQUIRE(paused.Wait().ok());
+}
+
+std::vector<float> DenseOf(Trainer& trainer, uint32_t rank) {
+  std::vector<float> values;
+  for (const NamedTensor& tensor : trainer.dense_model(rank).Tensors()) {
+    values.insert(values.end(), tensor.values.begin(), tensor.values.end());
+  }
+  return values;
+}
+
+std::map<uint64_t, std::vector<float>> TableOf(Trainer& trainer, uint32_t row_class) {
+  std::map<uint64_t, std::vector<float>> rows;
+  REQUIRE(trainer.store().Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge) {
+    rows[sign] = {row.begin(), row.end()};
+  }).ok());
+  return rows;
+}
+
+double Farthest(const std::vector<float>& a, const std::vector<float>& b) {
+  REQUIRE(a.size() == b.size());
+  double farthest = 0;
+  for (size_t i = 0; i < a.size(); ++i) farthest = std::max(farthest, std::abs(double{a[i]} - b[i]));
+  return farthest;
+}
+
+// Largest difference of any weight or optimizer state, of the dense network and of the rows.
+double Farthest(Trainer& a, Trainer& b) {
+  double farthest = Farthest(DenseOf(a, 0), DenseOf(b, 0));
+  for (uint32_t c = 0; c < a.store().row_class_count(); ++c) {
+    const auto rows = TableOf(a, c), others = TableOf(b, c);
+    REQUIRE(rows.size() == others.size());
+    for (const auto& [sign, row] : rows) farthest = std::max(farthest, Farthest(row, others.at(sign)));
+  }
+  return farthest;
+}
+
+constexpr uint32_t kSizes[] = {64, 7, 64, 1, 2, 33, 64, 5, 64, 3};
+
+void TrainSizes(Trainer& trainer, uint64_t first, uint64_t last) {
+  for (uint64_t step = first; step <= last; ++step) {
+    REQUIRE(PushAndWait(trainer, MakeBatch(step, 50, kSizes[step % std::size(kSizes)])).ok());
+  }
+}
+
+// A trainer at rest after steps of all sizes.
+std::unique_ptr<Trainer> TrainedSizes(const TrainerConfig& config, uint64_t steps) {
+  auto trainer = Make(config);
+  TrainSizes(*trainer, 1, steps);
+  Rest(*trainer);
+  return trainer;
+}
+
+}  // namespace
+
+TEST_CASE("n workers train like one that gets the whole batches, whatever their sizes, and stay identical") {
+  for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid}) {
+    const auto alone = TrainedSizes(WorkersConfig(mode, 1), 30);
+    for (const uint32_t workers : {2u, 3u, 5u}) {
+      CAPTURE(workers);
+      const auto together = TrainedSizes(WorkersConfig(mode, workers), 30);
+      CHECK(Farthest(*alone, *together) < 1e-5);
+      for (uint32_t rank = 1; rank < workers; ++rank) CHECK(DenseOf(*together, rank) == DenseOf(*together, 0));
+      const TrainerProgress one = alone->progress(), all = together->progress();
+      CHECK(all.steps == 30);
+      CHECK(all.samples == one.samples);
+      CHECK(all.loss_steps == doctest::Approx(30));
+      CHECK(all.loss_sum == doctest::Approx(one.loss_sum).epsilon(1e-5));
+    }
+  }
+}
+
+TEST_CASE("a batch trained in pieces is trained like a whole one, by one worker and by several") {
+  const auto whole = TrainedSizes(WorkersConfig(TrainerMode::kSync, 1), 30);
+  for (const uint32_t workers : {1u, 2u}) {
+    for (const uint32_t pieces : {2u, 5u}) {
+      TrainerConfig config = WorkersConfig(TrainerMode::kSync, workers);
+      config.accumulate = pieces;
+      CHECK(Farthest(*whole, *TrainedSizes(config, 30)) < 1e-5);
+    }
+  }
+}
+
+TEST_CASE("embedding gradients are clipped by the norm of a whole step, however many workers share it") {
+  TrainerConfig config = WorkersConfig(TrainerMode::kSync, 1);
+  for (TableOptions& table : config.tables) table.optimizer.type = RowOptimizerType::kSgd;
+  const auto unbounded = TrainedSizes(config, 20);
+  config.embedding_clip_norm = 1e-3;
+  const auto clipped = TrainedSizes(config, 20);
+  CHECK(Farthest(*unbounded, *clipped) > 1e-4);
+  config.nn_workers = 3;
+  CHECK(Farthest(*clipped, *TrainedSizes(config, 20)) < 1e-6);
+}
+
+TEST_CASE("values are scaled to a norm only above it, and what is not finite is left out of it") {
+  std::vector<float> a{3, 0}, b{4, 0};
+  const std::span<float> both[] = {a, b};
+  ScaleToNorm(both, 0);
+  ScaleToNorm(both, 5.5);
+  CHECK(a[0] == 3);
+  a[1] = INFINITY;
+  ScaleToNorm(both, 2.5);
+  CHECK(a[0] == 1.5f);
+  CHECK(b[0] == 2.0f);
+}
+
+TEST_CASE("deterministic runs of several workers end in the same bytes, with evictions too") {
+  for (const uint64_t capacity : {uint64_t{10'000}, uint64_t{40}}) {
+    for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid}) {
+      TrainerConfig config = WorkersConfig(mode, 3);
+      for (TableOptions& table : config.tables) table.capacity_rows = capacity;
+      std::map<std::string, uint64_t> first;
+      for (int run = 0; run < 3; ++run) {
+        auto trainer = Make(config);
+        TrainSizes(*trainer, 1, 40);
+        const auto state = FinalState(*trainer);
+        if (run == 0) first = state;
+        CHECK(state == first);
+      }
+    }
+  }
+}
+
+TEST_CASE("several workers that were saved in the middle go on like those that were not") {
+  for (const uint32_t workers : {2u, 3u}) {
+    const TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, workers);
+    auto undisturbed = Make(config);
+    TrainSizes(*undisturbed, 1, 24);
+    const auto expected = FinalState(*undisturbed);
+    for (uint64_t stop : {1, 7, 23}) {
+      auto first = Make(config);
+      Waiter paused, drained;
+      first->Pause(stop, paused.completion());
+      for (uint64_t step = 1; step <= 24; ++step) {
+        first->Push(MakeBatch(step, 50, kSizes[step % std::size(kSizes)]), [](Status) {});
+      }
+      first->Drain(drained.completion());
+      REQUIRE(paused.Wait().ok());
+      Saved saved(*first);
+      auto second = Make(config);
+      REQUIRE(second->Restore(saved.path, saved.files).ok());
+      TrainSizes(*second, stop + 1, 24);
+      CHECK(FinalState(*second) == expected);
+      first->Resume();
+      REQUIRE(drained.Wait().ok());
+      CHECK(FinalState(*first) == expected);
+    }
+  }
+}
+
+TEST_CASE("a checkpoint of several workers is gone on with by another number of them, on the same batches only") {
+  const TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, 3);
+  const auto undisturbed = TrainedSizes(config, 24);
+  auto first = Make(config);
+  Waiter paused;
+  first->Pause(10, paused.completion());
+  for (uint64_t step = 1; step <= 24; ++step) {
+    first->Push(MakeBatch(step, 50, kSizes[step % std::size(kSizes)]), [](Status) {});
+  }
+  REQUIRE(paused.Wait().ok());
+  Saved saved(*first);
+  for (const uint32_t workers : {1u, 2u, 4u}) {
+    auto second = Make(WorkersConfig(TrainerMode::kHybrid, workers));
+    REQUIRE(second->Restore(saved.path, saved.files).ok());
+    TrainSizes(*second, 11, 24);
+    Rest(*second);
+    CHECK(Farthest(*undisturbed, *second) < 1e-5);
+  }
+  auto other = Make(WorkersConfig(TrainerMode::kHybrid, 2));
+  REQUIRE(other->Restore(saved.path, saved.files).ok());
+  other->Push(MakeBatch(11, 50, 128), [](Status) {});
+  const Status status = DrainAndWait(*other);
+  CHECK(status.code() == ErrorCode::kCheckpointMismatch);
+  CHECK(status.message().find("cluster.nnWorkers") != std::string::npos);
+}
+
+TEST_CASE("one worker in mode async trains bit for bit like one in mode hybrid") {
+  std::map<std::string, uint64_t> states[2];
+  for (const TrainerMode mode : {TrainerMode::kHybrid, TrainerMode::kAsync}) {
+    auto trainer = Make(WorkersConfig(mode, 1));
+    Train(*trainer, 1, 30);
+    states[mode == TrainerMode::kAsync] = FinalState(*trainer);
+  }
+  CHECK(states[0] == states[1]);
+}
+
+TEST_CASE("several workers in mode async learn, and push their gradients to weights that others have changed") {
+  for (const uint32_t workers : {1u, 2u, 4u}) {
+    TrainerConfig config = WorkersConfig(TrainerMode::kAsync, workers, false);
+    auto trainer = Make(config);
+    Train(*trainer, 1, 20);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const double early = trainer->progress().loss_sum / 20;
+    Train(*trainer, 21, 300);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const TrainerProgress middle = trainer->progress();
+    Train(*trainer, 301, 320);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const TrainerProgress end = trainer->progress();
+    CHECK((end.loss_sum - middle.loss_sum) / 20 < 0.5 * early);
+    CHECK(end.steps == 320);
+    CHECK(end.samples == 320 * kRows);
+    CHECK(end.dense_staleness.pushes == 320 * workers);
+    CHECK((workers > 1 || end.dense_staleness.most == 0));
+    CHECK(end.most_staleness <= config.staleness);
+    CHECK(end.staleness == 0);
+  }
+}
+
+TEST_CASE("mode async with batches of fewer rows than workers loses nothing, and is saved and resumed") {
+  const TrainerConfig config = WorkersConfig(TrainerMode::kAsync, 3, false);
+  const auto first = TrainedSizes(config, 20);
+  Saved saved(*first);
+  auto second = Make(config);
+  REQUIRE(second->Restore(saved.path, saved.files).ok());
+  CHECK(Farthest(*first, *second) == 0);
+  CHECK(second->progress().samples == first->progress().samples);
+  TrainSizes(*second, 21, 30);
+  REQUIRE(DrainAndWait(*second).ok());
+  CHECK(second->progress().steps == 30);
+  // Into another mode too: the optimizer's own count of updates goes on.
+  auto third = Make(WorkersConfig(TrainerMode::kHybrid, 2));
+  REQUIRE(third->Restore(saved.path, saved.files).ok());
+  TrainSizes(*third, 21, 30);
+  CHECK(DrainAndWait(*third).ok());
+}
+
+TEST_CASE("several workers in mode async are refused where reruns are to be identical") {
+  const auto trainer = Trainer::Create(WorkersConfig(TrainerMode::kAsync, 2, true));
+  CHECK(trainer.status().code() == ErrorCode::kConfigInvalid);
+}
+
+namespace {
+
+// Stalls at random, and checks at every lookup how far the worker is ahead of what the store has applied for it.
+class StallingStore final : public StoreWrapper {
+ public:
+  StallingStore(const TrainerConfig& config, bool merged)
+      : StoreWrapper(config.tables), merged_(merged), applied_(config.nn_workers) {}
+
+  Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) override {
+    const uint64_t applied = applied_[merged_ ? 0 : id.worker].load();
+    const uint64_t behind = id.sequence - 1 - applied;
+    for (uint64_t most = most_behind.load(); behind > most && !most_behind.compare_exchange_weak(most, behind);) {
+    }
+    Stall();
+    return StoreWrapper::Lookup(id, mode, blocks);
+  }
+  Status Apply(RequestId id, std::span<const GradientBlock> blocks) override {
+    Stall();
+    Status status = StoreWrapper::Apply(id, blocks);
+    applied_[id.worker].store(id.sequence);
+    return status;
+  }
+
+  std::atomic<uint64_t> most_behind{0};
+
+ private:
+  void Stall() {
+    double draw;
+    {
+      std::lock_guard lock(mutex_);
+      draw = rng_.Uniform();
+    }
+    if (draw < 0.1) std::this_thread::sleep_for(std::chrono::microseconds(static_cast<int>(draw * 30'000)));
+  }
+
+  const bool merged_;
+  std::vector<std::atomic<uint64_t>> applied_;
+  std::mutex mutex_;
+  Rng rng_{7};
+};
+
+}  // namespace
+
+TEST_CASE("the bound holds however a store stalls, for every worker, and nothing is left in flight at the end") {
+  for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid, TrainerMode::kAsync}) {
+    for (const uint32_t workers : {1u, 3u}) {
+      TrainerConfig config = WorkersConfig(mode, workers, false);
+      auto store = std::make_unique<StallingStore>(config, mode != TrainerMode::kAsync);
+      StallingStore& watched = *store;
+      auto trainer = std::move(*Trainer::Create(config, std::move(store)));
+      Train(*trainer, 1, 150);
+      REQUIRE(DrainAndWait(*trainer).ok());
+      const TrainerProgress progress = trainer->progress();
+      CHECK(watched.most_behind.load() <= config.staleness);
+      CHECK(progress.most_staleness <= config.staleness);
+      CHECK(progress.staleness == 0);
+      uint64_t lookups = 0;
+      for (const uint64_t count : progress.staleness_histogram) lookups += count;
+      CHECK(lookups == 150 * workers);
+      if (mode == TrainerMode::kHybrid) CHECK(progress.most_staleness > 0);  // the bound was in use
+    }
+  }
+}
+
+TEST_CASE("the effective staleness of a row is the number of updates by other batches since its lookup") {
+  constexpr uint64_t kSteps = 40;
+  for (const uint32_t workers : {1u, 2u}) {
+    TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, workers);
+    config.row_staleness_one_in = 1;
+    auto trainer = Make(config);
+    for (uint64_t step = 1; step <= kSteps; ++step) {
+      auto batch = CopyOf(MakeBatch(step));
+      const std::vector<uint64_t> same(kRows, 7);  // one row a feature, in every batch
+      for (IdColumn& column : batch->id_columns) column.ids = same;
+      REQUIRE(PushAndWait(*trainer, batch).ok());
+    }
+    REQUIRE(DrainAndWait(*trainer).ok());
+    const RowStaleness::Totals totals = trainer->progress().row_staleness;
+    CHECK(totals.samples == kSteps * kFeatures * workers);
+    CHECK(totals.most == config.staleness);
+    // In order, a lookup misses the updates of the `staleness` steps before it; the first ones have fewer before them.
+    CHECK(totals.histogram[config.staleness] == (kSteps - config.staleness) * kFeatures * workers);
+    for (uint64_t less = 0; less < config.staleness; ++less) CHECK(totals.histogram[less] == kFeatures * workers);
+  }
+  // In mode sync nothing is ever missed, and rows that no other batch has are never stale.
+  TrainerConfig config = WorkersConfig(TrainerMode::kSync, 2);
+  config.row_staleness_one_in = 1;
+  auto trainer = Make(config);
+  Train(*trainer, 1, 20);
+  REQUIRE(DrainAndWait(*trainer).ok());
+  CHECK(trainer->progress().row_staleness.samples > 0);
+  CHECK(trainer->progress().row_staleness.most == 0);
+}
+
+namespace {
+
+// Fails one call.
+class FailingStore final : public StoreWrapper {
+ public:
+  FailingStore(const TrainerConfig& config, RequestId lookup, RequestId apply)
+      : StoreWrapper(config.tables), lookup_(lookup), apply_(apply) {}
+
+  Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) override {
+    if (Same(id, lookup_)) return Status(ErrorCode::kIo, "the disk is on fire");
+    return StoreWrapper::Lookup(id, mode, blocks);
+  }
+  Status Apply(RequestId id, std::span<const GradientBlock> blocks) override {
+    if (Same(id, apply_)) return Status(ErrorCode::kIo, "the disk is on fire");
+    return StoreWrapper::Apply(id, blocks);
+  }
+
+ private:
+  static bool Same(RequestId a, RequestId b) { return a.worker == b.worker && a.sequence == b.sequence; }
+  const RequestId lookup_, apply_;
+};
+
+}  // namespace
+
+TEST_CASE("one worker's failure ends all of them with its reason, and what all had trained is applied") {
+  constexpr RequestId kNever{99, 99};
+  for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid, TrainerMode::kAsync}) {
+    for (const bool at_lookup : {false, true}) {
+      for (const bool deterministic : {false, true}) {
+        if (mode == TrainerMode::kAsync && deterministic) continue;
+        const TrainerConfig config = WorkersConfig(mode, 3, deterministic);
+        const RequestId lookup = at_lookup ? RequestId{1, 9} : kNever;
+        const RequestId apply = at_lookup ? kNever : RequestId{mode == TrainerMode::kAsync ? 2u : 0u, 9};
+        auto trainer = std::move(*Trainer::Create(config, std::make_unique<FailingStore>(config, lookup, apply)));
+        for (uint64_t step = 1; step <= 20; ++step) trainer->Push(MakeBatch(step), [](Status) {});
+        const Status status = DrainAndWait(*trainer);
+        CHECK(status.code() == ErrorCode::kIo);
+        CHECK(status.message() == "the disk is on fire");
+        CHECK(trainer->progress().steps <= 8);
+        // In async a worker that is behind has not trained as far.
+        if (!at_lookup && mode != TrainerMode::kAsync) CHECK(trainer->progress().steps == 8);
+      }
+    }
+  }
+}
+
+TEST_CASE("a loss that is not finite in one worker's part stops all, and no part of the step is applied") {
+  for (const uint32_t workers : {2u, 3u}) {
+    auto trainer = Make(WorkersConfig(TrainerMode::kHybrid, workers));
+    Train(*trainer, 1, 5);
+    REQUIRE(DrainAndWait(*trainer).ok());
+    for (NamedTensor& tensor : trainer->dense_model(1).Tensors()) {
+      if (tensor.name == "layer.2.bias") tensor.values[0] = NAN;
+    }
+    trainer->Push(MakeBatch(6), [](Status) {});
+    const Status status = DrainAndWait(*trainer);
+    CHECK(status.code() == ErrorCode::kNonFiniteLoss);
+    CHECK(status.message().find("step 6") != std::string::npos);
+    CHECK(trainer->progress().steps == 5);
+  }
+}
+
+TEST_CASE("several workers that are closed in the middle end everything that waits") {
+  for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid, TrainerMode::kAsync}) {
+    for (int repeat = 0; repeat < 5; ++repeat) {
+      auto trainer = Make(WorkersConfig(mode, 3, false));
+      std::vector<std::unique_ptr<Waiter>> waiters;
+      for (uint64_t step = 1; step <= 12; ++step) {
+        waiters.push_back(std::make_unique<Waiter>());
+        trainer->Push(MakeBatch(step), waiters.back()->completion());
+      }
+      Waiter drained;
+      trainer->Drain(drained.completion());
+      if (repeat > 0) CHECK(waiters[static_cast<size_t>(repeat)]->Wait().ok());
+      trainer.reset();
+      const ErrorCode code = drained.Wait().code();
+      CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
+    }
+  }
+}
+
+TEST_CASE("pauses as soon as possible bring all workers to rest at one step, again and again") {
+  for (const TrainerMode mode : {TrainerMode::kHybrid, TrainerMode::kAsync}) {
+    auto trainer = Make(WorkersConfig(mode, 3, false));
+    for (uint64_t step = 1; step <= 200; ++step) trainer->Push(MakeBatch(step), [](Status) {});
+    uint64_t last = 0;
+    for (int pause = 0; pause < 20; ++pause) {
+      Waiter paused;
+      trainer->Pause(std::nullopt, paused.completion());
+      REQUIRE(paused.Wait().ok());
+      CHECK(trainer->at_rest());
+      const TrainerProgress progress = trainer->progress();
+      CHECK(progress.steps >= last);
+      CHECK(progress.samples == progress.steps * kRows);
+      last = progress.steps;
+      trainer->Resume();
+    }
+    REQUIRE(DrainAndWait(*trainer).ok());
+    CHECK(trainer->progress().steps == 200);
+  }
+}
+
+TEST_CASE("stages tell what they did with their time, and keep their last spans in order") {
+  TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, 2);
+  config.trace_spans = 25;
+  auto trainer = Make(config);
+  Train(*trainer, 1, 40);
+  REQUIRE(DrainAndWait(*trainer).ok());
+  const auto stages = trainer->stages();
+  REQUIRE(stages.size() == 1 + 3 * 2);
+  for (const StageMeter* stage : stages) {
+    CAPTURE(stage->name());
+    const StageTotals totals = stage->totals();
+    CHECK(totals.steps == 40);
+    for (const double seconds : totals.seconds) CHECK(seconds >= 0);
+    CHECK(totals.seconds[static_cast<size_t>(Activity::kBusy)] > 0);
+    CHECK(totals.most_queue <= config.staleness + 3);
+    const auto spans = stage->spans();
+    REQUIRE(spans.size() == 25);
+    for (size_t i = 0; i < spans.size(); ++i) {
+      CHECK(spans[i].step == 16 + i);
+      CHECK(spans[i].begin <= spans[i].end);
+      if (i > 0) CHECK(spans[i - 1].end <= spans[i].begin);
+    }
+  }
+}
+
+TEST_CASE("deterministic runs end in the same bytes with any number of dense threads") {
+  std::map<std::string, uint64_t> first;
+  for (const uint32_t threads : {1u, 2u, 3u, 7u}) {
+    TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, 1);
+    config.dense.hidden = {600, 300, 70};  // products large enough to be cut
+    config.dense.threads = threads;
+    config.dense.optimizer.clip_norm = 0.5;
+    auto trainer = Make(config);
+    for (uint64_t step = 1; step <= 4; ++step) REQUIRE(PushAndWait(*trainer, MakeBatch(step, 50, 333)).ok());
+    const auto state = FinalState(*trainer);
+    if (threads == 1) first = state;
+    CHECK(state == first);
+  }
+}
+
+}  // namespace persia
