@@ -13,7 +13,6 @@ export function nativeConfig(config: Config): NativeTrainerConfig {
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
-    embeddingClipNorm: embedding.clipNorm,
     features,
     embedding: {
       storage: embedding.storage,
