@@ -59,7 +59,7 @@ t.test('sequences and hash stacks learn together, and predict as they were saved
   await loaded.close()
 })
 
-t.test('of frozen features no row is trained', async (t) => {
+t.test('of frozen features no row is trained, and groups have their own optimizer', async (t) => {
   const { features, model } = smallConfig
   const still: ConfigInput = { ...smallConfig, model: { ...model, optimizer: { type: 'adam', lr: 0 } } }  // rows alone learn
   const frozen = Object.fromEntries(
@@ -73,6 +73,9 @@ t.test('of frozen features no row is trained', async (t) => {
   }
   t.ok(await changes(still))
   t.notOk(await changes({ ...still, features: { ...features, columns: frozen } }))
+  const halts = { type: 'sgd', lr: 0 } as const
+  t.ok(await changes({ ...still, embedding: { ...still.embedding, groupOptimizer: { user: halts } } }))
+  t.notOk(await changes({ ...still, embedding: { ...still.embedding, groupOptimizer: { user: halts, item: halts } } }))
 })
 
 const fields: ConfigInput['features'] = { defaults: { dim: 4 }, columns: { user: null, item: { pooling: 'mean' } } }
