@@ -38,11 +38,11 @@ FeatureSchema ReadSchema(const Napi::Object& config) {
     feature.hash_rounds = Uint32(column, "hashRounds");
     feature.hash_buckets = Uint64(column, "hashBuckets");
     feature.frozen = Bool(column, "frozen");
+    feature.optimizer = Uint32(column, "optimizer");
     features.push_back(std::move(feature));
   }
   Result<FeatureSchema> schema = BuildFeatureSchema(std::move(features), Uint32(config, "prefixBits"));
   ThrowIfError(config.Env(), schema.status());
-  schema->clip_norm = Float(config, "embeddingClipNorm");
   return std::move(*schema);
 }
 
@@ -111,7 +111,6 @@ TableOptions ReadEmbedding(const Napi::Object& embedding, uint64_t seed, const F
   TableOptions table;
   table.storage = Choice<StorageType>(
       embedding, "storage", {{"fp32", StorageType::kFp32}, {"fp16", StorageType::kFp16}, {"bf16", StorageType::kBf16}});
-  table.optimizer = ReadRowOptimizer(Object(embedding, "optimizer"), Float(embedding, "weightBound"));
   table.initializer = ReadInitializer(Object(embedding, "init"));
   table.seed = seed;
   table.admit_probability = Double(embedding, "admitProbability");
@@ -134,6 +133,7 @@ std::vector<TableOptions> ReadTables(const Napi::Object& embedding, uint64_t see
     const auto object = list.Get(i).As<Napi::Object>();
     TableOptions& table = tables.emplace_back(common);
     table.dim = Uint32(object, "dim");
+    table.optimizer = ReadRowOptimizer(Object(object, "optimizer"), Float(embedding, "weightBound"));
     table.capacity_rows = Uint64(object, "capacityRows");
     table.capacity_bytes = Uint64(object, "capacityBytes");
     const Napi::Array groups = Array(object, "groupCapacities");

@@ -12,11 +12,14 @@ export interface NativeFeature {
   hashRounds: number
   hashBuckets: number
   frozen: boolean
+  /** Features of unequal numbers have tables of their own. */
+  optimizer: number
 }
 
 /** The table of a row class. One of the capacities is 0: not bounded by it. */
 export interface NativeTable {
   dim: number
+  optimizer: object
   capacityRows: number
   capacityBytes: number
   groupCapacities: { group: number; rows: number }[]
@@ -24,7 +27,6 @@ export interface NativeTable {
 
 export interface NativeEmbedding {
   storage: 'fp32' | 'fp16' | 'bf16'
-  optimizer: object
   init: object
   admitProbability: number
   admitFrequency: number
@@ -46,8 +48,6 @@ export interface NativeTrainerConfig {
   staleness: number
   deterministic: boolean
   prefixBits: number
-  /** Of one row from one batch; 0: off. */
-  embeddingClipNorm: number
   features: NativeFeature[]
   embedding: NativeEmbedding
   model: {

@@ -6,12 +6,15 @@
 namespace persia {
 namespace {
 
-// The index of the table for rows of `dim`, a new one when no feature before had this dim.
-uint32_t RowClassOf(uint32_t dim, std::vector<uint32_t>& dims) {
-  const auto found = std::find(dims.begin(), dims.end(), dim);
-  const auto row_class = static_cast<uint32_t>(found - dims.begin());
-  if (found == dims.end()) dims.push_back(dim);
-  return row_class;
+// The index of the table for the feature's rows, a new one when none before has its dim and optimizer.
+uint32_t RowClassOf(const FeatureSpec& feature, FeatureSchema& schema) {
+  const auto classes = static_cast<uint32_t>(schema.row_class_dims.size());
+  for (uint32_t c = 0; c < classes; ++c) {
+    if (schema.row_class_dims[c] == feature.dim && schema.row_class_optimizers[c] == feature.optimizer) return c;
+  }
+  schema.row_class_dims.push_back(feature.dim);
+  schema.row_class_optimizers.push_back(feature.optimizer);
+  return classes;
 }
 
 // What is wrong with a feature by itself.
@@ -53,7 +56,7 @@ Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint
   uint64_t width = 0;
   for (FeatureSpec& feature : features) {
     PERSIA_RETURN_IF_ERROR(ValidateFeature(feature, prefix_bits));
-    feature.row_class = RowClassOf(feature.dim, schema.row_class_dims);
+    feature.row_class = RowClassOf(feature, schema);
     feature.offset = static_cast<uint32_t>(width);
     width += uint64_t{feature.vectors()} * feature.dim;
     if (width > UINT32_MAX) {

@@ -1,7 +1,7 @@
 // What the model knows of its id features: their row classes, groups and places in the pooled embedding matrix.
 //
 // A *feature group* shares one index space: the same id in two features of a group is the same sign. A *row class* is
-// one table: all rows of equal dim. The pooled embeddings of a sample are the features' vectors side by side, in the
+// one table: all rows of equal dim and optimizer. The pooled embeddings of a sample are the features' vectors side by side, in the
 // order of the schema: feature f is columns [offset, offset + width()).
 //
 // Thread-safety: immutable once built.
@@ -29,6 +29,7 @@ struct FeatureSpec {
   uint32_t hash_rounds = 0;      // above 0: an id's vector is the sum of so many rows (HashStackBucket)
   uint64_t hash_buckets = 0;     // of each round
   bool frozen = false;           // its gradients are not applied
+  uint32_t optimizer = 0;        // which of the model's row optimizers
   uint32_t row_class = 0;        // index into FeatureSchema::row_class_dims
   uint32_t offset = 0;           // first column in the pooled embedding matrix
 
@@ -40,11 +41,11 @@ struct FeatureSpec {
 
 struct FeatureSchema {
   std::vector<FeatureSpec> features;
-  std::vector<uint32_t> row_class_dims;  // dim of each row class, in order of first use
+  std::vector<uint32_t> row_class_dims;        // dim of each row class, in order of first use
+  std::vector<uint32_t> row_class_optimizers;  // and which row optimizer
   uint32_t prefix_bits = 8;
   uint32_t group_count = 0;
   uint32_t embedding_width = 0;  // sum of all widths
-  float clip_norm = 0.0f;        // largest L2 norm of a row's gradient from one batch; 0: any
 };
 
 // Fills row_class, offset, row_class_dims, group_count and embedding_width from the rest.

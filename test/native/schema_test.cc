@@ -28,6 +28,17 @@ TEST_CASE("features of equal dim share a row class, and columns follow the order
   CHECK(schema.prefix_bits == 8);
 }
 
+TEST_CASE("features of equal dim but another optimizer have a row class of their own") {
+  FeatureSpec other = Feature("b", 8, 1);
+  other.optimizer = 1;
+  auto built = BuildFeatureSchema({Feature("a", 8, 0), other, Feature("c", 8, 0)}, 8);
+  REQUIRE(built.ok());
+  CHECK(built.value().row_class_dims == std::vector<uint32_t>{8, 8});
+  CHECK(built.value().row_class_optimizers == std::vector<uint32_t>{0, 1});
+  CHECK(built.value().features[1].row_class == 1);
+  CHECK(built.value().features[2].row_class == 0);
+}
+
 TEST_CASE("a model without id features has an empty schema") {
   auto built = BuildFeatureSchema({}, 8);
   REQUIRE(built.ok());

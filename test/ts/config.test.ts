@@ -138,14 +138,13 @@ t.test('accepted', async (t) => {
     const columns: ConfigInput['features']['columns'] = {
       seen: { pooling: 'none', sequenceLength: 5 }, user: { hashStack: { buckets: 100 } }, ad: { frozen: true },
     }
-    const native = nativeConfig(parseConfig({ ...least, features: { columns }, embedding: { clipNorm: 2 } }))
-    const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, frozen: false }
+    const native = nativeConfig(parseConfig({ ...least, features: { columns } }))
+    const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, frozen: false, optimizer: 0 }
     t.same(native.features, [
       { ...none, name: 'seen', group: 0, pooling: 'none', sequenceLength: 5 },
       { ...none, name: 'user', group: 1, hashRounds: 2, hashBuckets: 100 },
       { ...none, name: 'ad', group: 2, frozen: true },
     ])
-    t.equal(native.embeddingClipNorm, 2)
   })
 
   t.test('what belongs to the type of the model is filled in, and what does not is left out', async (t) => {
@@ -231,7 +230,8 @@ t.test('unknown keys', async (t) => {
   t.match(error.details, { path: 'model.hiden', count: 1, suggestion: 'model.hidden', line: 8, column: 3 })
   t.equal(error.exitCode, 2)
   check('batch_size: 5', 'c.yml:7:1: batch_size: unknown key; did you mean batchSize?')
-  check('lr: 0.1', 'c.yml:7:1: lr: unknown key; it exists as embedding.optimizer.lr, model.optimizer.lr')
+  check('lr: 0.1', 'c.yml:7:1: lr: unknown key; it exists as embedding.optimizer.lr, embedding.groupOptimizer.<name>.lr, '
+    + 'model.optimizer.lr')
   check('dim: 4', 'c.yml:7:1: dim: unknown key; it exists as features.defaults.dim, features.columns.<name>.dim')
   check('checkpoint: { bucket: x }', 'c.yml:7:15: checkpoint.bucket: unknown key; known here: dir, everySteps, resume, keep')
   check('embedding: { optimizer: { type: adagrad, momentum: 0.9 } }', 'c.yml:7:42: embedding.optimizer.momentum: unknown key '
@@ -400,6 +400,8 @@ t.test('values that do not go together', async (t) => {
   rooms({ itme: 5 }, "embedding.groupCapacity.itme: 'itme' is not a column of features.columns; did you mean item?")
   rooms({ user: 5, item: 5, friend: 5 }, 'embedding.groupCapacity.friend: friend is in one group with user, which has its capacity '
     + 'already (embedding.groupCapacity.user)')
+  check({ features: { columns: { user: {}, friend: {} }, groups: [['user', 'friend']] }, embedding: { groupOptimizer: { user: {}, friend: {} } } },
+    'embedding.groupOptimizer.friend: friend is in one group with user, which has its optimizer already (embedding.groupOptimizer.user)')
   check({ deterministic: true, embedding: { timeToLiveSeconds: 60 } },
     'embedding.timeToLiveSeconds: rows that age by the clock make no two runs alike; leave it out, or set deterministic: false')
 
@@ -469,7 +471,7 @@ t.test('what the addon is told of the tables', async (t) => {
   const native = (embedding: ConfigInput['embedding']) => nativeConfig(parseConfig({ ...least, features, embedding })).embedding
   const groupCapacities: never[] = []
 
-  t.same(native({}).tables, [
+  t.match(native({}).tables, [
     { dim: 16, capacityRows: 1_000_000, capacityBytes: 0, groupCapacities }, { dim: 8, capacityRows: 1_000_000, capacityBytes: 0, groupCapacities },
   ], 'rows hold for each dim, in the order of the features')
   for (const [capacity, bytes] of [['48MB', 48e6], ['3KiB', 3072], ['1.5 GiB', 1.5 * 2 ** 30], ['0.5TB', 5e11]] as const) {
@@ -481,7 +483,11 @@ t.test('what the addon is told of the tables', async (t) => {
   ], 'a group has its room in each table that its features use')
   t.match(native({ admit: 0.5 }), { admitProbability: 0.5, admitFrequency: 1, timeToLiveMs: 0 })
   t.match(native({ admit: 5, timeToLiveSeconds: 0.0001 }), { admitProbability: 1, admitFrequency: 5, timeToLiveMs: 1 })
-  t.match(native({ optimizer: { type: 'adamw', betas: [0.8, 0.9] } }).optimizer, { type: 'adamw', beta1: 0.8, beta2: 0.9, biasCorrection: 'row' })
+  t.match(native({ optimizer: { type: 'adamw', betas: [0.8, 0.9] } }).tables[1]!.optimizer, { type: 'adamw', beta1: 0.8, beta2: 0.9, biasCorrection: 'row' })
+  t.match(native({ groupOptimizer: { friend: { type: 'ftrl' }, day: { lr: 0.1 } } }).tables, [
+    { dim: 16, optimizer: { type: 'ftrl' } }, { dim: 8, optimizer: { type: 'ftrl' } },
+    { dim: 8, optimizer: { type: 'adagrad', lr: 0.05 } }, { dim: 16, optimizer: { type: 'adagrad', lr: 0.1 } },
+  ], 'a table for each dim and optimizer')
 })
 
 t.test('all problems are reported at once, in the order of the file', async (t) => {
@@ -652,7 +658,7 @@ t.test('the fingerprint of a model', async (t) => {
 
   t.same(diff(), [], 'is the same for the same config, also after a trip through JSON')
   t.same(diff('model.optimizer.lr=0.5', 'batchSize=7', 'data.train={path: x.csv}', 'mode=sync', 'embedding.capacity=5', 'epochs=9',
-    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]', 'embedding.clipNorm=1',
+    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]',
     'features.columns.education.frozen=true'), [], 'does not hold what may change')
   t.same(diff('features.columns.education.dim=16'), ['features.columns.education.dim: 8 in the checkpoint, 16 in the config'])
   t.same(diff('features.columns.sex={}'), [
@@ -674,6 +680,8 @@ t.test('the fingerprint of a model', async (t) => {
     ['seed: 0 in the checkpoint, 5 in the config', 'data.labels.y.positive: yes in the checkpoint, no in the config'])
   t.same(diff('model.hidden=[8]', 'model.tasks=[{label: y, loss: mse}]'),
     ['model.hidden: [8,4] in the checkpoint, [8] in the config', 'model.tasks.y.loss: bce in the checkpoint, mse in the config'])
+  t.same(diff('embedding.groupOptimizer.education={type: sgd}'), [
+    'embedding.groupOptimizer: not in the checkpoint, {"education":{"type":"sgd","momentum":"off"}} in the config'])
   t.same(diff('model.type=dcn'), [
     'model.type: not in the checkpoint, dcn in the config',
     'model.cross: not in the checkpoint, {"layers":3,"rank":0,"structure":"parallel"} in the config'])

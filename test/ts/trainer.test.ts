@@ -39,7 +39,7 @@ t.test('fit learns, reports and respects the staleness bound', async (t) => {
   t.ok(after.logloss['click']! < before.logloss['click']!)
 })
 
-t.test('sequences, hash stacks and a clip norm learn together, and predict as they were saved', async (t) => {
+t.test('sequences and hash stacks learn together, and predict as they were saved', async (t) => {
   const run = folder(t)
   const config: ConfigInput = {
     ...smallConfig,
@@ -47,7 +47,6 @@ t.test('sequences, hash stacks and a clip norm learn together, and predict as th
       defaults: { dim: 4 },
       columns: { user: { hashStack: { buckets: 40 } }, item: { dim: 8, pooling: 'none', sequenceLength: 2 } },
     },
-    embedding: { ...smallConfig.embedding, clipNorm: 0.5 },
   }
   await using trainer = await Trainer.create(config)
   await drained(trainer.fit(batches(400)))
@@ -60,7 +59,7 @@ t.test('sequences, hash stacks and a clip norm learn together, and predict as th
   await loaded.close()
 })
 
-t.test('of frozen features no row is trained', async (t) => {
+t.test('of frozen features no row is trained, and groups have their own optimizer', async (t) => {
   const { features, model } = smallConfig
   const still: ConfigInput = { ...smallConfig, model: { ...model, optimizer: { type: 'adam', lr: 0 } } }  // rows alone learn
   const frozen = Object.fromEntries(
@@ -74,6 +73,9 @@ t.test('of frozen features no row is trained', async (t) => {
   }
   t.ok(await changes(still))
   t.notOk(await changes({ ...still, features: { ...features, columns: frozen } }))
+  const halts = { type: 'sgd', lr: 0 } as const
+  t.ok(await changes({ ...still, embedding: { ...still.embedding, groupOptimizer: { user: halts } } }))
+  t.notOk(await changes({ ...still, embedding: { ...still.embedding, groupOptimizer: { user: halts, item: halts } } }))
 })
 
 const fields: ConfigInput['features'] = { defaults: { dim: 4 }, columns: { user: null, item: { pooling: 'mean' } } }

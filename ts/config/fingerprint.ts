@@ -13,7 +13,11 @@ export interface ModelFingerprint {
     negativeSampling?: NegativeSampling
   }
   features: { columns: ({ column: string } & Omit<FeatureColumn, 'frozen'>)[]; groups: string[][]; prefixBits: number }
-  embedding: { optimizer: OptimizerKind; init: Config['embedding']['init'] }
+  embedding: {
+    optimizer: OptimizerKind
+    groupOptimizer?: Record<string, OptimizerKind>
+    init: Config['embedding']['init']
+  }
   model: Partial<Pick<Config['model'], 'type' | 'cross' | 'bottom'>> & {
     hidden: number[]; tasks: Pick<Task, 'label' | 'loss'>[]; optimizer: OptimizerKind
   }
@@ -41,7 +45,11 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
       groups: features.groups,
       prefixBits: features.prefixBits,
     },
-    embedding: { optimizer: optimizerKind(embedding.optimizer), init: embedding.init },
+    embedding: {
+      optimizer: optimizerKind(embedding.optimizer),
+      ...(Object.keys(embedding.groupOptimizer).length > 0 && { groupOptimizer: groupOptimizerKinds(embedding) }),
+      init: embedding.init,
+    },
     model: {
       ...(model.type !== 'ffnn' && { type: model.type }),  // checkpoints of the first version name no type
       ...(model.cross && { cross: model.cross }),
@@ -51,6 +59,10 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
       optimizer: optimizerKind(model.optimizer),
     },
   }
+}
+
+function groupOptimizerKinds({ groupOptimizer }: Config['embedding']): Record<string, OptimizerKind> {
+  return Object.fromEntries(Object.entries(groupOptimizer).map(([name, optimizer]) => [name, optimizerKind(optimizer)]))
 }
 
 function optimizerKind(optimizer: Config['embedding']['optimizer'] | Config['model']['optimizer']): OptimizerKind {

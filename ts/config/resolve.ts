@@ -266,23 +266,31 @@ function checkEncoding(name: string, first: string, columns: Record<string, Feat
 function checkEmbedding(
   { embedding, features, deterministic }: FilledConfig, groups: string[][], resolution: Resolution,
 ): void {
-  const namedBy = new Map<string[], string>()
-  for (const name of Object.keys(embedding.groupCapacity)) {
-    const path = ['embedding', 'groupCapacity', name]
-    const group = groups.find((names) => names.includes(name))
-    const other = group && namedBy.get(group)
-    if (!group) {
-      resolution.problems.push(unknownName(path, 'a column of features.columns', name, Object.keys(features.columns)))
-    } else if (other !== undefined) {
-      const first = pathText([...path.slice(0, -1), other])
-      resolution.refuse(path, `${name} is in one group with ${other}, which has its capacity already (${first})`)
-    } else {
-      namedBy.set(group, name)
-    }
+  for (const [key, what] of [['groupCapacity', 'capacity'], ['groupOptimizer', 'optimizer']] as const) {
+    checkGroupNames(Object.keys(embedding[key]), ['embedding', key], what, features, groups, resolution)
   }
   if (deterministic && embedding.timeToLiveSeconds > 0) {
     resolution.refuse(['embedding', 'timeToLiveSeconds'],
       'rows that age by the clock make no two runs alike; leave it out, or set deterministic: false')
+  }
+}
+
+/** Settings of groups, each named by one of its features. */
+function checkGroupNames(names: string[], at: Path, what: string, { columns }: FilledConfig['features'],
+  groups: string[][], resolution: Resolution): void {
+  const namedBy = new Map<string[], string>()
+  for (const name of names) {
+    const path = [...at, name]
+    const group = groups.find((members) => members.includes(name))
+    const other = group && namedBy.get(group)
+    if (!group) {
+      resolution.problems.push(unknownName(path, 'a column of features.columns', name, Object.keys(columns)))
+    } else if (other !== undefined) {
+      const first = pathText([...at, other])
+      resolution.refuse(path, `${name} is in one group with ${other}, which has its ${what} already (${first})`)
+    } else {
+      namedBy.set(group, name)
+    }
   }
 }
 

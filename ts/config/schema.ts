@@ -174,24 +174,29 @@ const byteSize = () => z.string().regex(byteSizePattern, { abort: true })
 type Bounds = { low: number; high: number }
 const belowHigh = ({ low, high }: Bounds) => `low must be below high, got low ${low} and high ${high}`
 
+const rowOptimizer = z.discriminatedUnion('type', [
+  z.strictObject({ type: typeOrDefault('adagrad'), ...adagrad() }),
+  z.strictObject({ type: type('rowwise_adagrad'), ...adagrad() }),
+  z.strictObject({ type: type('sgd'), lr: lr(0.01), momentum: momentum(), weightDecay: l2() }),
+  z.strictObject({ type: type('adam'), ...rowAdam(), weightDecay: l2() }),
+  z.strictObject({ type: type('adamw'), ...rowAdam(), weightDecay: decoupled() }),
+  z.strictObject({
+    type: type('ftrl'),
+    lr: aboveZero().default(0.05).describe('Learning rate'),
+    initialAccumulator: initialAccumulator(),
+    beta: atLeastZero().default(1).describe('Added to the root of the sum of squared gradients'),
+    l1: atLeastZero().default(0).describe('Strength of the L1 penalty, which makes weights exactly 0'),
+    l2: atLeastZero().default(0).describe('Strength of the L2 penalty'),
+    weightDecay: l2(),
+  }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= leastFloat,
+    { path: ['beta'], error: `one of beta, l2 and initialAccumulator must be above 0 (at least ${leastFloat})` }),
+])
+
 const embedding = z.strictObject({
-  optimizer: z.discriminatedUnion('type', [
-    z.strictObject({ type: typeOrDefault('adagrad'), ...adagrad() }),
-    z.strictObject({ type: type('rowwise_adagrad'), ...adagrad() }),
-    z.strictObject({ type: type('sgd'), lr: lr(0.01), momentum: momentum(), weightDecay: l2() }),
-    z.strictObject({ type: type('adam'), ...rowAdam(), weightDecay: l2() }),
-    z.strictObject({ type: type('adamw'), ...rowAdam(), weightDecay: decoupled() }),
-    z.strictObject({
-      type: type('ftrl'),
-      lr: aboveZero().default(0.05).describe('Learning rate'),
-      initialAccumulator: initialAccumulator(),
-      beta: atLeastZero().default(1).describe('Added to the root of the sum of squared gradients'),
-      l1: atLeastZero().default(0).describe('Strength of the L1 penalty, which makes weights exactly 0'),
-      l2: atLeastZero().default(0).describe('Strength of the L2 penalty'),
-      weightDecay: l2(),
-    }).refine(({ beta, l2, initialAccumulator }) => beta + l2 + initialAccumulator >= leastFloat,
-      { path: ['beta'], error: `one of beta, l2 and initialAccumulator must be above 0 (at least ${leastFloat})` }),
-  ]).prefault({}).describe('Optimizer of the embedding rows'),
+  optimizer: rowOptimizer.prefault({}).describe('Optimizer of the embedding rows'),
+  groupOptimizer: z.record(text(), rowOptimizer.describe('As `embedding.optimizer`, for the group of this feature'))
+    .default({})
+    .describe('Optimizers of their own for feature groups. A group is named by one of its features'),
   init: z.discriminatedUnion('type', [
     z.strictObject({
       type: typeOrDefault('uniform'),
@@ -219,7 +224,7 @@ const embedding = z.strictObject({
     .describe('Number format of the embedding in a row, rounded stochastically at every update; the state of the '
       + 'optimizer is fp32 always'),
   capacity: z.union([integer(1), byteSize()]).default(1_000_000)
-    .describe('What a parameter server holds before it evicts: rows of each `dim` that features have, or bytes of '
+    .describe('What a parameter server holds before it evicts: rows of each table (`dim` and optimizer), or bytes of '
       + 'memory, shared out over the dims by dim × features of that dim'),
   groupCapacity: z.record(text(), integer(1).describe('Rows of the group of this feature, of each `dim` in it'))
     .default({})

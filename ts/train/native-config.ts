@@ -1,5 +1,5 @@
 // From the resolved config to what the addon takes: flat, every field given. What is decided here is how capacity is
-// shared out over the tables: there is one for each row class, which is all features of equal dim.
+// shared out over the tables: there is one for each row class, which is all features of equal dim and optimizer.
 import type { Config } from '../config/index.js'
 import { bytesOf } from '../config/byte-size.js'
 import type { BatchLayout } from '../data/batch.js'
@@ -20,11 +20,9 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
-    embeddingClipNorm: embedding.clipNorm,
     features,
     embedding: {
       storage: embedding.storage,
-      optimizer: withBetas(embedding.optimizer),
       init: embedding.init,
       admitProbability: embedding.admit > 1 ? 1 : embedding.admit,
       admitFrequency: embedding.admit > 1 ? embedding.admit : 1,
@@ -53,28 +51,38 @@ function keptNegatives({ data: { negativeSampling } }: Config, label: string): n
   return negativeSampling?.label === label ? negativeSampling.keep : 1
 }
 
-function nativeFeatures({ features }: Config): NativeFeature[] {
+/** The row optimizer of everything, then those that feature groups have for themselves. */
+function rowOptimizers({ optimizer, groupOptimizer }: Config['embedding']): object[] {
+  return [optimizer, ...Object.values(groupOptimizer)]
+}
+
+/** In the order of the embedding matrix; `optimizer` is the place in `rowOptimizers`. */
+export function nativeFeatures({ features, embedding }: Config): NativeFeature[] {
   const groupOf = new Map(features.groups.flatMap((names, group) => names.map((name) => [name, group] as const)))
+  const optimizerOf = new Map(Object.keys(embedding.groupOptimizer).map((name, i) => [groupOf.get(name)!, i + 1]))
   return Object.entries(features.columns)
     .map(([name, { dim, pooling, sequenceLength = 0, hashStack, frozen = false }]) => ({
       name, dim, pooling, group: groupOf.get(name)!, sequenceLength, frozen,
       hashRounds: hashStack?.rounds ?? 0, hashBuckets: hashStack?.buckets ?? 0,
+      optimizer: optimizerOf.get(groupOf.get(name)!) ?? 0,
     }))
 }
 
 /** One for each row class, in the order of its first feature, as the addon numbers them. */
 export function nativeTables(
-  { capacity, groupCapacity }: Config['embedding'], features: NativeFeature[],
+  embedding: Config['embedding'], features: NativeFeature[],
 ): NativeTable[] {
+  const { capacity, groupCapacity } = embedding
   const floats = features.reduce((sum, { dim }) => sum + dim, 0)
   const bytes = typeof capacity === 'string' ? bytesOf(capacity) : 0
-  return rowClassDims(features).map((dim) => {
-    const members = features.filter((feature) => feature.dim === dim)
+  return rowClasses(features).map((members) => {
+    const { dim, optimizer } = members[0]!
     const groups = new Set(members.map(({ group }) => group))
     const groupRows = Object.entries(groupCapacity)
       .map(([name, rows]) => ({ group: features.find((feature) => feature.name === name)!.group, rows }))
     return {
       dim,
+      optimizer: withBetas(rowOptimizers(embedding)[optimizer]!),
       capacityRows: typeof capacity === 'number' ? capacity : 0,
       capacityBytes: bytes === 0 ? 0 : Math.max(1, Math.floor(bytes * (dim * members.length / floats))),
       groupCapacities: groupRows.filter(({ group }) => groups.has(group)),
@@ -82,9 +90,10 @@ export function nativeTables(
   })
 }
 
-/** The dim of each row class, in the order of the addon. */
-export function rowClassDims(features: { dim: number }[]): number[] {
-  return [...new Set(features.map(({ dim }) => dim))]
+/** The features of each row class, in the order of the addon. */
+export function rowClasses<T extends { dim: number; optimizer: number }>(features: T[]): T[][] {
+  const keyOf = ({ dim, optimizer }: T) => `${dim} ${optimizer}`
+  return [...new Set(features.map(keyOf))].map((key) => features.filter((feature) => keyOf(feature) === key))
 }
 
 function withBetas(optimizer: object): object {

@@ -1,8 +1,8 @@
-// The counters of the embedding tables under the names of the config: by row class (dim), by feature group, and all
-// together.
+// The counters of the embedding tables under the names of the config: by row class (dim and optimizer), by feature
+// group, and all together.
 import type { Config } from '../config/index.js'
 import type { NativeCounters, TableCounters } from '../native-types.js'
-import { rowClassDims } from './native-config.js'
+import { nativeFeatures, rowClasses } from './native-config.js'
 
 /** Of one feature group. */
 export interface GroupCounters extends TableCounters {
@@ -12,10 +12,10 @@ export interface GroupCounters extends TableCounters {
 /** Of the table of one row class. `lanes` and `bytes` of a group are its share by rows. */
 export interface RowClassCounters extends TableCounters {
   dim: number
-  /** The groups with features of this dim; `features` are those. */
+  /** The groups with features of this row class; `features` are those. */
   groups: GroupCounters[]
   /**
-   * By feature of this dim: an estimate of the distinct ids seen in training, before a checkpoint that was loaded too.
+   * By feature of this row class: an estimate of the distinct ids seen in training, before a checkpoint that was loaded too.
    */
   distinct: Record<string, number>
 }
@@ -26,12 +26,12 @@ export interface TableReport extends TableCounters {
   distinct: Record<string, number>
 }
 
-export function rowClassCounters({ tables, distinct }: NativeCounters, { features }: Config): RowClassCounters[] {
-  const columns = Object.entries(features.columns)
-    .map(([name, { dim }], index) => ({ name, dim, distinct: distinct[index]! }))
-  return rowClassDims(columns).map((dim, rowClass) => {
+export function rowClassCounters({ tables, distinct }: NativeCounters, config: Config): RowClassCounters[] {
+  const { features } = config
+  const columns = nativeFeatures(config).map((feature, index) => ({ ...feature, distinct: distinct[index]! }))
+  return rowClasses(columns).map((members, rowClass) => {
     const { groups, ...counters } = tables[rowClass]!
-    const members = columns.filter((column) => column.dim === dim)
+    const { dim } = members[0]!
     const ofGroups = features.groups.flatMap((names, group) => {
       const here = members.flatMap(({ name }) => (names.includes(name) ? [name] : []))
       return here.length > 0 ? [{ features: here, ...groups[group]! }] : []
