@@ -5,9 +5,10 @@
 //                       [--set key=value …]
 //
 // sync and hybrid run with one NN worker, hybrid once for each staleness; async with each number of workers and the
-// last staleness. A step has --batch samples in all of them: a worker of n gets one n-th. --staleness 8
-// --workers '' leaves async out. Prints a line a run, then each way's mean and its difference from sync with the 95 %
-// interval (paired t).
+// last staleness. A step has --batch samples in all of them: a worker of n gets one n-th. async makes an update of the
+// dense weights for each of these parts, n times as many as sync; so it is compared with sync in batches of their size,
+// which makes as many. --workers '' leaves async out. Prints a line a run, then each way's mean and its difference from
+// sync with the 95 % interval (paired t).
 import { spawnSync } from 'node:child_process'
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -54,11 +55,14 @@ const ways = [
     name: `hybrid, staleness ${staleness}`,
     settings: ['mode=hybrid', `staleness=${staleness}`, `batchSize=${batch}`],
   })),
-  ...numbers(values.workers).map((workers) => ({
-    name: `async, ${workers} NN workers`,
-    settings: ['mode=async', `staleness=${stalenesses.at(-1)}`, `cluster.nnWorkers=${workers}`,
-      `batchSize=${Math.round(batch / workers)}`],
-  })),
+  ...numbers(values.workers).flatMap((workers) => {
+    const batchSize = `batchSize=${Math.round(batch / workers)}`, control = `sync, batch / ${workers}`
+    const settings = ['mode=async', `staleness=${stalenesses.at(-1)}`, `cluster.nnWorkers=${workers}`, batchSize]
+    return [
+      { name: control, settings: ['mode=sync', batchSize] },
+      { name: `async, ${workers} NN workers`, settings, against: control },
+    ]
+  }),
 ]
 
 // Two-sided 95 % quantiles of Student's t by degrees of freedom.
@@ -69,11 +73,12 @@ const seeds = Array.from({ length: Number(values.seeds) }, (_, i) => i + 1)
 const aucs = new Map(ways.map(({ name }) => [name, []]))
 for (const seed of seeds) for (const way of ways) aucs.get(way.name).push(train(way, seed))
 console.log()
-for (const [name, all] of aucs) {
-  const differences = all.map((auc, i) => auc - aucs.get('sync')[i])
+for (const { name, against = 'sync' } of ways) {
+  const all = aucs.get(name)
+  const differences = all.map((auc, i) => auc - aucs.get(against)[i])
   const difference = mean(differences)
   const deviation = Math.sqrt(differences.reduce((sum, d) => sum + (d - difference) ** 2, 0) / (seeds.length - 1))
   const interval = (t95[seeds.length - 1] ?? 1.96) * deviation / Math.sqrt(seeds.length)
-  const against = name === 'sync' ? '' : `  against sync ${difference.toFixed(5)} ± ${interval.toFixed(5)} (95 %)`
-  console.log(`${name.padEnd(24)}  mean AUC ${mean(all).toFixed(5)}${against}`)
+  const gap = name === against ? '' : `  against ${against}: ${difference.toFixed(5)} ± ${interval.toFixed(5)} (95 %)`
+  console.log(`${name.padEnd(24)}  mean AUC ${mean(all).toFixed(5)}${gap}`)
 }

@@ -123,5 +123,30 @@ TEST_CASE("values that are not finite are refused with their sample and column")
   CHECK(Contains(f.Refusal(f.Make()), "label value of sample 2, column 0"));
 }
 
+TEST_CASE("a part of a batch has the values of its rows, a part of a part too") {
+  Fixture f;
+  const Batch batch = f.Make();
+  const auto ids = [](const Batch& part, size_t feature, uint32_t row) {
+    const IdColumn& column = part.id_columns[feature];
+    const auto values = column.ids.subspan(column.begin(row), column.end(row) - column.begin(row));
+    return std::vector<uint64_t>(values.begin(), values.end());
+  };
+  const Batch last = PartOf(batch, 1, 2);
+  for (const Batch& part : {PartOf(batch, 2, 1), PartOf(last, 1, 1)}) {
+    CHECK(part.rows == 1);
+    CHECK(ids(part, 0, 0) == std::vector<uint64_t>{12});
+    CHECK(ids(part, 1, 0) == std::vector<uint64_t>{21, 22, 23});
+    CHECK(part.dense.size() == 2);
+    CHECK(part.dense[1] == 6);
+    CHECK(part.labels[0] == 0);
+  }
+  CHECK(ids(last, 1, 0).empty());
+  CHECK(last.labels[0] == 1);
+  const Batch none = PartOf(batch, 3, 0);
+  CHECK(none.rows == 0);
+  CHECK(none.id_columns[1].ids.empty());
+  CHECK(none.dense.empty());
+}
+
 }  // namespace
 }  // namespace persia

@@ -184,6 +184,18 @@ TEST_CASE("A rank that leaves with its last sum waited for harms nobody") {
   }
 }
 
+TEST_CASE("A sum that was complete before the group failed counts for every rank, also for one that asks later") {
+  auto collectives = MakeLocalCollectives(2);
+  std::vector<float> a(100, 1.0f), b(100, 2.0f), never(100);
+  collectives[0]->Start(a);
+  const uint64_t last = collectives[1]->Start(b);
+  REQUIRE(collectives[1]->Wait(last).ok());
+  collectives[1]->Abort(Status(ErrorCode::kIo, "the disk is on fire"));
+  CHECK(collectives[0]->Wait(0).ok());
+  CHECK(a[99] == 3.0f);
+  for (int later = 0; later < 20; ++later) CHECK(collectives[0]->AllReduce(never).code() == ErrorCode::kIo);
+}
+
 TEST_CASE("A rank that leaves while its bucket is summed fails the group, and nobody touches its memory") {
   for (uint32_t repeat = 0; repeat < 100; ++repeat) {
     auto collectives = MakeLocalCollectives(2, {.deadline_ms = kHourMs});
