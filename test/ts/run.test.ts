@@ -51,6 +51,23 @@ t.test('evaluating every n steps comes at these steps and at the end of epochs, 
   }
 })
 
+t.test('evaluations and early stopping are the same with several NN workers, in every mode', async (t) => {
+  const root = folder(t)
+  for (const [name, more] of Object.entries({
+    workers: { cluster: { nnWorkers: 2 } }, async: { mode: 'async', deterministic: false, cluster: { nnWorkers: 2 } },
+  })) {
+    const plain = join(root, `${name}-plain`)
+    const often = join(root, `${name}-often`)
+    await run(configOf(plain, more))
+    const events = await run(configOf(often, { ...more, evaluate: { everySteps: 7 } }))
+    t.same(evals(events).map(({ step }) => step), [7, 14, 20, 21, 28, 35, 40])
+    if (name !== 'async') t.same(contents(join(often, '40')), contents(join(plain, '40')))
+    const stopped = await run(configOf(join(root, `${name}-stopped`), { ...more, ...watching({ mode: 'max', patience: 2 }) }),
+      { metrics: scripted([0.5, 0.7, 0.6, 0.65]) })
+    t.match(done(stopped), { steps: 20, stopped: 'early stopping', best: { step: 10 } })
+  }
+})
+
 t.test('an evaluation at a step is that of the model saved at this step', async (t) => {
   const dir = folder(t)
   const events = await run(configOf(dir, { deterministic: false, evaluate: { everySteps: 8 }, checkpoint: { dir, everySteps: 8, keep: 0 } }))
