@@ -144,5 +144,7 @@ export interface NativeAddon {
   checksum(bytes: Uint8Array): bigint
   verifySnapshot(directory: string, files: NativeSnapshotFile[]): Promise<void>
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer
+  /** The CUDA backend: where it was loaded from ('' if it wasn't), the GPUs it can use, and why there are none. */
+  cuda(): { path: string; devices: { name: string; capability: string; memoryBytes: number }[]; error: string }
   machine(): { cores: number; avx2: boolean }
 }

@@ -122,6 +122,17 @@ struct GlobalBatch {
   GradientSink* sink = nullptr;
 };
 
+// What a step reads and writes: shapes as in DenseModel::ForwardBackward.
+struct DenseStep {
+  uint64_t step = 0;
+  uint32_t rows = 0;
+  const float* input = nullptr;
+  const float* labels = nullptr;
+  float* embedding_gradient = nullptr;
+  double loss = 0.0;     // when finished
+  bool skipped = false;  // when finished: gradients were not finite, nothing was changed
+};
+
 class DenseModel {
  public:
   virtual ~DenseModel() = default;
@@ -144,17 +155,39 @@ class DenseModel {
   // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate and Adam's bias correction.
   virtual Status ApplyGradients(uint64_t step) = 0;
 
+  // A whole step of a worker of its own, ForwardBackward and ApplyGradients, in two halves: a backend that computes
+  // elsewhere returns from StartStep at once, and up to steps_in_flight() steps may be started before the first is
+  // finished. Steps are finished in the order in which they were started; `step` and its buffers must stay until then.
+  // An error of StartStep means that the step was not started.
+  virtual uint32_t steps_in_flight() const { return 1; }
+  virtual Status StartStep(DenseStep* step);
+  virtual Status FinishStep(DenseStep* step);
+
   // Writes the tasks' outputs (rows, tasks): probabilities for kBce, values for kMse.
   virtual Status Predict(uint32_t rows, const float* input, float* outputs) = 0;
 
-  // Weights and optimizer state; writing through the spans restores a checkpoint.
+  // Weights and optimizer state in the host's memory, where the spans stay the same for the model's life. A backend that
+  // keeps them elsewhere fills them in ReadTensors; what was written through them counts after WriteTensors.
   virtual std::vector<NamedTensor> Tensors() = 0;
+  virtual Status ReadTensors() { return Status::Ok(); }
+  virtual Status WriteTensors() { return Status::Ok(); }
+
+  // Steps whose gradients were not all finite, and which therefore changed nothing.
+  virtual uint64_t skipped_steps() const { return 0; }
+
+  // Memory of the host that the backend reads and writes fastest, on a cache line; null when there is none left. For
+  // the buffers of steps, in place of any other.
+  virtual void* AllocateHost(size_t bytes);
+  virtual void FreeHost(void* memory);
 };
+
+// What every backend refuses. kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't
+// combine. kOutOfMemory: more weights than the machine has memory for.
+Status ValidateDenseModel(const DenseModelConfig& config);
 
 // The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
-// kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't combine. kOutOfMemory: more
-// weights than the machine has memory for.
+// Errors: those of ValidateDenseModel.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
 
 }  // namespace persia
