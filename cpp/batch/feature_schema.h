@@ -1,8 +1,8 @@
 // What the model knows of its id features: their row classes, groups and places in the pooled embedding matrix.
 //
 // A *feature group* shares one index space: the same id in two features of a group is the same sign. A *row class* is
-// one table: all rows of equal dim and optimizer. The pooled embeddings of a sample are the features' vectors side by side, in the
-// order of the schema: feature f is columns [offset, offset + width()).
+// one table: all rows of equal dim and optimizer. The pooled embeddings of a sample are the features' vectors side by
+// side, in the order of the schema: feature f is columns [offset, offset + width()).
 //
 // Thread-safety: immutable once built.
 #pragma once

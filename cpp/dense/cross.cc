@@ -231,20 +231,6 @@ void ParallelCross::Backward(uint32_t rows, const float* input, const float* out
 
 }  // namespace
 
-std::vector<Layer> CrossLayers(const DenseModelConfig& config, Layout& layout) {
-  const uint32_t width = config.input_width(), rank = config.cross.rank;
-  std::vector<Layer> layers;
-  for (uint32_t i = 0; i < config.cross.layers; ++i) {
-    const std::string name = "cross." + std::to_string(i);
-    if (rank > 0) layers.push_back(layout.Add(name + ".v", width, rank, false));
-    layers.push_back(layout.Add(rank > 0 ? name + ".u" : name, rank > 0 ? rank : width, width));
-  }
-  if (config.cross.structure == CrossStructure::kParallel) {
-    layers.push_back(layout.Add("cross.head", width, static_cast<uint32_t>(config.tasks.size()), false));
-  }
-  return layers;
-}
-
 std::unique_ptr<BelowInteraction> MakeStackedCross(const DenseModelConfig& config, std::vector<Layer> layers,
                                                    const Team& team) {
   return std::make_unique<StackedCross>(config, std::move(layers), team);

@@ -1,9 +1,12 @@
 #include "dense/dense_model.h"
 
+#include <unistd.h>
+
 #include <algorithm>
-#include <cstdint>
 #include <new>
 #include <string>
+
+#include "dense/layout.h"
 
 namespace persia {
 namespace {
@@ -65,6 +68,18 @@ Status ValidateType(const DenseModelConfig& config) {
   return Status::Ok();
 }
 
+Status CheckMemory(const Layout& layout) {
+  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  double bytes = 0;
+  const auto add = [&](const Layer& layer) { bytes += 2.0 * sizeof(float) * layer.in * layer.out; };  // the least
+  std::ranges::for_each(layout.interaction, add);
+  std::ranges::for_each(layout.layers, add);
+  if (bytes <= memory) return Status::Ok();
+  return Status(ErrorCode::kOutOfMemory, "the weights of the dense network and their gradients need " +
+                                             std::to_string(bytes / 1e9) + " GB, the machine has " +
+                                             std::to_string(memory / 1e9) + " GB");
+}
+
 }  // namespace
 
 Status ValidateDenseModel(const DenseModelConfig& config) {
@@ -75,7 +90,8 @@ Status ValidateDenseModel(const DenseModelConfig& config) {
     return Invalid("a hidden layer has width 0; leave the layer out instead");
   }
   if (config.schedule.every_steps == 0) return Invalid("the schedule's every_steps is 0; the least is 1");
-  return ValidateType(config);
+  PERSIA_RETURN_IF_ERROR(ValidateType(config));
+  return CheckMemory(MakeLayout(config));
 }
 
 Status DenseModel::StartStep(DenseStep* step) {

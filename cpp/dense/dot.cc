@@ -182,21 +182,9 @@ void DotInteraction::BackwardBlock(uint32_t row, uint32_t rows, const float* inp
 
 }  // namespace
 
-std::vector<Layer> BottomLayers(const DenseModelConfig& config, Layout& layout) {
-  if (config.dense_count == 0) return {};
-  std::vector<uint32_t> widths = config.bottom;
-  widths.push_back(config.fields.front().dim);
-  return layout.AddChain("bottom", config.dense_count, widths);
-}
-
 std::unique_ptr<BelowInteraction> MakeDotInteraction(const DenseModelConfig& config, std::vector<Layer> bottom,
                                                      const Team& team) {
   return std::make_unique<DotInteraction>(config, std::move(bottom), team);
-}
-
-uint32_t DotWidth(const DenseModelConfig& config) {
-  const uint32_t vectors = VectorCount(config);
-  return (config.dense_count > 0 ? config.fields.front().dim : 0) + vectors * (vectors - 1) / 2;
 }
 
 }  // namespace persia

@@ -5,8 +5,6 @@
 // last.
 //
 // Thread-safety: externally synchronised; the team of threads works inside of a call only.
-#include <unistd.h>
-
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -27,31 +25,9 @@ namespace {
 // reference network about 3 % slower.
 constexpr uint32_t kDeterministicTiles = 16;
 
-// Where the parameters of each part of the network lie.
-struct Parts {
-  Layout layout;
-  std::vector<Layer> interaction, hidden_and_heads;
-};
-
-// What the hidden layers, or without any the heads, take in.
-uint32_t MlpInputWidth(const DenseModelConfig& config) {
-  return config.type == ModelType::kDlrm ? DotWidth(config) : config.input_width();
-}
-
-Parts MakeParts(const DenseModelConfig& config) {
-  Parts parts;
-  if (config.type == ModelType::kDeepFm) parts.interaction = FmLayers(config, parts.layout);
-  if (config.type == ModelType::kDcn) parts.interaction = CrossLayers(config, parts.layout);
-  if (config.type == ModelType::kDlrm) parts.interaction = BottomLayers(config, parts.layout);
-  std::vector<uint32_t> widths = config.hidden;
-  widths.push_back(static_cast<uint32_t>(config.tasks.size()));
-  parts.hidden_and_heads = parts.layout.AddChain("layer", MlpInputWidth(config), widths);
-  return parts;
-}
-
 class Ffnn final : public DenseModel {
  public:
-  Ffnn(const DenseModelConfig& config, const Parts& parts);
+  explicit Ffnn(const DenseModelConfig& config);
 
   const DenseModelConfig& config() const override { return config_; }
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
@@ -82,27 +58,27 @@ class Ffnn final : public DenseModel {
   Mlp mlp_;
   std::unique_ptr<BelowInteraction> below_;    // at most one of the two
   std::unique_ptr<BesideInteraction> beside_;
-  const float* mlp_input_ = nullptr;           // of the last batch: (rows, MlpInputWidth)
+  const float* mlp_input_ = nullptr;           // of the last batch: (rows, HiddenInputWidth)
   AlignedBuffer<float> output_gradient_;       // (rows, tasks)
 };
 
-Ffnn::Ffnn(const DenseModelConfig& config, const Parts& parts)
+Ffnn::Ffnn(const DenseModelConfig& config)
     : config_(config),
-      layout_(parts.layout),
+      layout_(MakeLayout(config)),
       pool_(config.threads, "persia-dense"),
       optimizer_(config.optimizer, layout_.size),
       parameters_(layout_.size),
       gradients_(layout_.size),
       buckets_(GradientBuckets(gradients_.span())),
-      mlp_(parts.hidden_and_heads, Mlp::LastLayer::kLinear, team()) {
+      mlp_(layout_.layers, Mlp::LastLayer::kLinear, team()) {
   parameters_.Fill(0.0f);  // padding stays 0 in all flat arrays, so that it adds nothing to the gradient norm
   gradients_.Fill(0.0f);
   InitialiseParameters(layout_, config.seed, parameters_.span());
   const bool stacked = config.cross.structure == CrossStructure::kStacked;
-  if (config.type == ModelType::kDeepFm) beside_ = MakeFm(config, parts.interaction, team());
-  if (config.type == ModelType::kDcn && stacked) below_ = MakeStackedCross(config, parts.interaction, team());
-  if (config.type == ModelType::kDcn && !stacked) beside_ = MakeParallelCross(config, parts.interaction, team());
-  if (config.type == ModelType::kDlrm) below_ = MakeDotInteraction(config, parts.interaction, team());
+  if (config.type == ModelType::kDeepFm) beside_ = MakeFm(config, layout_.interaction, team());
+  if (config.type == ModelType::kDcn && stacked) below_ = MakeStackedCross(config, layout_.interaction, team());
+  if (config.type == ModelType::kDcn && !stacked) beside_ = MakeParallelCross(config, layout_.interaction, team());
+  if (config.type == ModelType::kDlrm) below_ = MakeDotInteraction(config, layout_.interaction, team());
 }
 
 Status Ffnn::ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
@@ -126,7 +102,7 @@ Status Ffnn::ForwardBackward(uint32_t rows, const float* input, const float* lab
 // The outputs of the heads, before the sigmoid: (rows, tasks).
 float* Ffnn::Forward(uint32_t rows, const float* input) {
   mlp_input_ = below_ == nullptr ? input : below_->Forward(rows, input);
-  float* outputs = mlp_.Forward(rows, {mlp_input_, MlpInputWidth(config_)});
+  float* outputs = mlp_.Forward(rows, {mlp_input_, HiddenInputWidth(config_)});
   if (beside_ != nullptr) beside_->AddToOutputs(rows, input, outputs);
   return outputs;
 }
@@ -143,7 +119,7 @@ double Ffnn::HeadLoss(uint32_t rows, uint64_t global_rows, const float* outputs,
 
 void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink) {
   BucketProgress progress(buckets_, sink);
-  const uint32_t width = MlpInputWidth(config_);
+  const uint32_t width = HiddenInputWidth(config_);
   float* outputs = output_gradient_.data();
   if (below_ != nullptr) {
     mlp_.Backward(rows, {mlp_input_, width}, outputs, below_->OutputGradient(), width, progress);
@@ -177,23 +153,11 @@ std::vector<NamedTensor> Ffnn::Tensors() {
   return tensors;
 }
 
-Status CheckMemory(const Layout& layout) {
-  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  double bytes = 0;
-  for (const Layer& layer : layout.layers) bytes += 2.0 * sizeof(float) * layer.in * layer.out;  // the least
-  if (bytes <= memory) return Status::Ok();
-  return Status(ErrorCode::kOutOfMemory, "the weights of the dense network and their gradients need " +
-                                             std::to_string(bytes / 1e9) + " GB, the machine has " +
-                                             std::to_string(memory / 1e9) + " GB");
-}
-
 }  // namespace
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
   PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config));
-  const Parts parts = MakeParts(config);
-  PERSIA_RETURN_IF_ERROR(CheckMemory(parts.layout));
-  return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config, parts));
+  return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config));
 }
 
 }  // namespace persia

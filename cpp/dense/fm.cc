@@ -96,10 +96,6 @@ void Fm::Backward(uint32_t rows, const float* input, const float* output_gradien
 
 }  // namespace
 
-std::vector<Layer> FmLayers(const DenseModelConfig& config, Layout& layout) {
-  return {layout.Add("linear", config.input_width(), static_cast<uint32_t>(config.tasks.size()), false)};
-}
-
 std::unique_ptr<BesideInteraction> MakeFm(const DenseModelConfig& config, std::vector<Layer> layers, const Team& team) {
   return std::make_unique<Fm>(config, std::move(layers.front()), team);
 }

@@ -48,7 +48,7 @@ class BesideInteraction {
                         BucketProgress& progress) = 0;
 };
 
-// Each type puts its parameters into the layout first, then is made on a team that holds the flat arrays.
+// Each is made of its layers in the layout, on a team that holds the flat arrays.
 //
 // The factorization machine of DeepFM (Guo, Tang, Ye, Li, He: "DeepFM: A Factorization-Machine based Neural Network
 // for CTR Prediction", 2017): to each output comes
@@ -56,7 +56,6 @@ class BesideInteraction {
 // The paper's first order has a weight of its own for each id; here it is linear in the pooled embeddings and the dense
 // features, "linear.weight" (tasks, input_width): an id's weight is then the product of a learnt vector of its field
 // and its row, so ids need no second table. All tasks share the second order. The bias is that of the heads.
-std::vector<Layer> FmLayers(const DenseModelConfig& config, Layout& layout);
 std::unique_ptr<BesideInteraction> MakeFm(const DenseModelConfig& config, std::vector<Layer> layers, const Team& team);
 
 // Cross layers of DCN-v2 (Wang, Shivanna, Cheng, Jain, Lin, Hong, Chi: "DCN V2: Improved Deep & Cross Network and
@@ -66,7 +65,6 @@ std::unique_ptr<BesideInteraction> MakeFm(const DenseModelConfig& config, std::v
 // "cross.<l>.u.weight" (width, rank). Stacked, the hidden layers see the last x; beside them it goes to the outputs
 // through "cross.head.weight" (tasks, width): that with the last hidden layer's head is the paper's head on both, side
 // by side.
-std::vector<Layer> CrossLayers(const DenseModelConfig& config, Layout& layout);
 std::unique_ptr<BelowInteraction> MakeStackedCross(const DenseModelConfig& config, std::vector<Layer> layers,
                                                    const Team& team);
 std::unique_ptr<BesideInteraction> MakeParallelCross(const DenseModelConfig& config, std::vector<Layer> layers,
@@ -77,11 +75,7 @@ std::unique_ptr<BesideInteraction> MakeParallelCross(const DenseModelConfig& con
 // dim; that vector v_0 and the fields v_1, v_2, … give
 //     [v_0 | <v_1, v_0> | <v_2, v_0> | <v_2, v_1> | <v_3, v_0> | …]
 // Without dense features there is no v_0.
-std::vector<Layer> BottomLayers(const DenseModelConfig& config, Layout& layout);
 std::unique_ptr<BelowInteraction> MakeDotInteraction(const DenseModelConfig& config, std::vector<Layer> bottom,
                                                      const Team& team);
-
-// Width of what the dot interaction gives to the hidden layers.
-uint32_t DotWidth(const DenseModelConfig& config);
 
 }  // namespace persia

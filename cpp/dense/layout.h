@@ -25,15 +25,16 @@ struct Layer {
 };
 
 struct Layout {
-  std::vector<Layer> layers;  // all, in the order of the flat arrays
-  size_t size = 0;            // of the flat arrays, padding included
-
-  // Appends a layer. Layers of a name's first part ("layer", "cross", …) have streams of their own: what else is in the
-  // network does not change how they start.
-  Layer Add(const std::string& name, uint32_t in, uint32_t out, bool has_bias = true);
-  // Appends a chain of layers "<name>.0", "<name>.1", … from `in` through all of `widths`.
-  std::vector<Layer> AddChain(const std::string& name, uint32_t in, std::span<const uint32_t> widths);
+  std::vector<Layer> interaction;  // in front, as dense/interaction.h says for the model's type; none for kFfnn
+  std::vector<Layer> layers;       // hidden layers "layer.<l>", the last one holds the heads, one output a task
+  size_t size = 0;                 // of the flat arrays, padding included
 };
+
+// The layout for a valid config.
+Layout MakeLayout(const DenseModelConfig& config);
+
+// What the hidden layers, or without any the heads, take in.
+uint32_t HiddenInputWidth(const DenseModelConfig& config);
 
 // Initial weights and biases as torch.nn.Linear's, uniform in ±1/sqrt(in), from (seed, layer) alone; `parameters` is
 // (layout.size).

@@ -61,14 +61,6 @@ struct Slot {
   std::set<std::pair<uint32_t, uint32_t>> seen;               // ran once without a graph
 };
 
-Layout MakeLayout(const DenseModelConfig& config) {
-  Layout layout;
-  std::vector<uint32_t> widths = config.hidden;
-  widths.push_back(static_cast<uint32_t>(config.tasks.size()));
-  layout.AddChain("layer", config.input_width(), widths);
-  return layout;
-}
-
 template <typename T>
 class CudaFfnn final : public DenseModel {
  public:
@@ -176,7 +168,9 @@ Status CudaFfnn<T>::Create() {
   PERSIA_RETURN_IF_ERROR(CreateSlot(predict_));
 
   std::vector<TaskLoss> losses;
-  for (const TaskSpec& task : config_.tasks) losses.push_back({task.loss == Loss::kBce ? 1u : 0u, task.weight, task.positive_weight});
+  for (const TaskSpec& task : config_.tasks) {
+    losses.push_back({task.loss == Loss::kBce ? 1u : 0u, task.weight, task.positive_weight});
+  }
   PERSIA_RETURN_IF_ERROR(losses_.Reserve(losses.size()));
   PERSIA_RETURN_IF_CUDA(cudaMemcpy(losses_.data(), losses.data(), losses.size() * sizeof(TaskLoss),
                                    cudaMemcpyHostToDevice),
@@ -590,6 +584,14 @@ Status Validate(const DenseModelConfig& config, const CudaOptions& options) {
   }
   if (config.hidden.empty()) {
     return Status(ErrorCode::kConfigUnsupported, "a model without a hidden layer does not run on a GPU; use device cpu");
+  }
+  if (config.type != ModelType::kFfnn) {
+    return Status(ErrorCode::kConfigUnsupported, "only a model of type ffnn runs on a GPU so far; use device cpu");
+  }
+  for (const TaskSpec& task : config.tasks) {
+    if (task.positive_weight == 1.0f) continue;
+    return Status(ErrorCode::kConfigUnsupported, "a positive weight, as task " + task.label +
+                                                     " has, does not run on a GPU so far; use device cpu");
   }
   if (config.tasks.size() > kMostTasks) {
     return Status(ErrorCode::kConfigUnsupported, "a GPU takes at most " + std::to_string(kMostTasks) + " tasks");

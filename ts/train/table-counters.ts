@@ -15,7 +15,8 @@ export interface RowClassCounters extends TableCounters {
   /** The groups with features of this row class; `features` are those. */
   groups: GroupCounters[]
   /**
-   * By feature of this row class: an estimate of the distinct ids seen in training, before a checkpoint that was loaded too.
+   * By feature of this row class: an estimate of the distinct ids seen in training, before a checkpoint that was loaded
+   * too.
    */
   distinct: Record<string, number>
 }
