@@ -15,7 +15,12 @@
 //
 //   npm run bench -- dense-peer --python PYTHON3 [--out FILE]
 //
-// trains the reference network beside PyTorch (bench/peers/ffnn_cpu.py), eager and compiled, in batches of 1024 and 4096.
+// trains the reference network beside PyTorch (bench/peers/ffnn_cpu.py), eager and compiled, in batches of 1024 and
+// 4096;
+//
+//   npm run bench -- dense-types-peer --python PYTHON3 [--out FILE]
+//
+// a step of each model type (bench/peers/model_types_cpu.py).
 import { execFileSync, spawnSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
@@ -36,7 +41,7 @@ const { values, positionals: [name = ''] } = parseArgs({
   },
 })
 const { smoke, out } = values
-const peerMode = 'dense-peer'
+const peerModes = { 'dense-peer': referencePeers, 'dense-types-peer': typePeers }
 const ignored = tableOptions.filter((option) => values[option] !== undefined && name !== '' && !(name in tableModes))
 if (ignored.length > 0) {
   console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
@@ -48,7 +53,7 @@ const system = `${process.platform} ${release()}`
 const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system }
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
 const tally = { passed: 0, failed: 0, skipped: 0 }
-if (name === peerMode) runDensePeer()
+if (name in peerModes) runPeers(peerModes[name]())
 else if (!(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
 if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
@@ -71,7 +76,8 @@ function chosen() {
   const wanted = name.toLowerCase()
   const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(wanted))
   if (matching.length > 0) return matching
-  console.error(`no benchmark is called ${name}; there are ${[...all, ...Object.keys(tableModes), peerMode].join(', ')}`)
+  const others = [...Object.keys(tableModes), ...Object.keys(peerModes)]
+  console.error(`no benchmark is called ${name}; there are ${[...all, ...others].join(', ')}`)
   process.exit(2)
 }
 
@@ -138,25 +144,34 @@ function linesOf(file) {
   return readFileSync(file, 'utf8').split('\n').filter(Boolean).map((line) => JSON.parse(line))
 }
 
-/** The reference network beside PyTorch, which needs a python3 with torch; without one it is skipped. */
-function runDensePeer() {
+/** The reference network beside PyTorch: a script of bench/peers and its options, for each run. */
+function referencePeers() {
+  return (smoke ? [1024] : [1024, 4096]).flatMap((rows) => (smoke ? [[]] : [[], ['--compile']]).map((compile) =>
+    ['ffnn_cpu.py', '--rows', String(rows), '--rounds', '5', '--seconds', smoke ? '0.1' : '2', ...compile]))
+}
+
+/** A step of each model type beside PyTorch. */
+function typePeers() {
+  const types = ['ffnn', 'deepfm', 'dcn', 'dcn_low_rank', 'dlrm']
+  return types.map((type) =>
+    ['model_types_cpu.py', type, ...(smoke ? ['--rounds', '1', '--seconds', '0.1'] : [])])
+}
+
+/** Runs that need a python3 with torch; without one they are skipped. */
+function runPeers(runs) {
   if (spawnSync(values.python, ['-c', 'import torch'], { stdio: 'ignore' }).status !== 0) {
     console.log(`skipped: ${values.python} has no torch; --python PYTHON3 names one that has`)
     tally.skipped += 1
     return
   }
-  for (const rows of smoke ? [1024] : [1024, 4096]) {
-    for (const compiled of smoke ? [false] : [false, true]) {
-      const lines = inScratch('lines.jsonl', (file) => {
-        const { status } = spawnSync(values.python, [
-          'bench/peers/ffnn_cpu.py', '--rows', String(rows), '--rounds', '5', '--seconds', smoke ? '0.1' : '2',
-          ...(compiled ? ['--compile'] : []), '--out', file,
-        ], { stdio: ['ignore', 'inherit', 'inherit'] })
-        tally[status === 0 ? 'passed' : 'failed'] += 1
-        return linesOf(file)
-      })
-      record(lines, new Date().toISOString())
-    }
+  for (const [script, ...options] of runs) {
+    const lines = inScratch('lines.jsonl', (file) => {
+      const { status } = spawnSync(values.python, [join('bench/peers', script), ...options, '--out', file],
+        { stdio: ['ignore', 'inherit', 'inherit'] })
+      tally[status === 0 ? 'passed' : 'failed'] += 1
+      return linesOf(file)
+    })
+    record(lines, new Date().toISOString())
   }
 }
 

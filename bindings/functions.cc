@@ -1,4 +1,4 @@
-// Small functions of the addon: hashing, checksums, formatting of predictions.
+// Small functions of the addon: hashing, checksums, formatting of predictions, what the machine has.
 #include "functions.h"
 
 #include <charconv>
@@ -9,6 +9,7 @@
 #include "base/cpu.h"
 #include "base/hash.h"
 #include "convert.h"
+#include "dense/cuda_backend.h"
 #include "js_thread.h"
 #include "snapshot_files.h"
 
@@ -71,6 +72,27 @@ Napi::Value Machine(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// cuda(): { path, devices, error }: where the CUDA backend was loaded from ("" if it wasn't), the GPUs it can use, and
+// why there are none
+Napi::Value Cuda(const Napi::CallbackInfo& info) {
+  const auto devices = CudaDevices();
+  Napi::Object result = Napi::Object::New(info.Env());
+  result.Set("path", CudaLibraryPath());
+  result.Set("error", devices.ok() ? "" : devices.status().message());
+  Napi::Array found = Napi::Array::New(info.Env());
+  if (devices.ok()) {
+    for (const CudaDevice& device : devices.value()) {
+      Napi::Object entry = Napi::Object::New(info.Env());
+      entry.Set("name", device.name);
+      entry.Set("capability", std::to_string(device.major) + "." + std::to_string(device.minor));
+      entry.Set("memoryBytes", static_cast<double>(device.memory_bytes));
+      found.Set(found.Length(), entry);
+    }
+  }
+  result.Set("devices", found);
+  return result;
+}
+
 }  // namespace
 
 void RegisterFunctions(Napi::Env env, Napi::Object exports) {
@@ -78,6 +100,7 @@ void RegisterFunctions(Napi::Env env, Napi::Object exports) {
   exports.Set("checksum", Napi::Function::New(env, Checksum, "checksum"));
   exports.Set("verifySnapshot", Napi::Function::New(env, VerifySnapshot, "verifySnapshot"));
   exports.Set("formatOutputs", Napi::Function::New(env, FormatOutputs, "formatOutputs"));
+  exports.Set("cuda", Napi::Function::New(env, Cuda, "cuda"));
   exports.Set("machine", Napi::Function::New(env, Machine, "machine"));
 }
 

@@ -28,12 +28,21 @@ FeatureSchema ReadSchema(const Napi::Object& config) {
     feature.name = String(column, "name");
     feature.dim = Uint32(column, "dim");
     feature.pooling = Choice<Pooling>(column, "pooling",
-                                      {{"sum", Pooling::kSum}, {"mean", Pooling::kMean}, {"sqrt", Pooling::kSqrt}});
+                                      {{"sum", Pooling::kSum},
+                                       {"mean", Pooling::kMean},
+                                       {"sqrt", Pooling::kSqrt},
+                                       {"last", Pooling::kLast},
+                                       {"none", Pooling::kNone}});
     feature.group = Uint32(column, "group");
+    feature.sequence_length = Uint32(column, "sequenceLength");
+    feature.hash_rounds = Uint32(column, "hashRounds");
+    feature.hash_buckets = Uint64(column, "hashBuckets");
+    feature.frozen = Bool(column, "frozen");
     features.push_back(std::move(feature));
   }
   Result<FeatureSchema> schema = BuildFeatureSchema(std::move(features), Uint32(config, "prefixBits"));
   ThrowIfError(config.Env(), schema.status());
+  schema->clip_norm = Float(config, "embeddingClipNorm");
   return std::move(*schema);
 }
 
@@ -177,20 +186,45 @@ ScheduleConfig ReadSchedule(const Napi::Object& schedule) {
   return config;
 }
 
-DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed) {
+std::vector<uint32_t> Widths(const Napi::Object& model, const char* name) {
+  const Napi::Array list = Array(model, name);
+  std::vector<uint32_t> widths;
+  for (uint32_t i = 0; i < list.Length(); ++i) widths.push_back(list.Get(i).As<Napi::Number>().Uint32Value());
+  return widths;
+}
+
+// What belongs to the model's type.
+void ReadInteraction(const Napi::Object& model, const FeatureSchema& schema, DenseModelConfig& config) {
+  config.type = Choice<ModelType>(model, "type",
+                                  {{"ffnn", ModelType::kFfnn},
+                                   {"deepfm", ModelType::kDeepFm},
+                                   {"dcn", ModelType::kDcn},
+                                   {"dlrm", ModelType::kDlrm}});
+  config.embedding_width = schema.embedding_width;
+  for (const FeatureSpec& feature : schema.features) {
+    config.fields.insert(config.fields.end(), feature.vectors(), {feature.name, feature.dim});
+  }
+  if (config.type == ModelType::kDlrm) config.bottom = Widths(model, "bottom");
+  if (config.type != ModelType::kDcn) return;
+  const Napi::Object cross = Object(model, "cross");
+  config.cross = {Uint32(cross, "layers"), Uint32(cross, "rank"),
+                  Choice<CrossStructure>(cross, "structure",
+                                         {{"stacked", CrossStructure::kStacked},
+                                          {"parallel", CrossStructure::kParallel}})};
+}
+
+DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const FeatureSchema& schema) {
   DenseModelConfig config;
+  ReadInteraction(model, schema, config);
   config.dense_count = Uint32(model, "denseCount");
   config.threads = Uint32(model, "threads");
   config.seed = seed;
-  const Napi::Array hidden = Array(model, "hidden");
-  for (uint32_t i = 0; i < hidden.Length(); ++i) {
-    config.hidden.push_back(hidden.Get(i).As<Napi::Number>().Uint32Value());
-  }
+  config.hidden = Widths(model, "hidden");
   const Napi::Array tasks = Array(model, "tasks");
   for (uint32_t i = 0; i < tasks.Length(); ++i) {
     const auto task = tasks.Get(i).As<Napi::Object>();
     const auto loss = Choice<Loss>(task, "loss", {{"bce", Loss::kBce}, {"mse", Loss::kMse}});
-    config.tasks.push_back({String(task, "label"), loss, Float(task, "weight")});
+    config.tasks.push_back({String(task, "label"), loss, Float(task, "weight"), Float(task, "positiveWeight")});
   }
   config.optimizer = ReadDenseOptimizer(Object(model, "optimizer"));
   config.schedule = ReadSchedule(Object(model, "schedule"));
@@ -204,8 +238,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   const uint64_t seed = Uint64(config, "seed");
   result.schema = ReadSchema(config);
   result.tables = ReadTables(Object(config, "embedding"), seed, result.schema);
-  result.dense = ReadDense(Object(config, "model"), seed);
-  result.dense.embedding_width = result.schema.embedding_width;
+  result.dense = ReadDense(Object(config, "model"), seed, result.schema);
   result.mode = Choice<TrainerMode>(
       config, "mode",
       {{"sync", TrainerMode::kSync}, {"hybrid", TrainerMode::kHybrid}, {"async", TrainerMode::kAsync}});
@@ -213,7 +246,6 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");
-  result.embedding_clip_norm = Double(Object(config, "embedding"), "clipNorm");
   result.trace_spans = Uint32(config, "traceSpans");
   return result;
 }

@@ -1,7 +1,18 @@
 // The shape of the native addon, as bindings/ registers it. Everything here is internal: users see ts/index.ts.
 import type { NativeBatcherConstructor } from './data/native-batcher.js'
 
-export interface NativeFeature { name: string; dim: number; pooling: 'sum' | 'mean' | 'sqrt'; group: number }
+export interface NativeFeature {
+  name: string
+  dim: number
+  pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
+  group: number
+  /** 0: any. */
+  sequenceLength: number
+  /** 0: no hash stack. */
+  hashRounds: number
+  hashBuckets: number
+  frozen: boolean
+}
 
 /** The table of a row class. One of the capacities is 0: not bounded by it. */
 export interface NativeTable {
@@ -20,7 +31,6 @@ export interface NativeEmbedding {
   eviction: 'lru' | 'lfu'
   timeToLiveMs: number
   weightBound: number
-  clipNorm: number
   tables: NativeTable[]
 }
 
@@ -35,13 +45,20 @@ export interface NativeTrainerConfig {
   staleness: number
   deterministic: boolean
   prefixBits: number
+  /** Of one row from one batch; 0: off. */
+  embeddingClipNorm: number
   features: NativeFeature[]
   embedding: NativeEmbedding
   model: {
+    type: 'ffnn' | 'deepfm' | 'dcn' | 'dlrm'
     denseCount: number
     threads: number
     hidden: number[]
-    tasks: { label: string; loss: 'bce' | 'mse'; weight: number }[]
+    /** dcn. */
+    cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }
+    /** dlrm. */
+    bottom?: number[]
+    tasks: { label: string; loss: 'bce' | 'mse'; weight: number; positiveWeight: number }[]
     optimizer: object
     schedule: object
   }
@@ -163,5 +180,7 @@ export interface NativeAddon {
   checksum(bytes: Uint8Array): bigint
   verifySnapshot(directory: string, files: NativeSnapshotFile[]): Promise<void>
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer
+  /** The CUDA backend: where it was loaded from ('' if it wasn't), the GPUs it can use, and why there are none. */
+  cuda(): { path: string; devices: { name: string; capability: string; memoryBytes: number }[]; error: string }
   machine(): { cores: number; avx2: boolean }
 }

@@ -55,4 +55,16 @@ inline SimdLevel BestSimd() {
 
 inline bool HasAvx2() { return BestSimd() >= SimdLevel::kAvx2; }
 
+template <typename Body, typename... Args>
+PERSIA_TARGET_AVX2 void RunAvx2(Args... args) {
+  Body::Run(args...);
+}
+
+// Calls the always-inline Body::Run(args…), built for AVX2 where the CPU has it.
+template <typename Body, typename... Args>
+void RunBestSimd(Args... args) {
+  if (HasAvx2()) return RunAvx2<Body>(args...);
+  Body::Run(args...);
+}
+
 }  // namespace persia

@@ -14,6 +14,33 @@ uint32_t RowClassOf(uint32_t dim, std::vector<uint32_t>& dims) {
   return row_class;
 }
 
+// What is wrong with a feature by itself.
+Status ValidateFeature(const FeatureSpec& feature, uint32_t prefix_bits) {
+  const auto invalid = [&](const std::string& what) {
+    return Status(ErrorCode::kConfigInvalid, "Feature \"" + feature.name + "\" " + what).With("feature", feature.name);
+  };
+  // Prefix 0 belongs to no group, so that sign 0 never stands for an id.
+  const uint64_t most_groups = (uint64_t{1} << prefix_bits) - 1;
+  if (feature.dim == 0) return invalid("has dim 0; a row needs at least 1.");
+  if (feature.group >= most_groups) {
+    return invalid("is in group " + std::to_string(uint64_t{feature.group} + 1) + ", but " +
+                   std::to_string(prefix_bits) + " prefix bits tell only " + std::to_string(most_groups) +
+                   " groups apart. Use more prefix bits.");
+  }
+  if (feature.pooling == Pooling::kNone && feature.sequence_length == 0) {
+    return invalid("is not pooled, so it needs the length of its sequences.");
+  }
+  if ((feature.hash_rounds > 0) != (feature.hash_buckets > 0)) {
+    return invalid("has a hash stack of " + std::to_string(feature.hash_rounds) + " rounds with " +
+                   std::to_string(feature.hash_buckets) + " buckets; both must be above 0.");
+  }
+  const uint64_t ids = uint64_t{1} << (64 - prefix_bits);
+  if (feature.hash_rounds > 0 && feature.hash_buckets > ids / feature.hash_rounds) {
+    return invalid("has a hash stack of more rows than the " + std::to_string(ids) + " signs of a group.");
+  }
+  return Status::Ok();
+}
+
 }  // namespace
 
 Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint32_t prefix_bits) {
@@ -23,26 +50,14 @@ Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint
   }
   FeatureSchema schema;
   schema.prefix_bits = prefix_bits;
-  // Prefix 0 belongs to no group, so that sign 0 never stands for an id.
-  const uint64_t most_groups = (uint64_t{1} << prefix_bits) - 1;
   uint64_t width = 0;
   for (FeatureSpec& feature : features) {
-    if (feature.dim == 0) {
-      return Status(ErrorCode::kConfigInvalid, "Feature \"" + feature.name + "\" has dim 0; a row needs at least 1.")
-          .With("feature", feature.name);
-    }
-    if (feature.group >= most_groups) {
-      return Status(ErrorCode::kConfigInvalid, "Feature \"" + feature.name + "\" is in group " +
-                                                   std::to_string(uint64_t{feature.group} + 1) + ", but " +
-                                                   std::to_string(prefix_bits) + " prefix bits tell only " +
-                                                   std::to_string(most_groups) + " groups apart. Use more prefix bits.")
-          .With("feature", feature.name);
-    }
+    PERSIA_RETURN_IF_ERROR(ValidateFeature(feature, prefix_bits));
     feature.row_class = RowClassOf(feature.dim, schema.row_class_dims);
     feature.offset = static_cast<uint32_t>(width);
-    width += feature.dim;
+    width += uint64_t{feature.vectors()} * feature.dim;
     if (width > UINT32_MAX) {
-      return Status(ErrorCode::kConfigInvalid, "The dims of all features together exceed 2^32 - 1.");
+      return Status(ErrorCode::kConfigInvalid, "The embeddings of all features together are wider than 2^32 - 1.");
     }
     schema.group_count = std::max(schema.group_count, feature.group + 1);
   }

@@ -1,8 +1,9 @@
 // DenseModel: the dense network of one NN worker behind one interface; the CPU backend here, the CUDA twin later.
 //
 // Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The
-// network is input -> hidden layers with ReLU -> one linear output a task. Loss of a batch: sum over tasks of weight
-// · mean over samples. A step is ForwardBackward, then ApplyGradients.
+// network is input -> hidden layers with ReLU -> one linear output a task; a ModelType may put an interaction of the
+// input's fields below the hidden layers or beside them (dense/interaction.h). Loss of a batch: sum over tasks of
+// weight · mean over samples. A step is ForwardBackward, then ApplyGradients.
 //
 // With several NN workers a step trains on one global batch, of which each worker has a part: every worker divides by
 // the rows of all parts, and between the two calls gradients are summed over the workers. A GradientSink hears of
@@ -29,6 +30,7 @@ struct TaskSpec {
   std::string label;
   Loss loss = Loss::kBce;
   float weight = 1.0f;
+  float positive_weight = 1.0f;  // kBce: factor on the loss of a positive label, torch's pos_weight
 };
 
 enum class DenseOptimizerType { kSgd, kAdam, kAdamW };
@@ -60,10 +62,34 @@ struct ScheduleConfig {
 // The factor on lr at `step` (>= 1).
 double ScheduleFactor(const ScheduleConfig& config, uint64_t step);
 
+// kFfnn: hidden layers alone. The others have an interaction of the input's fields too:
+//   kDeepFm  beside: a factorization machine (Guo et al. 2017, "DeepFM")
+//   kDcn     below or beside: cross layers (Wang et al. 2021, "DCN V2")
+//   kDlrm    below: dot products of all pairs, dense features through a bottom MLP (Naumov et al. 2019, "DLRM")
+enum class ModelType { kFfnn, kDeepFm, kDcn, kDlrm };
+
+enum class CrossStructure { kStacked, kParallel };  // below the hidden layers or beside them
+
+struct CrossConfig {
+  uint32_t layers = 3;
+  uint32_t rank = 0;  // of a cross layer's matrix, as a product of two; 0: a full matrix
+  CrossStructure structure = CrossStructure::kParallel;
+};
+
+// A vector among the pooled embeddings.
+struct EmbeddingField {
+  std::string name;  // for messages
+  uint32_t dim = 0;
+};
+
 struct DenseModelConfig {
+  ModelType type = ModelType::kFfnn;
   uint32_t embedding_width = 0;
+  std::vector<EmbeddingField> fields;  // side by side they are the embeddings; kDeepFm and kDlrm need them, of one dim
   uint32_t dense_count = 0;
-  std::vector<uint32_t> hidden;  // may be empty: logistic regression
+  std::vector<uint32_t> hidden;  // may be empty: the outputs are linear in what is below
+  CrossConfig cross;             // kDcn
+  std::vector<uint32_t> bottom;  // kDlrm: widths of the bottom MLP; a last layer of the fields' dim comes after them
   std::vector<TaskSpec> tasks;
   DenseOptimizerConfig optimizer;
   ScheduleConfig schedule;
@@ -76,7 +102,7 @@ struct DenseModelConfig {
 
 // A named view on one tensor of the model or its optimizer, row-major f32.
 struct NamedTensor {
-  std::string name;            // "layer.0.weight", "layer.0.weight.exp_avg", …
+  std::string name;            // "layer.0.weight", "cross.1.bias.exp_avg", …
   std::vector<uint64_t> shape;
   std::span<float> values;
 };
@@ -95,6 +121,17 @@ class GradientSink {
 struct GlobalBatch {
   uint64_t rows = 0;             // of all workers' parts; 0: of this one alone
   GradientSink* sink = nullptr;
+};
+
+// What a step reads and writes: shapes as in DenseModel::ForwardBackward.
+struct DenseStep {
+  uint64_t step = 0;
+  uint32_t rows = 0;
+  const float* input = nullptr;
+  const float* labels = nullptr;
+  float* embedding_gradient = nullptr;
+  double loss = 0.0;     // when finished
+  bool skipped = false;  // when finished: gradients were not finite, nothing was changed
 };
 
 class DenseModel {
@@ -119,16 +156,39 @@ class DenseModel {
   // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate and Adam's bias correction.
   virtual Status ApplyGradients(uint64_t step) = 0;
 
+  // A whole step of a worker of its own, ForwardBackward and ApplyGradients, in two halves: a backend that computes
+  // elsewhere returns from StartStep at once, and up to steps_in_flight() steps may be started before the first is
+  // finished. Steps are finished in the order in which they were started; `step` and its buffers must stay until then.
+  // An error of StartStep means that the step was not started.
+  virtual uint32_t steps_in_flight() const { return 1; }
+  virtual Status StartStep(DenseStep* step);
+  virtual Status FinishStep(DenseStep* step);
+
   // Writes the tasks' outputs (rows, tasks): probabilities for kBce, values for kMse.
   virtual Status Predict(uint32_t rows, const float* input, float* outputs) = 0;
 
-  // Weights and optimizer state; writing through the spans restores a checkpoint.
+  // Weights and optimizer state in the host's memory, where the spans stay the same for the model's life. A backend that
+  // keeps them elsewhere fills them in ReadTensors; what was written through them counts after WriteTensors.
   virtual std::vector<NamedTensor> Tensors() = 0;
+  virtual Status ReadTensors() { return Status::Ok(); }
+  virtual Status WriteTensors() { return Status::Ok(); }
+
+  // Steps whose gradients were not all finite, and which therefore changed nothing.
+  virtual uint64_t skipped_steps() const { return 0; }
+
+  // Memory of the host that the backend reads and writes fastest, on a cache line; null when there is none left. For
+  // the buffers of steps, in place of any other.
+  virtual void* AllocateHost(size_t bytes);
+  virtual void FreeHost(void* memory);
 };
+
+// What every backend refuses. kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't
+// combine.
+Status ValidateDenseModel(const DenseModelConfig& config);
 
 // The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
-// kConfigInvalid: no tasks, a width of 0, a period of 0. kOutOfMemory: more weights than the machine has memory for.
+// Errors: those of ValidateDenseModel. kOutOfMemory: more weights than the machine has memory for.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
 
 }  // namespace persia

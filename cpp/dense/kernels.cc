@@ -43,6 +43,14 @@ PERSIA_TARGET_AVX2 void MaskAndSumAvx2(uint32_t rows, uint32_t columns, Matrix<c
 
 }  // namespace
 
+// Of heads, which are narrow: nothing to gain from wide vectors.
+void AddBias(uint32_t rows, uint32_t columns, const float* bias, Matrix<float> values) {
+  for (uint32_t r = 0; r < rows; ++r) {
+    float* row = values.at(r, 0);
+    for (uint32_t c = 0; c < columns; ++c) row[c] += bias[c];
+  }
+}
+
 void AddBiasRelu(uint32_t rows, uint32_t columns, const float* bias, Matrix<float> values) {
   if (HasAvx2()) return AddBiasReluAvx2(rows, columns, bias, values);
   AddBiasReluBody(rows, columns, bias, values);

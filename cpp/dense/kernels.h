@@ -11,6 +11,9 @@
 
 namespace persia {
 
+// values[r][c] += bias[c], over (rows, columns).
+void AddBias(uint32_t rows, uint32_t columns, const float* bias, Matrix<float> values);
+
 // values[r][c] = max(values[r][c] + bias[c], 0), over (rows, columns).
 void AddBiasRelu(uint32_t rows, uint32_t columns, const float* bias, Matrix<float> values);
 

@@ -11,9 +11,13 @@ struct Sample {
   double gradient;
 };
 
-// Cross-entropy on the logit x: log(1 + e^x) - x·y, rearranged so that no exponential overflows.
-Sample BinaryCrossEntropy(double x, double y) {
-  return {std::max(x, 0.0) - x * y + std::log1p(std::exp(-std::abs(x))), Sigmoid(x) - y};
+// Cross-entropy on the logit x: log(1 + e^x) - x·y, rearranged so that no exponential overflows. What a positive label
+// weighs above 1 is added as a term of its own.
+Sample BinaryCrossEntropy(double x, double y, double positive_weight) {
+  const double tail = std::log1p(std::exp(-std::abs(x))), probability = Sigmoid(x);
+  const double extra = (positive_weight - 1.0) * y;
+  return {std::max(x, 0.0) - x * y + tail + extra * (std::max(-x, 0.0) + tail),
+          probability - y + extra * (probability - 1.0)};
 }
 
 Sample SquaredError(double x, double y) { return {(x - y) * (x - y), 2.0 * (x - y)}; }
@@ -30,7 +34,7 @@ double LossAndGradient(const TaskSpec& task, uint32_t rows, uint64_t mean_rows, 
   const double scale = static_cast<double>(task.weight) / static_cast<double>(mean_rows);
   double sum = 0.0;
   for (size_t i = 0; i < rows * stride; i += stride) {
-    const Sample sample = task.loss == Loss::kBce ? BinaryCrossEntropy(outputs[i], labels[i])
+    const Sample sample = task.loss == Loss::kBce ? BinaryCrossEntropy(outputs[i], labels[i], task.positive_weight)
                                                   : SquaredError(outputs[i], labels[i]);
     sum += sample.loss;
     gradient[i] = static_cast<float>(scale * sample.gradient);

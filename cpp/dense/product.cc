@@ -61,13 +61,13 @@ Tile TileGrid::operator[](uint32_t part) const {
 }
 
 void ComputeTile(const Product& product, const Tile& tile) {
-  const auto [form, inner, a, b, c] = product;
+  const auto [form, inner, a, b, c, adds] = product;
   const bool a_transposed = form == ProductForm::kTn, b_transposed = form == ProductForm::kNt;
   cblas_sgemm(CblasRowMajor, a_transposed ? CblasTrans : CblasNoTrans, b_transposed ? CblasTrans : CblasNoTrans,
               static_cast<int>(tile.rows), static_cast<int>(tile.columns), static_cast<int>(inner), 1.0f,
               a_transposed ? a.at(0, tile.row) : a.at(tile.row, 0), static_cast<int>(a.stride),
-              b_transposed ? b.at(tile.column, 0) : b.at(0, tile.column), static_cast<int>(b.stride), 0.0f,
-              c.at(tile.row, tile.column), static_cast<int>(c.stride));
+              b_transposed ? b.at(tile.column, 0) : b.at(0, tile.column), static_cast<int>(b.stride),
+              adds ? 1.0f : 0.0f, c.at(tile.row, tile.column), static_cast<int>(c.stride));
 }
 
 }  // namespace persia

@@ -42,6 +42,7 @@ struct Matrix {
   size_t stride;
 
   T* at(uint32_t row, uint32_t column) const { return data + row * stride + column; }
+  Matrix from(uint32_t row, uint32_t column) const { return {at(row, column), stride}; }
 };
 
 // What is multiplied: c = a · bᵀ (layer forward), a · b (gradient of the input), aᵀ · b (gradient of the weights).
@@ -53,6 +54,7 @@ struct Product {
   Matrix<const float> a;
   Matrix<const float> b;
   Matrix<float> c;
+  bool adds = false;  // to what c holds, instead of replacing it
 };
 
 // Computes one tile of c.

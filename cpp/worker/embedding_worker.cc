@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "base/cpu.h"
 #include "base/hash.h"
@@ -12,83 +13,94 @@ namespace {
 // One feature of a batch with everything a kernel needs.
 struct FeatureView {
   uint32_t samples;
+  uint32_t vectors;           // of a sample: 1, or the places of a sequence
   uint32_t dim;
   Pooling pooling;
-  const uint32_t* offsets;    // (samples + 1)
-  const uint32_t* positions;  // (offsets[samples])
+  uint32_t rows_per_id;
+  const uint32_t* offsets;    // (samples · vectors + 1)
+  const uint32_t* positions;  // (offsets[samples · vectors])
 };
 
-PERSIA_ALWAYS_INLINE float ScaleOf(Pooling pooling, uint32_t ids) {
-  switch (pooling) {
-    case Pooling::kSum:
-      return 1.0f;
-    case Pooling::kMean:
-      return 1.0f / static_cast<float>(ids);
-    case Pooling::kSqrt:
-      return 1.0f / std::sqrt(static_cast<float>(ids));
-  }
-  return 1.0f;
+// The factor on the sum of `rows` rows.
+PERSIA_ALWAYS_INLINE float ScaleOf(const FeatureView& view, uint32_t rows) {
+  if (view.pooling != Pooling::kMean && view.pooling != Pooling::kSqrt) return 1.0f;
+  const auto ids = static_cast<float>(view.rows_per_id == 1 ? rows : rows / view.rows_per_id);
+  return 1.0f / (view.pooling == Pooling::kMean ? ids : std::sqrt(ids));
 }
 
 struct Pool {
-  // `rows` is (distinct, dim), sample i goes to pooled + i·stride.
+  // `rows` is (distinct, dim), the vectors of sample i go to pooled + i·stride, side by side.
   static PERSIA_ALWAYS_INLINE void Run(const FeatureView& view, float* __restrict pooled, size_t stride,
                                        const float* __restrict rows) {
-    const size_t dim = view.dim;
+    const uint32_t* offset = view.offsets;
     for (uint32_t i = 0; i < view.samples; ++i) {
-      const uint32_t begin = view.offsets[i], end = view.offsets[i + 1];
-      float* __restrict to = pooled + i * stride;
-      if (begin == end) {
-        for (size_t d = 0; d < dim; ++d) to[d] = 0.0f;
-        continue;
+      for (uint32_t v = 0; v < view.vectors; ++v, ++offset) {
+        PoolOne(view, offset[0], offset[1], rows, pooled + i * stride + size_t{v} * view.dim);
       }
-      const float* first = rows + view.positions[begin] * dim;
-      for (size_t d = 0; d < dim; ++d) to[d] = first[d];
-      if (end - begin == 1) continue;
-      for (uint32_t k = begin + 1; k < end; ++k) {
-        const float* row = rows + view.positions[k] * dim;
-        for (size_t d = 0; d < dim; ++d) to[d] += row[d];
-      }
-      const float scale = ScaleOf(view.pooling, end - begin);
-      for (size_t d = 0; d < dim; ++d) to[d] *= scale;
     }
+  }
+
+  static PERSIA_ALWAYS_INLINE void PoolOne(const FeatureView& view, uint32_t begin, uint32_t end,
+                                           const float* __restrict rows, float* __restrict to) {
+    const size_t dim = view.dim;
+    if (begin == end) {
+      for (size_t d = 0; d < dim; ++d) to[d] = 0.0f;
+      return;
+    }
+    const float* first = rows + view.positions[begin] * dim;
+    for (size_t d = 0; d < dim; ++d) to[d] = first[d];
+    if (end - begin == 1) return;
+    for (uint32_t k = begin + 1; k < end; ++k) {
+      const float* row = rows + view.positions[k] * dim;
+      for (size_t d = 0; d < dim; ++d) to[d] += row[d];
+    }
+    const float scale = ScaleOf(view, end - begin);
+    for (size_t d = 0; d < dim; ++d) to[d] *= scale;
   }
 };
 
 struct Unpool {
-  // The transpose: adds the gradient of each sample, gradients + i·stride, to its rows.
+  // The transpose: adds the gradients of each sample's vectors, from gradients + i·stride on, to their rows.
   static PERSIA_ALWAYS_INLINE void Run(const FeatureView& view, const float* __restrict gradients, size_t stride,
                                        float* __restrict rows) {
     const size_t dim = view.dim;
+    const uint32_t* offset = view.offsets;
     for (uint32_t i = 0; i < view.samples; ++i) {
-      const uint32_t begin = view.offsets[i], end = view.offsets[i + 1];
-      const float* gradient = gradients + i * stride;
-      const float scale = ScaleOf(view.pooling, end - begin);
-      for (uint32_t k = begin; k < end; ++k) {
-        float* row = rows + view.positions[k] * dim;
-        for (size_t d = 0; d < dim; ++d) row[d] += scale * gradient[d];
+      for (uint32_t v = 0; v < view.vectors; ++v, ++offset) {
+        const float* gradient = gradients + i * stride + v * dim;
+        const float scale = ScaleOf(view, offset[1] - offset[0]);
+        for (uint32_t k = offset[0]; k < offset[1]; ++k) {
+          float* row = rows + view.positions[k] * dim;
+          for (size_t d = 0; d < dim; ++d) row[d] += scale * gradient[d];
+        }
       }
     }
   }
 };
 
-template <typename Body, typename Matrix, typename Rows>
-PERSIA_TARGET_AVX2 void RunAvx2(const FeatureView& view, Matrix* matrix, size_t stride, Rows* rows) {
-  Body::Run(view, matrix, stride, rows);
-}
-
-template <typename Body, typename Matrix, typename Rows>
-void RunBest(const FeatureView& view, Matrix* matrix, size_t stride, Rows* rows) {
-  if (HasAvx2()) {
-    RunAvx2<Body>(view, matrix, stride, rows);
-  } else {
-    Body::Run(view, matrix, stride, rows);
+struct ClipRow {
+  // Scales each of (count, dim) rows down to the norm where it is longer.
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t count, uint32_t dim, float norm, float* rows) {
+    constexpr uint32_t kLanes = 8;
+    for (float* row = rows; row != rows + size_t{count} * dim; row += dim) {
+      float squares[kLanes] = {}, sum = 0.0f;
+      uint32_t d = 0;
+      for (; d + kLanes <= dim; d += kLanes) {
+        for (uint32_t lane = 0; lane < kLanes; ++lane) squares[lane] += row[d + lane] * row[d + lane];
+      }
+      for (const float square : squares) sum += square;
+      for (; d < dim; ++d) sum += row[d] * row[d];
+      if (!(sum > norm * norm)) continue;
+      const float scale = norm / std::sqrt(sum);
+      for (d = 0; d < dim; ++d) row[d] *= scale;
+    }
   }
-}
+};
 
 FeatureView ViewOf(const EmbeddingPlan& plan, const FeatureSpec& spec, size_t feature) {
   const EmbeddingPlan::Feature& ids = plan.features[feature];
-  return {plan.rows, spec.dim, spec.pooling, ids.offsets.data(), ids.positions.data()};
+  return {plan.rows,         spec.vectors(),     spec.dim,            spec.pooling,
+          spec.rows_per_id(), ids.offsets.data(), ids.positions.data()};
 }
 
 // Makes room for the batch in the plan's buffers and starts the distinct signs of each row class.
@@ -98,12 +110,13 @@ void StartPlan(const Batch& batch, const FeatureSchema& schema, EmbeddingPlan& p
   plan.classes.resize(classes);
   plan.dedup.resize(classes);
   plan.features.resize(schema.features.size());
-  for (EmbeddingPlan::Class& row_class : plan.classes) row_class.distinct = 0;
+  for (EmbeddingPlan::Class& row_class : plan.classes) row_class.distinct = row_class.trained = 0;
   for (size_t f = 0; f < schema.features.size(); ++f) {
-    const size_t ids = batch.id_columns[f].ids.size();
-    plan.features[f].offsets.Resize(size_t{batch.rows} + 1);
-    plan.features[f].positions.Resize(ids);
-    plan.classes[schema.features[f].row_class].distinct += static_cast<uint32_t>(ids);  // at most, so far
+    const FeatureSpec& spec = schema.features[f];
+    const size_t most = batch.id_columns[f].ids.size() * spec.rows_per_id();
+    plan.features[f].offsets.Resize(size_t{batch.rows} * spec.vectors() + 1);
+    plan.features[f].positions.Resize(most);
+    plan.classes[spec.row_class].distinct += static_cast<uint32_t>(most);  // so far
   }
   for (size_t c = 0; c < classes; ++c) {
     plan.classes[c].signs.Resize(plan.classes[c].distinct);
@@ -111,12 +124,45 @@ void StartPlan(const Batch& batch, const FeatureSchema& schema, EmbeddingPlan& p
   }
 }
 
-std::vector<bool> SharesSigns(const std::vector<FeatureSpec>& features) {
-  std::vector<bool> shares;
-  for (auto feature = features.begin(); feature != features.end(); ++feature) {
-    shares.push_back(std::any_of(features.begin(), feature, [&](const FeatureSpec& before) {
-      return before.group == feature->group && before.row_class == feature->row_class;
-    }));
+// Numbers the signs of a feature's ids and fills its offsets and positions, sample by sample; of an unpooled feature
+// place by place.
+void NumberSigns(const FeatureSpec& spec, const IdColumn& column, uint32_t samples, uint32_t prefix_bits,
+                 Deduplicator& dedup, uint64_t* signs, EmbeddingPlan::Feature& feature) {
+  uint32_t *offset = feature.offsets.data(), *positions = feature.positions.data();
+  uint32_t count = 0;
+  *offset = 0;
+  const auto add = [&](uint64_t id) {
+    positions[count++] = dedup.Insert(MakeSign(id, spec.group, prefix_bits), signs);
+  };
+  for (uint32_t sample = 0; sample < samples; ++sample) {
+    const uint32_t end = column.end(sample), ids = end - column.begin(sample);
+    const uint32_t most = spec.most_ids(), taken = most == 0 ? ids : std::min(ids, most);
+    const uint32_t* after = offset + spec.vectors();
+    for (uint32_t i = end - taken; i < end; ++i) {
+      if (spec.hash_rounds == 0) add(column.ids[i]);
+      for (uint32_t r = 0; r < spec.hash_rounds; ++r) add(HashStackBucket(column.ids[i], r, spec.hash_buckets));
+      if (spec.pooling == Pooling::kNone) *++offset = count;
+    }
+    while (offset != after) *++offset = count;
+  }
+  feature.positions.Resize(count);
+}
+
+// Features in the order in which their signs are numbered: those that are trained first, so that a row class's signs
+// with gradients come first.
+std::vector<size_t> TrainedFirst(const std::vector<FeatureSpec>& features) {
+  std::vector<size_t> order(features.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::ranges::stable_partition(order, [&](size_t f) { return !features[f].frozen; });
+  return order;
+}
+
+std::vector<bool> SharesSigns(const std::vector<FeatureSpec>& features, const std::vector<size_t>& order) {
+  std::vector<bool> shares(features.size());
+  for (auto f = order.begin(); f != order.end(); ++f) {
+    shares[*f] = std::any_of(order.begin(), f, [&](size_t before) {
+      return features[before].group == features[*f].group && features[before].row_class == features[*f].row_class;
+    });
   }
   return shares;
 }
@@ -124,26 +170,25 @@ std::vector<bool> SharesSigns(const std::vector<FeatureSpec>& features) {
 }  // namespace
 
 EmbeddingWorker::EmbeddingWorker(const FeatureSchema& schema, ParameterStore& store)
-    : schema_(schema), store_(store), shares_signs_(SharesSigns(schema.features)), seen_(schema.features.size()) {
+    : schema_(schema),
+      store_(store),
+      order_(TrainedFirst(schema.features)),
+      shares_signs_(SharesSigns(schema.features, order_)),
+      seen_(schema.features.size()) {
   PERSIA_CHECK(store.row_class_count() == schema.row_class_dims.size());
 }
 
 void EmbeddingWorker::Prepare(const Batch& batch, EmbeddingPlan& plan) const {
   StartPlan(batch, schema_, plan);
-  for (size_t f = 0; f < schema_.features.size(); ++f) {
+  for (const size_t f : order_) {
     const FeatureSpec& spec = schema_.features[f];
-    const IdColumn& column = batch.id_columns[f];
     EmbeddingPlan::Feature& feature = plan.features[f];
-    for (uint32_t row = 0; row < batch.rows; ++row) feature.offsets[row] = column.begin(row);
-    feature.offsets[batch.rows] = static_cast<uint32_t>(column.ids.size());
-
+    EmbeddingPlan::Class& row_class = plan.classes[spec.row_class];
     Deduplicator& dedup = plan.dedup[spec.row_class];
-    uint64_t* signs = plan.classes[spec.row_class].signs.data();
     feature.new_begin = dedup.distinct();
-    for (size_t i = 0; i < column.ids.size(); ++i) {
-      feature.positions[i] = dedup.Insert(MakeSign(column.ids[i], spec.group, schema_.prefix_bits), signs);
-    }
+    NumberSigns(spec, batch.id_columns[f], batch.rows, schema_.prefix_bits, dedup, row_class.signs.data(), feature);
     feature.new_end = dedup.distinct();
+    if (!spec.frozen) row_class.trained = feature.new_end;
   }
   for (size_t c = 0; c < plan.classes.size(); ++c) {
     EmbeddingPlan::Class& row_class = plan.classes[c];
@@ -164,7 +209,7 @@ Status EmbeddingWorker::Lookup(RequestId id, LookupMode mode, EmbeddingPlan& pla
   for (size_t f = 0; f < schema_.features.size(); ++f) {
     const FeatureSpec& spec = schema_.features[f];
     const float* rows = plan.classes[spec.row_class].rows.data();
-    RunBest<Pool>(ViewOf(plan, spec, f), pooled + spec.offset, stride, rows);
+    RunBestSimd<Pool>(ViewOf(plan, spec, f), pooled + spec.offset, stride, rows);
   }
   return Status::Ok();
 }
@@ -193,19 +238,27 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
   for (EmbeddingPlan::Class& row_class : plan.classes) row_class.rows.Fill(0.0f);
   for (size_t f = 0; f < schema_.features.size(); ++f) {
     const FeatureSpec& spec = schema_.features[f];
+    if (spec.frozen) continue;
     float* rows = plan.classes[spec.row_class].rows.data();
-    RunBest<Unpool>(ViewOf(plan, spec, f), gradients + spec.offset, stride, rows);
+    RunBestSimd<Unpool>(ViewOf(plan, spec, f), gradients + spec.offset, stride, rows);
   }
   plan.updates.clear();
   for (uint32_t c = 0; c < plan.classes.size(); ++c) {
     EmbeddingPlan::Class& row_class = plan.classes[c];
-    plan.updates.push_back({c, {row_class.signs.data(), row_class.distinct}, row_class.rows.data()});
+    plan.updates.push_back({c, {row_class.signs.data(), row_class.trained}, row_class.rows.data()});
   }
 }
 
 Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
   Aggregate(plan, gradients, stride);
+  for (size_t c = 0; c < plan.classes.size(); ++c) {
+    ClipRows(plan.classes[c].trained, schema_.row_class_dims[c], schema_.clip_norm, plan.classes[c].rows.data());
+  }
   return store_.Apply(id, plan.updates);
+}
+
+void ClipRows(uint32_t count, uint32_t dim, float norm, float* rows) {
+  if (norm > 0.0f) RunBestSimd<ClipRow>(count, dim, norm, rows);
 }
 
 }  // namespace persia

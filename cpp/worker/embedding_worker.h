@@ -2,7 +2,12 @@
 // gradient a row. Forward: ids -> signs -> distinct signs per row class -> lookup -> pooling. Backward: the same map
 // the other way.
 //
-// Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root.
+// Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root. An
+// unpooled feature has a vector for each place of its sequences; places that a sample does not fill are zeros, and what
+// comes back for them is dropped. With a hash stack the vector of an id is the sum of several rows.
+//
+// Rows that only frozen features bring are looked up like others and get no gradient. A row's gradient from one batch
+// is scaled down where it is longer than the schema's clip_norm.
 //
 // Beside that it estimates how many distinct ids each feature has brought to training, by a HyperLogLog of their signs.
 //
@@ -31,10 +36,11 @@ struct EmbeddingPlan {
     AlignedBuffer<uint64_t> signs;      // (distinct) in order of first occurrence; room for one per id
     AlignedBuffer<float> rows;          // (distinct, dim): embeddings, later gradients
     uint32_t distinct = 0;
+    uint32_t trained = 0;               // those of features that are not frozen come first
   };
   struct Feature {
-    AlignedBuffer<uint32_t> offsets;    // (rows + 1)
-    AlignedBuffer<uint32_t> positions;  // (offsets[rows]): index into the class's distinct signs
+    AlignedBuffer<uint32_t> offsets;    // (rows · vectors + 1)
+    AlignedBuffer<uint32_t> positions;  // (offsets[rows · vectors]): index into the class's distinct signs
     uint32_t new_begin = 0, new_end = 0;  // those of the class's signs that it was the first feature to bring
   };
   uint32_t rows = 0;                    // samples
@@ -62,7 +68,7 @@ class EmbeddingWorker {
   // feature by feature in sample order: the plan's `updates`. Overwrites the plan's rows.
   void Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
-  // Aggregates and applies to the store once.
+  // Aggregates, clips, and applies to the store once.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
   // About how many distinct ids of a feature training lookups have seen, those before a restore included; the standard
@@ -77,8 +83,12 @@ class EmbeddingWorker {
 
   const FeatureSchema& schema_;
   ParameterStore& store_;
-  const std::vector<bool> shares_signs_;   // by feature: whether one before it has the same group and row class
+  const std::vector<size_t> order_;        // features as their signs are numbered
+  const std::vector<bool> shares_signs_;   // by feature: whether one numbered before has the same group and row class
   mutable std::vector<HyperLogLog> seen_;  // by feature: the signs of its training lookups
 };
+
+// Scales each of (count, dim) rows down to the norm where it is longer; 0: none is.
+void ClipRows(uint32_t count, uint32_t dim, float norm, float* rows);
 
 }  // namespace persia

@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include <string>
+#include <vector>
 
 namespace persia {
 namespace {
@@ -60,6 +61,41 @@ TEST_CASE("more groups than the prefix can tell apart are refused, the last one 
 TEST_CASE("dims that overflow the width of the embedding matrix are refused") {
   const auto built = BuildFeatureSchema({Feature("a", UINT32_MAX, 0), Feature("b", 1, 0)}, 8);
   CHECK(built.status().code() == ErrorCode::kConfigInvalid);
+}
+
+TEST_CASE("an unpooled feature has as many columns as its sequences have floats") {
+  FeatureSpec sequence = Feature("visited", 8, 0);
+  sequence.pooling = Pooling::kNone;
+  CHECK(BuildFeatureSchema({sequence}, 8).status().message().find("\"visited\" is not pooled") != std::string::npos);
+  sequence.sequence_length = 5;
+  const auto built = BuildFeatureSchema({sequence, Feature("user", 8, 1)}, 8);
+  REQUIRE(built.ok());
+  CHECK(built.value().features[1].offset == 40);
+  CHECK(built.value().embedding_width == 48);
+  sequence.sequence_length = sequence.dim = 1u << 16;
+  CHECK(BuildFeatureSchema({sequence}, 8).status().code() == ErrorCode::kConfigInvalid);
+}
+
+TEST_CASE("a hash stack needs rounds and buckets, and no more rows than a group has signs") {
+  FeatureSpec stacked = Feature("user", 8, 0);
+  stacked.hash_rounds = 3;
+  CHECK(BuildFeatureSchema({stacked}, 8).status().message().find("3 rounds with 0 buckets") != std::string::npos);
+  stacked.hash_buckets = uint64_t{1} << 54;
+  CHECK(BuildFeatureSchema({stacked}, 8).ok());
+  stacked.hash_buckets = uint64_t{1} << 55;
+  CHECK(BuildFeatureSchema({stacked}, 8).status().message().find("signs of a group") != std::string::npos);
+}
+
+TEST_CASE("the buckets of a hash stack are spread over each round, apart from the other rounds'") {
+  std::vector<uint32_t> ids(12);
+  for (uint64_t id = 0; id < 4000; ++id) {
+    for (uint32_t round = 0; round < 3; ++round) {
+      const uint64_t bucket = HashStackBucket(id, round, 4);
+      REQUIRE(bucket / 4 == round);
+      ++ids[bucket];
+    }
+  }
+  for (const uint32_t count : ids) CHECK((count > 850 && count < 1150));  // 1000 expected, 5 standard deviations
 }
 
 TEST_CASE("a sign is the group's prefix above the id's low bits") {

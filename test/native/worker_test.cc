@@ -92,8 +92,19 @@ struct Fixture {
   uint64_t sequence = 0;
 };
 
+// Batches of one id a sample for a feature with ids begin, begin + 1, … end - 1.
+Ids IdRange(uint64_t begin, uint64_t end) {
+  Ids samples;
+  for (uint64_t id = begin; id < end; ++id) samples.push_back({id});
+  return samples;
+}
+
 FeatureSpec Feature(const std::string& name, uint32_t dim, Pooling pooling, uint32_t group) {
   return {.name = name, .dim = dim, .pooling = pooling, .group = group};
+}
+
+FeatureSpec Sequence(const std::string& name, uint32_t dim, Pooling pooling, uint32_t group, uint32_t length) {
+  return {.name = name, .dim = dim, .pooling = pooling, .group = group, .sequence_length = length};
 }
 
 const std::vector<FeatureSpec> kThreePoolings = {Feature("sum", 2, Pooling::kSum, 0),
@@ -219,9 +230,10 @@ std::vector<Ids> RandomFeatures(Rng& rng, size_t features, size_t samples) {
 
 TEST_CASE("row gradients equal finite differences of the pooled embeddings") {
   Fixture f({Feature("a", 3, Pooling::kSum, 0), Feature("b", 3, Pooling::kMean, 0), Feature("c", 9, Pooling::kSqrt, 0),
-             Feature("d", 3, Pooling::kSqrt, 1)});
+             Feature("d", 3, Pooling::kSqrt, 1), Feature("e", 3, Pooling::kLast, 0),
+             Sequence("f", 3, Pooling::kNone, 1, 2), Sequence("g", 9, Pooling::kMean, 0, 2)});
   Rng rng(5);
-  const TestBatch batch(RandomFeatures(rng, 4, 10));
+  const TestBatch batch(RandomFeatures(rng, 7, 10));
   const size_t width = f.schema.embedding_width;
   std::vector<float> weights(10 * width);
   for (float& weight : weights) weight = static_cast<float>(rng.Uniform(-1, 1));
@@ -234,7 +246,7 @@ TEST_CASE("row gradients equal finite differences of the pooled embeddings") {
     std::vector<float> row;  // after the update
   };
   std::vector<Expected> expected;
-  for (const uint32_t feature : {0u, 2u, 3u}) {  // b shares a's rows
+  for (const uint32_t feature : {0u, 2u, 3u}) {  // the others share rows with these
     for (uint64_t id = 0; id < 6; ++id) {
       const std::vector<float> row = f.Row(feature, id);
       Expected item{feature, id, row};
@@ -260,6 +272,125 @@ TEST_CASE("row gradients equal finite differences of the pooled embeddings") {
   }
 }
 
+TEST_CASE("of last pooling only the last id of a sample is looked up, and gets the gradient") {
+  Fixture f({Feature("visited", 2, Pooling::kLast, 0)}, InitializerType::kZeros);
+  f.SetRow(0, 2, {2, 20});
+  f.SetRow(0, 3, {3, 30});
+  const TestBatch batch(std::vector<Ids>{{{1, 2, 3}, {}, {1, 2}, {3, 3}}});
+  CHECK(f.Lookup(*batch) == std::vector<float>{3, 30, 0, 0, 2, 20, 3, 30});
+  CHECK(f.plan.classes[0].distinct == 2);
+  f.Apply({1, 1, 9, 9, 5, 5, 1, 1});
+  CHECK(f.Row(0, 3) == std::vector<float>{1, 28});
+  CHECK(f.Row(0, 2) == std::vector<float>{-3, 15});
+}
+
+TEST_CASE("an unpooled feature has a vector for each place, zeros for places that a sample does not fill") {
+  Fixture f({Feature("user", 2, Pooling::kSum, 0), Sequence("visited", 2, Pooling::kNone, 1, 3)},
+            InitializerType::kZeros);
+  CHECK(f.schema.embedding_width == 8);
+  for (uint64_t id = 1; id <= 5; ++id) f.SetRow(1, id, {static_cast<float>(id), static_cast<float>(10 * id)});
+  // More ids than places: the last ones stay, in their order. Repeated ids have a place each.
+  const TestBatch batch({{{}, {}, {}}, {{5, 1, 2, 3}, {4, 4}, {}}});
+  CHECK(f.Lookup(*batch) == std::vector<float>{0, 0, 1, 10, 2, 20, 3, 30,  //
+                                               0, 0, 4, 40, 4, 40, 0, 0,   //
+                                               0, 0, 0, 0,  0, 0,  0, 0});
+  f.Apply({9, 9, 1, 1, 2, 2, 3, 3,  //
+           9, 9, 5, 5, 6, 6, 7, 7,  //
+           9, 9, 8, 8, 8, 8, 8, 8});
+  CHECK(f.Row(1, 1) == std::vector<float>{0, 9});
+  CHECK(f.Row(1, 3) == std::vector<float>{0, 27});
+  CHECK(f.Row(1, 4) == std::vector<float>{4 - 11, 40 - 11});  // both places, summed; the masked third adds nothing
+  CHECK(f.Row(1, 5) == std::vector<float>{5, 50});
+}
+
+TEST_CASE("a sequence length cuts pooled features to their last ids") {
+  Fixture f({Sequence("sum", 1, Pooling::kSum, 0, 2), Sequence("mean", 1, Pooling::kMean, 0, 2)});
+  for (uint64_t id = 1; id <= 3; ++id) f.SetRow(0, id, {static_cast<float>(id)});
+  const TestBatch batch({{{1, 2, 3}, {1}}, {{1, 2, 3}, {1}}});
+  CHECK(f.Lookup(*batch) == std::vector<float>{5, 2.5f, 1, 1});
+}
+
+FeatureSpec Stacked(const std::string& name, Pooling pooling, uint32_t group, uint32_t length) {
+  FeatureSpec spec = Sequence(name, 2, pooling, group, length);
+  spec.hash_rounds = 2;
+  spec.hash_buckets = 10;
+  return spec;
+}
+
+TEST_CASE("with a hash stack any number of ids lives in rounds times buckets rows, the sum of one a round each") {
+  Fixture f({Stacked("sum", Pooling::kSum, 0, 0), Stacked("mean", Pooling::kMean, 0, 0),
+             Stacked("none", Pooling::kNone, 0, 2)});
+  for (uint64_t bucket = 0; bucket < 20; ++bucket) f.SetRow(0, bucket, {static_cast<float>(1u << bucket), 1});
+  const auto vector_of = [](uint64_t id) {
+    const uint64_t first = HashStackBucket(id, 0, 10), second = HashStackBucket(id, 1, 10);
+    REQUIRE(first < 10);
+    REQUIRE((second >= 10 && second < 20));
+    return static_cast<float>((1u << first) + (1u << second));
+  };
+  const float a = vector_of(77), b = vector_of(78);
+  const TestBatch batch({{{77, 78}}, {{77, 78}}, {{77, 78}}});
+  CHECK(f.Lookup(*batch) == std::vector<float>{a + b, 4, (a + b) / 2, 2, a, 2, b, 2});
+  const TestBatch many({IdRange(0, 1000), IdRange(0, 1000), IdRange(0, 1000)});
+  f.Lookup(*many);
+  CHECK(f.store.counters(0).rows == 20);
+}
+
+TEST_CASE("the gradient of an id goes to all rows of its hash stack") {
+  Fixture f({Stacked("mean", Pooling::kMean, 0, 0)}, InitializerType::kZeros);
+  const TestBatch batch(std::vector<Ids>{{{5, 5}}});
+  f.Lookup(*batch);
+  f.Apply({3, 6});  // of a mean over two ids, which are the same
+  for (const uint32_t round : {0u, 1u}) CHECK(f.Row(0, HashStackBucket(5, round, 10)) == std::vector<float>{-3, -6});
+  CHECK(f.store.counters(0).rows == 2);
+}
+
+TEST_CASE("rows of frozen features are looked up and never updated; what others share with them is trained by those") {
+  FeatureSpec frozen = Feature("frozen", 2, Pooling::kSum, 0);
+  frozen.frozen = true;
+  Fixture f({frozen, Feature("trained", 2, Pooling::kSum, 0), Feature("other", 2, Pooling::kSum, 1)},
+            InitializerType::kZeros);
+  f.SetRow(0, 1, {1, 10});
+  const TestBatch batch({{{1}, {2}, {3}}, {{2}, {2}, {4}}, {{1}, {1}, {1}}});
+  CHECK(f.Lookup(*batch)[0] == 1);
+  f.Apply({5, 5, 1, 1, 7, 7,  //
+           5, 5, 1, 1, 7, 7,  //
+           5, 5, 1, 1, 7, 7});
+  CHECK(f.Row(0, 1) == std::vector<float>{1, 10});
+  CHECK(f.Row(0, 2) == std::vector<float>{-2, -2});  // of the trained feature alone
+  CHECK(f.Row(0, 3) == std::vector<float>{0, 0});
+  CHECK(f.Row(1, 4) == std::vector<float>{-1, -1});
+  CHECK(f.Row(2, 1) == std::vector<float>{-21, -21});
+  CHECK(f.worker.distinct_ids(0) == 3);
+}
+
+TEST_CASE("a model whose features are all frozen trains without them") {
+  FeatureSpec frozen = Feature("frozen", 2, Pooling::kSum, 0);
+  frozen.frozen = true;
+  Fixture f({frozen}, InitializerType::kZeros);
+  const TestBatch batch(std::vector<Ids>{{{1}, {2}}});
+  f.Lookup(*batch);
+  f.Apply({1, 1, 1, 1});
+  f.Apply({1, 1, 1, 1});
+  CHECK(f.Row(0, 1) == std::vector<float>{0, 0});
+}
+
+TEST_CASE("a row's gradient is scaled down to the clip norm, once summed over the batch") {
+  const uint32_t wide = 11;  // more than a vector register, and not a multiple of one
+  Fixture f({Feature("a", wide, Pooling::kSum, 0)}, InitializerType::kZeros);
+  f.schema.clip_norm = 2.0f;
+  const TestBatch batch(std::vector<Ids>{{{1}, {1}, {2}, {3}}});
+  f.Lookup(*batch);
+  std::vector<float> gradients(4 * wide, 0.0f);
+  gradients[0] = gradients[wide] = 3;       // id 1: 6 and 8 together, of norm 10
+  gradients[10] = gradients[wide + 10] = 4;
+  gradients[2 * wide + 1] = 1.5f;           // id 2: shorter
+  f.Apply(gradients);
+  CHECK(f.Row(0, 1)[0] == doctest::Approx(-1.2));
+  CHECK(f.Row(0, 1)[10] == doctest::Approx(-1.6));
+  CHECK(f.Row(0, 2)[1] == -1.5f);
+  CHECK(f.Row(0, 3) == std::vector<float>(wide, 0.0f));
+}
+
 TEST_CASE("a plan keeps its buffers: a second batch of the same size allocates nothing") {
   Fixture f(kThreePoolings);
   const TestBatch batch({kSamples, kSamples, kSamples}), smaller({{{4}}, {{5}}, {{}}});
@@ -275,13 +406,6 @@ TEST_CASE("a plan keeps its buffers: a second batch of the same size allocates n
   f.Lookup(*smaller);
   CHECK(f.Lookup(*batch) == pooled);
   CHECK(buffers() == before);
-}
-
-// Batches of one id a sample for a feature with ids begin, begin + 1, … end - 1.
-Ids IdRange(uint64_t begin, uint64_t end) {
-  Ids samples;
-  for (uint64_t id = begin; id < end; ++id) samples.push_back({id});
-  return samples;
 }
 
 bool IsNear(uint64_t estimate, double exact) {

@@ -81,7 +81,7 @@ t.test('accepted', async (t) => {
     const { config } = load(t, contract)
     t.equal(config.name, 'adult-income')
     t.equal(config.embedding.optimizer.lr, 0.05)
-    t.same(config.model.tasks, [{ label: 'income', loss: 'bce', weight: 1 }])
+    t.same(config.model.tasks, [{ label: 'income', loss: 'bce', weight: 1, positiveWeight: 1 }])
     t.same(config.features.groups, [['workclass', 'education']])
   })
 
@@ -134,11 +134,38 @@ t.test('accepted', async (t) => {
     t.same(features.columns['z'], { dim: 4, pooling: 'mean', encoding: 'hash', separator: ' ' })
   })
 
+  t.test('sequences, hash stacks and frozen features reach the core', async (t) => {
+    const columns: ConfigInput['features']['columns'] = {
+      seen: { pooling: 'none', sequenceLength: 5 }, user: { hashStack: { buckets: 100 } }, ad: { frozen: true },
+    }
+    const native = nativeConfig(parseConfig({ ...least, features: { columns }, embedding: { clipNorm: 2 } }))
+    const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, frozen: false }
+    t.same(native.features, [
+      { ...none, name: 'seen', group: 0, pooling: 'none', sequenceLength: 5 },
+      { ...none, name: 'user', group: 1, hashRounds: 2, hashBuckets: 100 },
+      { ...none, name: 'ad', group: 2, frozen: true },
+    ])
+    t.equal(native.embeddingClipNorm, 2)
+  })
+
+  t.test('what belongs to the type of the model is filled in, and what does not is left out', async (t) => {
+    const { model } = parseConfig({ ...least, model: { type: 'dcn', cross: { rank: 3 } } })
+    t.same(model.cross, { layers: 3, rank: 3, structure: 'parallel' })
+    t.notOk('bottom' in model)
+    const features = { columns: { user: {}, ad: {} } }
+    t.same(parseConfig({ ...least, features, model: { type: 'dlrm' } }).model.bottom, [512, 256])
+    t.notOk('cross' in parseConfig(least).model)
+    const resolved = parseConfig({ ...least, features, model: { type: 'dlrm' } })
+    t.same(parseConfig(resolved), resolved, 'a resolved config resolves to itself')
+  })
+
   t.test('tasks come in the order of the labels', async (t) => {
     const { tasks } = parseConfig({
       ...least, data: { labels: ['a', 'b'] }, model: { tasks: [{ label: 'b', loss: 'mse' }, { label: 'a', weight: 2 }] },
     }).model
-    t.same(tasks, [{ label: 'a', loss: 'bce', weight: 2 }, { label: 'b', loss: 'mse', weight: 1 }])
+    t.same(tasks, [
+      { label: 'a', loss: 'bce', weight: 2, positiveWeight: 1 }, { label: 'b', loss: 'mse', weight: 1, positiveWeight: 1 },
+    ])
   })
 
   t.test('the embedding table: storage, capacities, admission and eviction have defaults and are kept as written', async (t) => {
@@ -376,10 +403,31 @@ t.test('values that do not go together', async (t) => {
   check({ deterministic: true, embedding: { timeToLiveSeconds: 60 } },
     'embedding.timeToLiveSeconds: rows that age by the clock make no two runs alike; leave it out, or set deterministic: false')
 
+  const sequences = (columns: object, expected: string, groups: string[][] = []) => check({ features: { columns, groups } }, expected)
+  sequences({ seen: { pooling: 'none' } },
+    'features.columns.seen.sequenceLength: missing: pooling none needs the number of ids that lie side by side')
+  sequences({ seen: { pooling: 'last', sequenceLength: 3 } },
+    'features.columns.seen.sequenceLength: pooling last takes one id, the last; leave it out')
+  sequences({ user: { hashStack: { buckets: 9 } }, friend: {} }, 'features.groups.0.1: friend has hashStack none, user has '
+    + '{rounds:2,buckets:9}; features that share ids need the same', [['user', 'friend']])
+
   const tasks = (tasks: object[], expected: string) => check({ data: { labels: ['click', 'like'] }, model: { tasks } }, expected)
   tasks([{ label: 'click' }, { label: 'likes' }], "model.tasks.1.label: 'likes' is not a label of data.labels; did you mean like?")
   tasks([{ label: 'click' }, { label: 'like' }, { label: 'like' }], 'model.tasks.2.label: like already has a task (model.tasks.1)')
   tasks([{ label: 'click' }], 'model.tasks: no task for like; add { label: like }, or leave it out of data.labels')
+
+  tasks([{ label: 'click' }, { label: 'like', loss: 'mse', positiveWeight: 2 }],
+    'model.tasks.1.positiveWeight: only bce has positive samples, the loss is mse')
+
+  const model = (model: object, expected: string, columns: object = { user: { dim: 4 }, ad: {}, site: { dim: 2 } }) =>
+    check({ features: { defaults: { dim: 4 }, columns }, model }, expected)
+  model({ type: 'deepfm' }, 'model.type: deepfm needs all features of one dim; user has 4, site 2')
+  model({ type: 'dlrm' }, 'model.type: dlrm needs all features of one dim; user has 4, site 2')
+  model({ type: 'dlrm' }, 'model.type: dlrm multiplies features in pairs: it needs two id features, or one and dense columns', { user: {} })
+  model({ cross: { layers: 2 } }, 'model.cross: belongs to model.type dcn, which is ffnn here')
+  model({ type: 'dcn', bottom: [8] }, 'model.bottom: belongs to model.type dlrm, which is dcn here')
+  model({ type: 'dcn', cross: { rank: 10 } }, 'model.cross.rank: expected less than the 10 columns of the input (all dims and dense '
+    + 'columns), got 10; 0 is the full matrix')
 
   t.test('three bits are enough for seven groups', async (t) => {
     const of = (count: number) => Object.fromEntries(Array.from({ length: count }, (_, index) => [`c${index}`, {}]))
@@ -406,8 +454,8 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
 
 t.test('NN workers, accumulation and the bound on their product', async (t) => {
   const native = (more: object) => nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
-  t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 }, embedding: { clipNorm: 2 } }),
-    { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0, embedding: { clipNorm: 2 } })
+  t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 } }),
+    { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0 })
   t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, nnWorkers: 1, accumulate: 1 })
   const check = (sets: string[], path: string, message: RegExp) =>
     t.match(refusal(() => parseConfig(least, { set: sets })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
@@ -456,8 +504,8 @@ checkpoint: { keep: -1 }
 
   t.test('a wrong value does not make a false problem elsewhere', async (t) => {
     const error = refusal(() => load(t, yaml('  groups: [[workclass, education]]').replace('{ dim: 16 }', '16')))
-    t.same(lines(error), ['c.yml:6:40: features.columns.education: expected a map with the keys dim, pooling, encoding, separator '
-      + 'or nothing, got 16; write { dim: 16 }'])
+    t.same(lines(error), ['c.yml:6:40: features.columns.education: expected a map with the keys dim, pooling, encoding, separator, '
+      + 'sequenceLength, hashStack, frozen or nothing, got 16; write { dim: 16 }'])
   })
 
   t.test('a long list of problems is cut, with their number', async (t) => {
@@ -604,7 +652,8 @@ t.test('the fingerprint of a model', async (t) => {
 
   t.same(diff(), [], 'is the same for the same config, also after a trip through JSON')
   t.same(diff('model.optimizer.lr=0.5', 'batchSize=7', 'data.train={path: x.csv}', 'mode=sync', 'embedding.capacity=5', 'epochs=9',
-    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]'), [], 'does not hold what may change')
+    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]', 'embedding.clipNorm=1',
+    'features.columns.education.frozen=true'), [], 'does not hold what may change')
   t.same(diff('features.columns.education.dim=16'), ['features.columns.education.dim: 8 in the checkpoint, 16 in the config'])
   t.same(diff('features.columns.sex={}'), [
     'features.columns.sex: not in the checkpoint, {"dim":8,"pooling":"sum","encoding":"hash"} in the config',
@@ -625,6 +674,9 @@ t.test('the fingerprint of a model', async (t) => {
     ['seed: 0 in the checkpoint, 5 in the config', 'data.labels.y.positive: yes in the checkpoint, no in the config'])
   t.same(diff('model.hidden=[8]', 'model.tasks=[{label: y, loss: mse}]'),
     ['model.hidden: [8,4] in the checkpoint, [8] in the config', 'model.tasks.y.loss: bce in the checkpoint, mse in the config'])
+  t.same(diff('model.type=dcn'), [
+    'model.type: not in the checkpoint, dcn in the config',
+    'model.cross: not in the checkpoint, {"layers":3,"rank":0,"structure":"parallel"} in the config'])
   t.same(diff('embedding.storage=bf16', 'embedding.capacity=8GiB', 'embedding.groupCapacity.workclass=9', 'embedding.eviction=lfu',
     'embedding.admit=3', 'embedding.timeToLiveSeconds=5'), [], 'nor how rows are stored, admitted and evicted')
   t.same(diff('embedding.init.high=0.5', 'embedding.optimizer={type: rowwise_adagrad}'), [

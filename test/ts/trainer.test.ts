@@ -3,8 +3,9 @@ import { createHash } from 'node:crypto'
 import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
-import { Batch, PersiaError, Trainer, hashId } from 'persia'
+import { Batch, PersiaError, Trainer, hashId, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
@@ -37,6 +38,72 @@ t.test('fit learns, reports and respects the staleness bound', async (t) => {
   t.ok(before.auc['click']! < 0.7 && after.auc['click']! > 0.99, `AUC ${before.auc['click']} to ${after.auc['click']}`)
   t.ok(after.logloss['click']! < before.logloss['click']!)
 })
+
+t.test('sequences, hash stacks and a clip norm learn together, and predict as they were saved', async (t) => {
+  const run = folder(t)
+  const config: ConfigInput = {
+    ...smallConfig,
+    features: {
+      defaults: { dim: 4 },
+      columns: { user: { hashStack: { buckets: 40 } }, item: { dim: 8, pooling: 'none', sequenceLength: 2 } },
+    },
+    embedding: { ...smallConfig.embedding, clipNorm: 0.5 },
+  }
+  await using trainer = await Trainer.create(config)
+  await drained(trainer.fit(batches(400)))
+  const { auc } = await trainer.evaluate(batches(10, 5000))
+  t.ok(auc['click']! > 0.97, `AUC ${auc['click']}`)
+  t.ok(trainer.counters().find(({ dim }) => dim === 4)!.rows <= 80)
+  await trainer.save(join(run, '400'))
+  const { trainer: loaded } = await Trainer.load(join(run, '400'))
+  t.same(await loaded.predict(makeBatch(9)), await trainer.predict(makeBatch(9)))
+  await loaded.close()
+})
+
+t.test('of frozen features no row is trained', async (t) => {
+  const { features, model } = smallConfig
+  const still: ConfigInput = { ...smallConfig, model: { ...model, optimizer: { type: 'adam', lr: 0 } } }  // rows alone learn
+  const frozen = Object.fromEntries(
+    Object.entries(features.columns).map(([name, column]) => [name, { ...column, frozen: true }]))
+  const changes = async (config: ConfigInput) => {
+    await using trainer = await Trainer.create(config)
+    await drained(trainer.fit([makeBatch(0)]))
+    const before = await trainer.predict(makeBatch(0))
+    await drained(trainer.fit([makeBatch(0), makeBatch(0)]))
+    return !isDeepStrictEqual(await trainer.predict(makeBatch(0)), before)
+  }
+  t.ok(await changes(still))
+  t.notOk(await changes({ ...still, features: { ...features, columns: frozen } }))
+})
+
+const fields: ConfigInput['features'] = { defaults: { dim: 4 }, columns: { user: null, item: { pooling: 'mean' } } }
+const modelTypes: ConfigInput['model'][] = [
+  { type: 'deepfm' }, { type: 'dcn', cross: { layers: 2 } }, { type: 'dcn', cross: { rank: 3, structure: 'stacked' } },
+  { type: 'dlrm', bottom: [8] },
+]
+
+for (const model of modelTypes) {
+  t.test(`a model of ${JSON.stringify(model)} learns, and goes on from a checkpoint as if nothing had been`, async (t) => {
+    const run = folder(t)
+    const config: ConfigInput = {
+      ...smallConfig, features: fields, deterministic: true, model: { ...smallConfig.model, ...model },
+    }
+    {
+      await using trainer = await Trainer.create(config)
+      await drained(trainer.fit(batches(200)))
+      await trainer.save(join(run, 'half', '200'))
+      await drained(trainer.fit(batches(200, 200)))
+      await trainer.save(join(run, 'whole', '400'))
+      const { auc } = await trainer.evaluate(batches(10, 5000))
+      t.ok(auc['click']! > 0.99, `AUC ${auc['click']}`)
+    }
+    const { trainer } = await Trainer.load(join(run, 'half', '200'), config)
+    await using resumed = trainer
+    await drained(resumed.fit(batches(200, 200)))
+    await resumed.save(join(run, 'resumed', '400'))
+    t.same(contents(join(run, 'resumed', '400')), contents(join(run, 'whole', '400')))
+  })
+}
 
 t.test('single steps train too, and give the loss of their batch', async (t) => {
   await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync' })

@@ -4,7 +4,7 @@ import { createRequire } from 'node:module'
 import { freemem, totalmem } from 'node:os'
 import type { CommandModule } from 'yargs'
 import { PersiaError } from '../errors.js'
-import { loadAddon } from '../native.js'
+import { loadAddon, native } from '../native.js'
 
 interface Check { name: string; ok: boolean; found: string }
 
@@ -13,7 +13,7 @@ export const doctorCommand: CommandModule<object, { json: boolean }> = {
   describe: 'Check the installation',
   builder: (yargs) => yargs.option('json', { type: 'boolean', default: false, describe: 'One JSON object a line' }),
   async handler({ json }) {
-    const checks = [package_(), node(), addon(), await duckdb(), memory()]
+    const checks = [package_(), node(), addon(), ...cuda(), await duckdb(), memory()]
     for (const check of checks) {
       process.stdout.write(json ? `${JSON.stringify({ event: 'check', ...check })}\n`
         : `${check.ok ? 'ok  ' : 'FAIL'}  ${check.name.padEnd(8)}  ${check.found}\n`)
@@ -44,6 +44,21 @@ function addon(): Check {
   }
 }
 
+/** What GPUs there are; a machine without one is no failure. Nothing when the addon itself does not load. */
+function cuda(): Check[] {
+  let found
+  try {
+    const { path, devices, error } = native().cuda()
+    const list = devices.map(({ name, capability, memoryBytes }) =>
+      `${name} (${gib(memoryBytes)} GiB, compute capability ${capability})`)
+    found = error ? `none: ${error}` : `${list.join(', ')}; ${path}`
+  } catch (cause) {
+    if (cause instanceof PersiaError) return []
+    throw cause
+  }
+  return [{ name: 'cuda', ok: true, found }]
+}
+
 async function duckdb(): Promise<Check> {
   try {
     createRequire(import.meta.url).resolve('@duckdb/node-api')
@@ -55,6 +70,9 @@ async function duckdb(): Promise<Check> {
 }
 
 function memory(): Check {
-  const gib = (bytes: number) => (bytes / 2 ** 30).toFixed(1)
   return { name: 'memory', ok: true, found: `${gib(freemem())} GiB free of ${gib(totalmem())} GiB` }
+}
+
+function gib(bytes: number): string {
+  return (bytes / 2 ** 30).toFixed(1)
 }

@@ -7,9 +7,11 @@ import type { Config, DenseColumn, FeatureColumn, LabelColumn, Task } from './re
 export interface ModelFingerprint {
   seed: number
   data: { labels: LabelColumn[]; dense: Pick<DenseColumn, 'column' | 'transform'>[] }
-  features: { columns: ({ column: string } & FeatureColumn)[]; groups: string[][]; prefixBits: number }
+  features: { columns: ({ column: string } & Omit<FeatureColumn, 'frozen'>)[]; groups: string[][]; prefixBits: number }
   embedding: { optimizer: OptimizerKind; init: Config['embedding']['init'] }
-  model: { hidden: number[]; tasks: Pick<Task, 'label' | 'loss'>[]; optimizer: OptimizerKind }
+  model: Partial<Pick<Config['model'], 'type' | 'cross' | 'bottom'>> & {
+    hidden: number[]; tasks: Pick<Task, 'label' | 'loss'>[]; optimizer: OptimizerKind
+  }
 }
 
 interface OptimizerKind {
@@ -25,12 +27,16 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
     seed,
     data: { labels: data.labels, dense: data.dense.map(({ column, transform }) => ({ column, transform })) },
     features: {
-      columns: Object.entries(features.columns).map(([column, settings]) => ({ column, ...settings })),
+      columns: Object.entries(features.columns)
+        .map(([column, { frozen: _, ...settings }]) => ({ column, ...settings })),
       groups: features.groups,
       prefixBits: features.prefixBits,
     },
     embedding: { optimizer: optimizerKind(embedding.optimizer), init: embedding.init },
     model: {
+      ...(model.type !== 'ffnn' && { type: model.type }),  // checkpoints of the first version name no type
+      ...(model.cross && { cross: model.cross }),
+      ...(model.bottom && { bottom: model.bottom }),
       hidden: model.hidden,
       tasks: model.tasks.map(({ label, loss }) => ({ label, loss })),
       optimizer: optimizerKind(model.optimizer),

@@ -4,7 +4,8 @@
 import { invalid, unknownName, type Problem } from './problems.js'
 import { pathText, type Path } from './path.js'
 import { resolveSource, type Source } from './source.js'
-import type { FilledConfig } from './schema.js'
+import { crossSchema, type FilledConfig } from './schema.js'
+import type { z } from 'zod'
 
 export interface LabelColumn {
   column: string
@@ -21,15 +22,22 @@ export interface DenseColumn {
 
 export interface FeatureColumn {
   dim: number
-  pooling: 'sum' | 'mean' | 'sqrt'
+  pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
   encoding: 'hash' | 'integer'
   separator?: string
+  sequenceLength?: number
+  hashStack?: { rounds: number; buckets: number }
+  frozen?: boolean
 }
+
+/** Vectors of a sample in the input of the dense network. */
+export const vectorsOf = ({ pooling, sequenceLength = 1 }: FeatureColumn) => (pooling === 'none' ? sequenceLength : 1)
 
 export interface Task {
   label: string
   loss: 'bce' | 'mse'
   weight: number
+  positiveWeight: number
 }
 
 /** The config that everything runs with: plain JSON, nothing left to derive. */
@@ -74,8 +82,11 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
   const features = resolveFeatures(filled.features, resolution)
   checkColumns({ data, features }, resolution)
   checkEmbedding(filled, features.groups, resolution)
-  const { hidden, tasks, ...modelRest } = filled.model
-  const model = { hidden, tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest }
+  const { type, hidden, cross, bottom, tasks, ...modelRest } = filled.model
+  const model = {
+    type, hidden, ...resolveInteraction({ type, cross, bottom }, { data, features }, resolution),
+    tasks: resolveTasks(tasks, data.labels, resolution), ...modelRest,
+  }
   const config: Config = { ...filled, data, features, model }
   checkWorkers(config, resolution)
   if (config.mode === 'sync' && config.staleness !== 0) {
@@ -183,9 +194,19 @@ function resolveFeatures(written: FilledConfig['features'], resolution: Resoluti
       if (Object.hasOwn(overrides, key)) continue
       resolution.note(['features', 'columns', name, key], { from: ['features', 'defaults', key] })
     }
+    checkSequence(name, columns[name], resolution)
   }
   const groups = resolveGroups(written, columns, resolution)
   return { ...written, defaults, columns, groups }
+}
+
+function checkSequence(name: string, { pooling, sequenceLength }: FeatureColumn, resolution: Resolution): void {
+  const path = ['features', 'columns', name, 'sequenceLength']
+  if (pooling === 'none' && sequenceLength === undefined) {
+    resolution.refuse(path, 'missing: pooling none needs the number of ids that lie side by side')
+  } else if (pooling === 'last' && sequenceLength !== undefined) {
+    resolution.refuse(path, 'pooling last takes one id, the last; leave it out')
+  }
 }
 
 function resolveGroups({ groups, prefixBits }: FilledConfig['features'], columns: Record<string, FeatureColumn>,
@@ -215,9 +236,14 @@ function resolveGroups({ groups, prefixBits }: FilledConfig['features'], columns
 /** Features that share ids must make them in the same way. */
 function checkEncoding(name: string, first: string, columns: Record<string, FeatureColumn>, path: Path,
   resolution: Resolution): void {
-  const [mine, others] = [columns[name]?.encoding, columns[first]?.encoding]
-  if (mine === others || others === undefined) return
-  resolution.refuse(path, `${name} has encoding ${mine}, ${first} has ${others}; features that share ids need the same`)
+  const [mine, others] = [columns[name], columns[first]]
+  if (!mine || !others) return
+  for (const key of ['encoding', 'hashStack'] as const) {
+    const [here, there] = [JSON.stringify(mine[key] ?? 'none'), JSON.stringify(others[key] ?? 'none')]
+      .map((text) => text.replaceAll('"', ''))
+    if (here === there) continue
+    resolution.refuse(path, `${name} has ${key} ${here}, ${first} has ${there}; features that share ids need the same`)
+  }
 }
 
 // ---- embedding
@@ -245,6 +271,49 @@ function checkEmbedding(
   }
 }
 
+// ---- model
+
+type Interaction = Pick<FilledConfig['model'], 'type' | 'cross' | 'bottom'>
+
+/** What belongs to the model's type, filled in; anything that belongs to another one is refused. */
+function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<Config, 'data' | 'features'>,
+  resolution: Resolution): Pick<Interaction, 'cross' | 'bottom'> {
+  if (cross && type !== 'dcn') resolution.refuse(['model', 'cross'], `belongs to model.type dcn, which is ${type} here`)
+  if (bottom && type !== 'dlrm') {
+    resolution.refuse(['model', 'bottom'], `belongs to model.type dlrm, which is ${type} here`)
+  }
+  if (type === 'dcn') return { cross: resolveCross(cross ?? crossSchema.parse({}), columns, resolution) }
+  if (type === 'ffnn') return {}
+  checkOneDim(type, columns.features, resolution)
+  if (type === 'deepfm') return {}
+  const vectors = Object.values(columns.features.columns).reduce((sum, column) => sum + vectorsOf(column), 0)
+  if (vectors + columns.data.dense.length < 2) {
+    resolution.refuse(['model', 'type'],
+      'dlrm multiplies features in pairs: it needs two id features, or one and dense columns')
+  }
+  return { bottom: bottom ?? [512, 256] }
+}
+
+function resolveCross(cross: z.output<typeof crossSchema>, { data, features }: Pick<Config, 'data' | 'features'>,
+  resolution: Resolution): z.output<typeof crossSchema> {
+  const width = Object.values(features.columns)
+    .reduce((sum, column) => sum + column.dim * vectorsOf(column), data.dense.length)
+  if (cross.rank >= width) {
+    resolution.refuse(['model', 'cross', 'rank'], `expected less than the ${width} columns of the input (all dims and `
+      + `dense columns), got ${cross.rank}; 0 is the full matrix`)
+  }
+  return cross
+}
+
+/** Vectors that are multiplied with each other have one dim. */
+function checkOneDim(type: string, { columns }: Config['features'], resolution: Resolution): void {
+  const [[firstName, first] = ['', undefined], ...rest] = Object.entries(columns)
+  const others = rest.filter(([, { dim }]) => dim !== first?.dim)
+  if (others.length === 0) return
+  resolution.refuse(['model', 'type'], `${type} needs all features of one dim; ${firstName} has ${first?.dim}, `
+    + others.map(([name, { dim }]) => `${name} ${dim}`).join(', '))
+}
+
 // ---- tasks
 
 /** One task for each label, in the order of the labels. */
@@ -252,11 +321,14 @@ function resolveTasks(written: Task[] | undefined, labels: LabelColumn[], resolu
   const names = [...new Set(labels.map(({ column }) => column))]
   if (!written) {
     names.forEach((_, index) => resolution.note(['model', 'tasks', index, 'label'], { derived: 'data.labels' }))
-    return names.map((label) => ({ label, loss: 'bce', weight: 1 }))
+    return names.map((label) => ({ label, loss: 'bce', weight: 1, positiveWeight: 1 }))
   }
   const taskOf = new Map<string, number>()
-  written.forEach(({ label }, index) => {
+  written.forEach(({ label, loss, positiveWeight }, index) => {
     const path = ['model', 'tasks', index, 'label']
+    if (loss !== 'bce' && positiveWeight !== 1) {
+      resolution.refuse([...path.slice(0, -1), 'positiveWeight'], `only bce has positive samples, the loss is ${loss}`)
+    }
     const task = taskOf.get(label)
     if (!names.includes(label)) resolution.problems.push(unknownName(path, 'a label of data.labels', label, names))
     else if (task !== undefined) resolution.refuse(path, `${label} already has a task (model.tasks.${task})`)
@@ -270,7 +342,7 @@ function resolveTasks(written: Task[] | undefined, labels: LabelColumn[], resolu
   return names.flatMap((name, index) => {
     const from = taskOf.get(name)
     if (from === undefined) return []
-    for (const key of ['label', 'loss', 'weight']) {
+    for (const key of ['label', 'loss', 'weight', 'positiveWeight']) {
       resolution.note(['model', 'tasks', index, key], { from: ['model', 'tasks', from, key] })
     }
     return [written[from]!]

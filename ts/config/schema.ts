@@ -87,7 +87,7 @@ const data = z.strictObject({
 // ---- features
 
 const dim = integer(1, 65536)
-const pooling = z.enum(['sum', 'mean', 'sqrt'])
+const pooling = z.enum(['sum', 'mean', 'sqrt', 'last', 'none'])
 const encoding = z.enum(['hash', 'integer'])
 
 const features = z.strictObject({
@@ -95,7 +95,7 @@ const features = z.strictObject({
     dim: dim.default(8).describe('Floats in an embedding row'),
     pooling: pooling.default('sum')
       .describe('How the rows of several ids become one vector; `sqrt`: the sum divided by the square root of their '
-        + 'number'),
+        + 'number; `last`: that of the last id; `none`: not at all, `sequenceLength` vectors lie side by side'),
     encoding: encoding.default('hash')
       .describe('How a value becomes an id; `hash`: XXH64 of its text, `integer`: the value is the id'),
     separator: text().optional()
@@ -106,6 +106,15 @@ const features = z.strictObject({
     pooling: pooling.optional().describe('As `features.defaults.pooling`, for this feature'),
     encoding: encoding.optional().describe('As `features.defaults.encoding`, for this feature'),
     separator: text().optional().describe('As `features.defaults.separator`, for this feature'),
+    sequenceLength: integer(1, 65536).optional()
+      .describe('How many ids of a sample count, the last ones; places that a sample does not fill are masked (pooling '
+        + 'none: zeros). Without it all count'),
+    hashStack: z.strictObject({
+      rounds: integer(1, 16).default(2).describe('Rows that an id is the sum of'),
+      buckets: integer(1).describe('Rows of a round'),
+    }).optional().describe('Instead of a row for each id, rounds × buckets rows in all: ids share rows, but hardly any '
+      + 'two share all of theirs'),
+    frozen: z.boolean().optional().describe('Whether its rows keep their values: new ids get rows, none is trained'),
   }).nullable()).refine((columns) => Object.keys(columns).length > 0, 'at least one id column is needed')
     .describe('The id columns, by name'),
   groups: z.array(z.array(text()).min(1)).default([])
@@ -215,11 +224,11 @@ const embedding = z.strictObject({
     .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is '
       + 'met in training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch '
       + 'that forgets slowly and may count too high'),
+  clipNorm: atLeastZero().default(0)
+    .describe('Largest L2 norm of the gradient of one row from one step, larger ones are scaled; 0: off'),
   weightBound: atLeastZero().default(10)
     .describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes '
       + 'them'),
-  clipNorm: atLeastZero().default(0)
-    .describe('Largest L2 norm of all embedding gradients of a step together, larger ones are scaled; 0: off'),
 }).prefault({}).describe('The embedding table')
 
 // ---- model
@@ -239,14 +248,34 @@ const tooShort = ({ warmupSteps, totalSteps }: Decay) =>
   `must be greater than warmupSteps (${warmupSteps}), got ${totalSteps}`
 const warmupFits = { path: ['totalSteps'], error: ({ input }: { input?: unknown }) => tooShort(input as Decay) }
 
+export const crossSchema = z.strictObject({
+  layers: integer(1, 64).default(3).describe('Cross layers'),
+  rank: integer(0, 65536).default(0)
+    .describe('Rank of their matrices, which are then products of two; 0: full matrices'),
+  structure: z.enum(['parallel', 'stacked']).default('parallel')
+    .describe('`parallel`: beside the hidden layers, both go to the outputs; `stacked`: below, the hidden layers see '
+      + 'what they give'),
+})
+
 const model = z.strictObject({
+  type: z.enum(['ffnn', 'deepfm', 'dcn', 'dlrm']).default('ffnn')
+    .describe('`ffnn`: hidden layers alone; `deepfm`: beside them a factorization machine; `dcn`: cross layers '
+      + '(DCN-v2) beside or below them; `dlrm`: below them the dot products of all pairs of features. deepfm and dlrm '
+      + 'need features of one dim'),
   hidden: z.array(integer(1, 65536)).default([4096, 2048, 1024, 512, 256])
     .describe('Widths of the hidden layers, in units; an empty list: logistic regression'),
+  cross: crossSchema.optional().describe('dcn: its cross layers'),
+  bottom: z.array(integer(1, 65536)).optional()
+    .describe('dlrm: widths of the layers that the dense columns go through, before a last one whose width is the dim '
+      + 'of the features. Without it: `[512, 256]`'),
   tasks: z.array(z.strictObject({
     label: text().describe('A label of `data.labels`; each has exactly one task'),
     loss: z.enum(['bce', 'mse']).default('bce')
       .describe('`bce`: a probability by binary cross-entropy, `mse`: a value by squared error'),
     weight: atLeastZero().default(1).describe('Factor of its loss in the sum of all'),
+    positiveWeight: aboveZero().default(1)
+      .describe('bce: factor on the loss of positive samples; predicted probabilities are then higher than the share '
+        + 'of positives'),
   })).min(1).optional().describe('What the network predicts. Without it: one bce task per label'),
   optimizer: z.discriminatedUnion('type', [
     z.strictObject({

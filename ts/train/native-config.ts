@@ -20,6 +20,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
+    embeddingClipNorm: embedding.clipNorm,
     features,
     embedding: {
       storage: embedding.storage,
@@ -30,13 +31,15 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       eviction: embedding.eviction,
       timeToLiveMs: Math.ceil(embedding.timeToLiveSeconds * 1000),
       weightBound: embedding.weightBound,
-      clipNorm: embedding.clipNorm,
       tables: nativeTables(embedding, features),
     },
     model: {
+      type: model.type,
       denseCount: config.data.dense.length,
       threads: config.threads,
       hidden: model.hidden,
+      ...(model.cross && { cross: model.cross }),
+      ...(model.bottom && { bottom: model.bottom }),
       tasks: model.tasks,
       optimizer: withBetas(model.optimizer),
       schedule: model.schedule,
@@ -47,7 +50,10 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
 function nativeFeatures({ features }: Config): NativeFeature[] {
   const groupOf = new Map(features.groups.flatMap((names, group) => names.map((name) => [name, group] as const)))
   return Object.entries(features.columns)
-    .map(([name, { dim, pooling }]) => ({ name, dim, pooling, group: groupOf.get(name)! }))
+    .map(([name, { dim, pooling, sequenceLength = 0, hashStack, frozen = false }]) => ({
+      name, dim, pooling, group: groupOf.get(name)!, sequenceLength, frozen,
+      hashRounds: hashStack?.rounds ?? 0, hashBuckets: hashStack?.buckets ?? 0,
+    }))
 }
 
 /** One for each row class, in the order of its first feature, as the addon numbers them. */
