@@ -64,7 +64,8 @@ class Ffnn final : public DenseModel {
  private:
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
   Team team() {
-    return {pool_, config_.deterministic ? kDeterministicTiles : pool_.threads(), parameters_.data(), gradients_.data()};
+    const uint32_t tiles = config_.deterministic ? kDeterministicTiles : pool_.threads();
+    return {pool_, tiles, parameters_.data(), gradients_.data()};
   }
 
   float* Forward(uint32_t rows, const float* input);

@@ -321,7 +321,8 @@ export const configSchema = z.strictObject({
       + 'size: for batches whose activations have no room'),
   epochs: integer(1).default(1).describe('Passes over the training data'),
   seed: integer(0).default(0).describe('Start of everything random, up to 2^53 - 1'),
-  deterministic: z.boolean().default(false).describe('Whether two runs on machines of one kind give bit-identical results, also with other `threads`'),
+  deterministic: z.boolean().default(false)
+    .describe('Whether two runs on machines of one kind give bit-identical results, also with other `threads`'),
   device: z.enum(['auto', 'cpu', 'cuda']).default('auto')
     .describe('Where the dense network runs; `auto`: the fastest that is there'),
   threads: integer(0, 1024).default(0)
