@@ -2,7 +2,7 @@
 //
 // The stage's thread says what it does from now on: idle (nothing there to work on), held (work is there, but it waits
 // for the gate or for a free slot) or busy with a step. Totals cost two clock reads and one addition a change. For
-// a trace the last busy spans are kept, in a ring of fixed size: memory is bounded and the end of a run is in the trace.
+// a trace the last busy spans are kept, in a ring of fixed size: memory is bounded, the end of a run is in the trace.
 //
 // Thread-safety: one stage thread calls Enter and Queued; totals and spans may be read from any thread at any time.
 #pragma once
