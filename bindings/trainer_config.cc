@@ -247,7 +247,6 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");
-  result.embedding_clip_norm = Double(Object(config, "embedding"), "clipNorm");
   result.trace_spans = Uint32(config, "traceSpans");
   return result;
 }

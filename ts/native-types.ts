@@ -33,7 +33,6 @@ export interface NativeEmbedding {
   eviction: 'lru' | 'lfu'
   timeToLiveMs: number
   weightBound: number
-  clipNorm: number
   tables: NativeTable[]
 }
 

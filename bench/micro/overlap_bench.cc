@@ -145,7 +145,9 @@ void Overlap(benchmark::State& state) {
   state.counters["hybrid_samples/s"] = samples / hybrid_seconds;
   state.counters["hybrid/sync"] = sync_seconds / hybrid_seconds;
 }
-BENCHMARK(Overlap)->Args({1, 1})->Args({1, 2})->Args({2, 2})->ArgNames({"workers", "threads"})->UseManualTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(Overlap)
+    ->Args({1, 1})->Args({1, 2})->Args({2, 2})
+    ->ArgNames({"workers", "threads"})->UseManualTime()->Unit(benchmark::kMillisecond);
 
 }  // namespace
 }  // namespace persia

@@ -140,7 +140,7 @@ Status NnWorker::LookupStep(StepSlot& slot) {
   if (restored) return UseRestored(slot, *restored);
   for (uint32_t c = 0; c < slot.plan.classes.size(); ++c) {
     const EmbeddingPlan::Class& row_class = slot.plan.classes[c];
-    shared_.staleness.LookedUp(c, {row_class.signs.data(), row_class.distinct}, &slot.plan.sampled);
+    shared_.staleness.LookedUp(c, {row_class.signs.data(), row_class.trained}, &slot.plan.sampled);
   }
   return shared_.embeddings.Lookup({config_.rank, slot.step}, LookupMode::kTrain, slot.plan, slot.input.data(),
                                    config_.input_width);

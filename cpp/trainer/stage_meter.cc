@@ -80,14 +80,14 @@ std::string ChromeTrace(const std::vector<const StageMeter*>& stages) {
   for (size_t i = 0; i < stages.size(); ++i) {
     const unsigned worker = stages[i]->worker() + 1, thread = static_cast<unsigned>(i) + 1;
     const char* name = stages[i]->name().c_str();
-    Append(text, "%s{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%u,\"args\":{\"name\":\"NN worker %u\"}}", separator,
-           worker, worker - 1);
+    Append(text, "%s{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%u,", separator, worker);
+    Append(text, "\"args\":{\"name\":\"NN worker %u\"}}", worker - 1);
     separator = ",\n";
     Append(text, ",\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%u,\"tid\":%u,\"args\":{\"name\":\"%s\"}}", worker,
            thread, name);
     for (const StageMeter::Span& span : spans[i]) {
-      Append(text, ",\n{\"ph\":\"X\",\"cat\":\"stage\",\"name\":\"%s\",\"pid\":%u,\"tid\":%u,\"ts\":%.3f,\"dur\":%.3f,", name,
-             worker, thread, 1e6 * (span.begin - start), 1e6 * (span.end - span.begin));
+      Append(text, ",\n{\"ph\":\"X\",\"cat\":\"stage\",\"name\":\"%s\",\"pid\":%u,\"tid\":%u,", name, worker, thread);
+      Append(text, "\"ts\":%.3f,\"dur\":%.3f,", 1e6 * (span.begin - start), 1e6 * (span.end - span.begin));
       Append(text, "\"args\":{\"step\":%llu}}", static_cast<unsigned long long>(span.step));
     }
   }

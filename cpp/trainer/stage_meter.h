@@ -1,8 +1,8 @@
 // StageMeter: what one stage of the pipeline does with its time, and its spans for a trace.
 //
-// The stage's thread says what it does from now on: idle (nothing there to work on), held (work is there, but the gate,
-// a peer or a full queue makes it wait) or busy with a step. Totals cost two clock reads and one addition a change. For
-// a trace the last busy spans are kept, in a ring of fixed size: memory is bounded and the end of a run is in the trace.
+// The stage's thread says what it does from now on: idle (nothing there to work on), held (work is there, but it waits
+// for the gate or for a free slot) or busy with a step. Totals cost two clock reads and one addition a change. For
+// a trace the last busy spans are kept, in a ring of fixed size: memory is bounded, the end of a run is in the trace.
 //
 // Thread-safety: one stage thread calls Enter and Queued; totals and spans may be read from any thread at any time.
 #pragma once

@@ -89,8 +89,8 @@ class StalenessGate {
   // Nothing follows `last_step` for now: ordered applies stop waiting for lookups beyond it.
   void Drain(uint64_t last_step);
 
-  // Asks all gates for a pause after step `at`, or as soon as all of them can; returns the step, or nothing when `at` is
-  // behind already for one of them. Of several pauses the earliest holds.
+  // Asks all gates for a pause after step `at`, or as soon as all of them can; returns the step, or nothing when `at`
+  // is behind already for one of them. Of several pauses the earliest holds.
   static std::optional<uint64_t> RequestPause(std::span<StalenessGate* const> gates, std::optional<uint64_t> at);
   // Goes on to the pause after step `next`, or freely.
   void Resume(std::optional<uint64_t> next);

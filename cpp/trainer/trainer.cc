@@ -66,8 +66,7 @@ Trainer::Trainer(TrainerConfig config, std::unique_ptr<ParameterStore> store)
       store_(std::move(store)),
       worker_(config_.schema, *store_),
       row_staleness_(config_.row_staleness_one_in),
-      updates_(config_.schema, *store_, row_staleness_, config_.mode == TrainerMode::kAsync ? 1 : config_.nn_workers,
-               config_.embedding_clip_norm),
+      updates_(config_.schema, *store_, row_staleness_, config_.mode == TrainerMode::kAsync ? 1 : config_.nn_workers),
       intake_(std::numeric_limits<size_t>::max()),
       prepare_meter_("prepare", 0, config_.trace_spans),
       predict_slot_(std::make_unique<StepSlot>()) {

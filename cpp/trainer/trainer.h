@@ -63,7 +63,6 @@ struct TrainerConfig {
   bool deterministic = false;
   uint32_t nn_workers = 1;
   uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
-  double embedding_clip_norm = 0;    // of all embedding gradients of a step (async: of a part); 0: off
   uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
   size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
 };

@@ -237,7 +237,14 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
 
 Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
   Aggregate(plan, gradients, stride);
+  for (size_t c = 0; c < plan.classes.size(); ++c) {
+    ClipRows(plan.classes[c].trained, schema_.row_class_dims[c], schema_.clip_norm, plan.classes[c].rows.data());
+  }
   return store_.Apply(id, plan.updates);
+}
+
+void ClipRows(uint32_t count, uint32_t dim, float norm, float* rows) {
+  if (norm > 0.0f) RunBestSimd<ClipRow>(count, dim, norm, rows);
 }
 
 }  // namespace persia

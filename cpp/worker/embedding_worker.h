@@ -87,4 +87,7 @@ class EmbeddingWorker {
   mutable std::vector<HyperLogLog> seen_;  // by feature: the signs of its training lookups
 };
 
+// Scales each of (count, dim) rows down to the norm where it is longer; 0: none is.
+void ClipRows(uint32_t count, uint32_t dim, float norm, float* rows);
+
 }  // namespace persia

@@ -1,20 +1,17 @@
 #include "worker/step_updates.h"
 
 #include <algorithm>
-#include <cmath>
 #include <string>
 
 #include "base/copy.h"
 
 namespace persia {
 
-StepUpdates::StepUpdates(const FeatureSchema& schema, ParameterStore& store, RowStaleness& staleness, uint32_t parts,
-                         double clip_norm)
+StepUpdates::StepUpdates(const FeatureSchema& schema, ParameterStore& store, RowStaleness& staleness, uint32_t parts)
     : schema_(schema),
       store_(store),
       staleness_(staleness),
       parts_(parts),
-      clip_norm_(clip_norm),
       brought_(parts),
       merged_(schema.row_class_dims.size()) {
   PERSIA_CHECK(parts > 0);
@@ -23,9 +20,9 @@ StepUpdates::StepUpdates(const FeatureSchema& schema, ParameterStore& store, Row
 Status StepUpdates::Apply(RequestId id, EmbeddingPlan& plan) {
   staleness_.BeforeUpdate(plan.sampled);
   if (parts_ == 1) {
-    std::vector<std::span<float>> gradients;
-    for (size_t c = 0; c < plan.classes.size() && clip_norm_ > 0; ++c) gradients.push_back(plan.classes[c].rows.span());
-    ScaleToNorm(gradients, clip_norm_);
+    for (size_t c = 0; c < plan.classes.size(); ++c) {
+      ClipRows(plan.classes[c].trained, schema_.row_class_dims[c], schema_.clip_norm, plan.classes[c].rows.data());
+    }
     return Send(id, plan.updates);
   }
   std::unique_lock lock(mutex_);
@@ -59,15 +56,12 @@ void StepUpdates::Leave(uint32_t rank) {
 }
 
 Status StepUpdates::ApplyMerged(uint64_t step) {
-  std::vector<std::span<float>> gradients;
   blocks_.clear();
   for (uint32_t c = 0; c < merged_.size(); ++c) {
     Merge(c);
     Merged& merged = merged_[c];
-    gradients.push_back(merged.gradients.span());
     blocks_.push_back({c, {merged.signs.data(), merged.dedup.distinct()}, merged.gradients.data()});
   }
-  ScaleToNorm(gradients, clip_norm_);
   return Send({0, step}, blocks_);
 }
 
@@ -75,14 +69,14 @@ Status StepUpdates::ApplyMerged(uint64_t step) {
 void StepUpdates::Merge(uint32_t row_class) {
   const size_t dim = schema_.row_class_dims[row_class];
   size_t most = 0;
-  for (const EmbeddingPlan* plan : brought_) most += plan->classes[row_class].distinct;
+  for (const EmbeddingPlan* plan : brought_) most += plan->classes[row_class].trained;
   Merged& merged = merged_[row_class];
   merged.signs.Resize(most);
   merged.gradients.Resize(most * dim);
   merged.dedup.Reset(most);
   for (const EmbeddingPlan* plan : brought_) {
     const EmbeddingPlan::Class& part = plan->classes[row_class];
-    for (uint32_t i = 0; i < part.distinct; ++i) {
+    for (uint32_t i = 0; i < part.trained; ++i) {
       const uint32_t known = merged.dedup.distinct();
       const uint32_t place = merged.dedup.Insert(part.signs[i], merged.signs.data());
       const float* __restrict from = part.rows.data() + i * dim;
@@ -94,28 +88,13 @@ void StepUpdates::Merge(uint32_t row_class) {
       }
     }
   }
-  merged.gradients.Resize(merged.dedup.distinct() * dim);
+  ClipRows(merged.dedup.distinct(), static_cast<uint32_t>(dim), schema_.clip_norm, merged.gradients.data());
 }
 
 Status StepUpdates::Send(RequestId id, std::span<const GradientBlock> blocks) {
   PERSIA_RETURN_IF_ERROR(store_.Apply(id, blocks));
   for (const GradientBlock& block : blocks) staleness_.Updated(block.row_class, block.signs);
   return Status::Ok();
-}
-
-void ScaleToNorm(std::span<const std::span<float>> values, double most) {
-  if (most <= 0) return;
-  double squares = 0;
-  for (const auto& part : values) {
-    // The store skips gradients that are not finite, and counts them.
-    for (const float value : part) squares += std::isfinite(value) ? double{value} * value : 0.0;
-  }
-  const double norm = std::sqrt(squares);
-  if (norm <= most) return;
-  const auto scale = static_cast<float>(most / norm);
-  for (const auto& part : values) {
-    for (float& value : part) value *= scale;
-  }
 }
 
 }  // namespace persia

@@ -33,13 +33,11 @@ namespace persia {
 
 class StepUpdates {
  public:
-  // All outlive this. `clip_norm`: the largest L2 norm of all embedding gradients of a step together, larger ones are
-  // scaled down to it; 0: off.
-  StepUpdates(const FeatureSchema& schema, ParameterStore& store, RowStaleness& staleness, uint32_t parts,
-              double clip_norm);
+  // All outlive this. Gradients of rows are clipped to the schema's clip_norm once all parts are added up.
+  StepUpdates(const FeatureSchema& schema, ParameterStore& store, RowStaleness& staleness, uint32_t parts);
 
   // Applies the plan's aggregated gradients; `id` is the worker's rank and the step. With several parts it waits for
-  // those of the other ranks. The plan's gradients may be scaled. kAborted: a rank left before it brought its part;
+  // those of the other ranks. The plan's gradients may be clipped. kAborted: a rank left before it brought its part;
   // nothing of the step was applied.
   Status Apply(RequestId id, EmbeddingPlan& plan);
 
@@ -62,7 +60,6 @@ class StepUpdates {
   ParameterStore& store_;
   RowStaleness& staleness_;
   const uint32_t parts_;
-  const double clip_norm_;
 
   std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
@@ -74,8 +71,5 @@ class StepUpdates {
   std::vector<Merged> merged_;           // by row class
   std::vector<GradientBlock> blocks_;
 };
-
-// Scales all values so that their common L2 norm is at most `most`; 0: no bound. The norm is summed in f64, in order.
-void ScaleToNorm(std::span<const std::span<float>> values, double most);
 
 }  // namespace persia

@@ -112,27 +112,25 @@ TEST_CASE("a batch trained in pieces is trained like a whole one, by one worker 
   }
 }
 
-TEST_CASE("embedding gradients are clipped by the norm of a whole step, however many workers share it") {
+TEST_CASE("gradients of rows are clipped by their norm over a whole step, however many workers share it") {
   TrainerConfig config = WorkersConfig(TrainerMode::kSync, 1);
   for (TableOptions& table : config.tables) table.optimizer.type = RowOptimizerType::kSgd;
   const auto unbounded = TrainedSizes(config, 20);
-  config.embedding_clip_norm = 1e-3;
+  config.schema.clip_norm = 1e-3f;
   const auto clipped = TrainedSizes(config, 20);
   CHECK(Farthest(*unbounded, *clipped) > 1e-4);
   config.nn_workers = 3;
   CHECK(Farthest(*clipped, *TrainedSizes(config, 20)) < 1e-6);
 }
 
-TEST_CASE("values are scaled to a norm only above it, and what is not finite is left out of it") {
-  std::vector<float> a{3, 0}, b{4, 0};
-  const std::span<float> both[] = {a, b};
-  ScaleToNorm(both, 0);
-  ScaleToNorm(both, 5.5);
-  CHECK(a[0] == 3);
-  a[1] = INFINITY;
-  ScaleToNorm(both, 2.5);
-  CHECK(a[0] == 1.5f);
-  CHECK(b[0] == 2.0f);
+TEST_CASE("rows of frozen features stay as they were made, and those of other features train as with one worker") {
+  TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, 1);
+  std::vector<FeatureSpec> features = config.schema.features;
+  features[0].frozen = features[3].frozen = true;
+  config.schema = *BuildFeatureSchema(features, 8);
+  const auto alone = TrainedSizes(config, 20);
+  config.nn_workers = 3;
+  CHECK(Farthest(*alone, *TrainedSizes(config, 20)) < 1e-5);
 }
 
 TEST_CASE("deterministic runs of several workers end in the same bytes, with evictions too") {

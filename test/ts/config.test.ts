@@ -456,8 +456,8 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
 
 t.test('NN workers, accumulation and the bound on their product', async (t) => {
   const native = (more: object) => nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
-  t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 }, embedding: { clipNorm: 2 } }),
-    { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0, embedding: { clipNorm: 2 } })
+  t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 } }),
+    { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0 })
   t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, nnWorkers: 1, accumulate: 1 })
   const check = (sets: string[], path: string, message: RegExp) =>
     t.match(refusal(() => parseConfig(least, { set: sets })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })

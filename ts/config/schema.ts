@@ -242,8 +242,6 @@ const embedding = z.strictObject({
   weightBound: atLeastZero().default(10)
     .describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes '
       + 'them'),
-  clipNorm: atLeastZero().default(0)
-    .describe('Largest L2 norm of all embedding gradients of a step together, larger ones are scaled; 0: off'),
 }).prefault({}).describe('The embedding table')
 
 // ---- model
@@ -358,7 +356,8 @@ export const configSchema = z.strictObject({
       + 'size: for batches whose activations have no room'),
   epochs: integer(1).default(1).describe('Passes over the training data'),
   seed: integer(0).default(0).describe('Start of everything random, up to 2^53 - 1'),
-  deterministic: z.boolean().default(false).describe('Whether two runs on machines of one kind give bit-identical results, also with other `threads`'),
+  deterministic: z.boolean().default(false)
+    .describe('Whether two runs on machines of one kind give bit-identical results, also with other `threads`'),
   device: z.enum(['auto', 'cpu', 'cuda']).default('auto')
     .describe('Where the dense network runs; `auto`: the fastest that is there'),
   threads: integer(0, 1024).default(0)

@@ -29,7 +29,6 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       eviction: embedding.eviction,
       timeToLiveMs: Math.ceil(embedding.timeToLiveSeconds * 1000),
       weightBound: embedding.weightBound,
-      clipNorm: embedding.clipNorm,
       tables: nativeTables(embedding, features),
     },
     model: {

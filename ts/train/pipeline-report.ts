@@ -73,7 +73,9 @@ function stalenessReport({ lookups, rows, rowHistogram, dense }: NativePipeline)
     mean: rounded(ratio(sum, count), 3),
     most: Math.max(0, used(lookups) - 1),
     histogram: lookups,
-    rows: { samples: rows.count, mean: meanOf(rows), most: rows.most, histogram: rowHistogram.slice(0, used(rowHistogram)) },
+    rows: {
+      samples: rows.count, mean: meanOf(rows), most: rows.most, histogram: rowHistogram.slice(0, used(rowHistogram)),
+    },
     ...(dense.count > 0 && { dense: { mean: meanOf(dense), most: dense.most } }),
   }
 }
