@@ -43,6 +43,7 @@ FeatureSchema ReadSchema(const Napi::Object& config) {
   }
   Result<FeatureSchema> schema = BuildFeatureSchema(std::move(features), Uint32(config, "prefixBits"));
   ThrowIfError(config.Env(), schema.status());
+  schema->clip_norm = Float(config, "embeddingClipNorm");
   return std::move(*schema);
 }
 

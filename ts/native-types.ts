@@ -47,6 +47,8 @@ export interface NativeTrainerConfig {
   staleness: number
   deterministic: boolean
   prefixBits: number
+  /** Of one row from one batch; 0: off. */
+  embeddingClipNorm: number
   features: NativeFeature[]
   embedding: NativeEmbedding
   model: {

@@ -46,6 +46,7 @@ struct FeatureSchema {
   uint32_t prefix_bits = 8;
   uint32_t group_count = 0;
   uint32_t embedding_width = 0;  // sum of all widths
+  float clip_norm = 0.0f;        // largest L2 norm of a row's gradient from one batch; 0: any
 };
 
 // Fills row_class, offset, row_class_dims, group_count and embedding_width from the rest.

@@ -78,6 +78,25 @@ struct Unpool {
   }
 };
 
+struct ClipRow {
+  // Scales each of (count, dim) rows down to the norm where it is longer.
+  static PERSIA_ALWAYS_INLINE void Run(uint32_t count, uint32_t dim, float norm, float* rows) {
+    constexpr uint32_t kLanes = 8;
+    for (float* row = rows; row != rows + size_t{count} * dim; row += dim) {
+      float squares[kLanes] = {}, sum = 0.0f;
+      uint32_t d = 0;
+      for (; d + kLanes <= dim; d += kLanes) {
+        for (uint32_t lane = 0; lane < kLanes; ++lane) squares[lane] += row[d + lane] * row[d + lane];
+      }
+      for (const float square : squares) sum += square;
+      for (; d < dim; ++d) sum += row[d] * row[d];
+      if (!(sum > norm * norm)) continue;
+      const float scale = norm / std::sqrt(sum);
+      for (d = 0; d < dim; ++d) row[d] *= scale;
+    }
+  }
+};
+
 FeatureView ViewOf(const EmbeddingPlan& plan, const FeatureSpec& spec, size_t feature) {
   const EmbeddingPlan::Feature& ids = plan.features[feature];
   return {plan.rows,         spec.vectors(),     spec.dim,            spec.pooling,
@@ -216,12 +235,7 @@ uint64_t EmbeddingWorker::distinct_ids(size_t feature) const {
 
 void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const {
   PERSIA_CHECK(stride >= schema_.embedding_width);
-  for (size_t c = 0; c < plan.classes.size(); ++c) {
-    EmbeddingPlan::Class& row_class = plan.classes[c];
-    row_class.distinct = row_class.trained;  // from here on the class is about gradients
-    row_class.rows.Resize(size_t{row_class.distinct} * schema_.row_class_dims[c]);
-    row_class.rows.Fill(0.0f);
-  }
+  for (EmbeddingPlan::Class& row_class : plan.classes) row_class.rows.Fill(0.0f);
   for (size_t f = 0; f < schema_.features.size(); ++f) {
     const FeatureSpec& spec = schema_.features[f];
     if (spec.frozen) continue;
@@ -231,7 +245,8 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
   plan.updates.clear();
   for (uint32_t c = 0; c < plan.classes.size(); ++c) {
     EmbeddingPlan::Class& row_class = plan.classes[c];
-    plan.updates.push_back({c, {row_class.signs.data(), row_class.distinct}, row_class.rows.data()});
+    float* rows = row_class.rows.data();
+    plan.updates.push_back({c, {row_class.signs.data(), row_class.trained}, rows});
   }
 }
 

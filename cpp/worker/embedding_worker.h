@@ -6,7 +6,8 @@
 // unpooled feature has a vector for each place of its sequences; places that a sample does not fill are zeros, and what
 // comes back for them is dropped. With a hash stack the vector of an id is the sum of several rows.
 //
-// Rows that only frozen features bring are looked up like others and get no gradient.
+// Rows that only frozen features bring are looked up like others and get no gradient. A row's gradient from one batch
+// is scaled down where it is longer than the schema's clip_norm.
 //
 // Beside that it estimates how many distinct ids each feature has brought to training, by a HyperLogLog of their signs.
 //
@@ -34,8 +35,8 @@ struct EmbeddingPlan {
   struct Class {
     AlignedBuffer<uint64_t> signs;      // (distinct) in order of first occurrence; room for one per id
     AlignedBuffer<float> rows;          // (distinct, dim): embeddings, later gradients
-    uint32_t distinct = 0;              // all signs; with the gradients those that are trained
-    uint32_t trained = 0;               // the first ones: those of features that are not frozen
+    uint32_t distinct = 0;
+    uint32_t trained = 0;               // those of features that are not frozen come first
   };
   struct Feature {
     AlignedBuffer<uint32_t> offsets;    // (rows · vectors + 1)
@@ -67,7 +68,7 @@ class EmbeddingWorker {
   // feature by feature in sample order: the plan's `updates`. Overwrites the plan's rows.
   void Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
-  // Aggregates and applies to the store once.
+  // Aggregates, clips rows and applies to the store once.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
   // About how many distinct ids of a feature training lookups have seen, those before a restore included; the standard

@@ -585,14 +585,6 @@ Status Validate(const DenseModelConfig& config, const CudaOptions& options) {
   if (config.hidden.empty()) {
     return Status(ErrorCode::kConfigUnsupported, "a model without a hidden layer does not run on a GPU; use device cpu");
   }
-  if (config.type != ModelType::kFfnn) {
-    return Status(ErrorCode::kConfigUnsupported, "only a model of type ffnn runs on a GPU so far; use device cpu");
-  }
-  for (const TaskSpec& task : config.tasks) {
-    if (task.positive_weight == 1.0f) continue;
-    return Status(ErrorCode::kConfigUnsupported, "a positive weight, as task " + task.label +
-                                                     " has, does not run on a GPU so far; use device cpu");
-  }
   if (config.tasks.size() > kMostTasks) {
     return Status(ErrorCode::kConfigUnsupported, "a GPU takes at most " + std::to_string(kMostTasks) + " tasks");
   }

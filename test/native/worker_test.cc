@@ -374,6 +374,23 @@ TEST_CASE("a model whose features are all frozen trains without them") {
   CHECK(f.Row(0, 1) == std::vector<float>{0, 0});
 }
 
+TEST_CASE("a row's gradient is scaled down to the clip norm, once summed over the batch") {
+  const uint32_t wide = 11;  // more than a vector register, and not a multiple of one
+  Fixture f({Feature("a", wide, Pooling::kSum, 0)}, InitializerType::kZeros);
+  f.schema.clip_norm = 2.0f;
+  const TestBatch batch(std::vector<Ids>{{{1}, {1}, {2}, {3}}});
+  f.Lookup(*batch);
+  std::vector<float> gradients(4 * wide, 0.0f);
+  gradients[0] = gradients[wide] = 3;       // id 1: 6 and 8 together, of norm 10
+  gradients[10] = gradients[wide + 10] = 4;
+  gradients[2 * wide + 1] = 1.5f;           // id 2: shorter
+  f.Apply(gradients);
+  CHECK(f.Row(0, 1)[0] == doctest::Approx(-1.2));
+  CHECK(f.Row(0, 1)[10] == doctest::Approx(-1.6));
+  CHECK(f.Row(0, 2)[1] == -1.5f);
+  CHECK(f.Row(0, 3) == std::vector<float>(wide, 0.0f));
+}
+
 TEST_CASE("a plan keeps its buffers: a second batch of the same size allocates nothing") {
   Fixture f(kThreePoolings);
   const TestBatch batch({kSamples, kSamples, kSamples}), smaller({{{4}}, {{5}}, {{}}});

@@ -138,13 +138,14 @@ t.test('accepted', async (t) => {
     const columns: ConfigInput['features']['columns'] = {
       seen: { pooling: 'none', sequenceLength: 5 }, user: { hashStack: { buckets: 100 } }, ad: { frozen: true },
     }
-    const native = nativeConfig(parseConfig({ ...least, features: { columns } }))
+    const native = nativeConfig(parseConfig({ ...least, features: { columns }, embedding: { clipNorm: 2 } }))
     const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, frozen: false, optimizer: 0 }
     t.same(native.features, [
       { ...none, name: 'seen', group: 0, pooling: 'none', sequenceLength: 5 },
       { ...none, name: 'user', group: 1, hashRounds: 2, hashBuckets: 100 },
       { ...none, name: 'ad', group: 2, frozen: true },
     ])
+    t.equal(native.embeddingClipNorm, 2)
   })
 
   t.test('what belongs to the type of the model is filled in, and what does not is left out', async (t) => {
@@ -658,7 +659,7 @@ t.test('the fingerprint of a model', async (t) => {
 
   t.same(diff(), [], 'is the same for the same config, also after a trip through JSON')
   t.same(diff('model.optimizer.lr=0.5', 'batchSize=7', 'data.train={path: x.csv}', 'mode=sync', 'embedding.capacity=5', 'epochs=9',
-    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]',
+    'model.optimizer.clipNorm=1', 'model.tasks=[{label: y, weight: 4}]', 'embedding.clipNorm=1',
     'features.columns.education.frozen=true'), [], 'does not hold what may change')
   t.same(diff('features.columns.education.dim=16'), ['features.columns.education.dim: 8 in the checkpoint, 16 in the config'])
   t.same(diff('features.columns.sex={}'), [

@@ -39,7 +39,7 @@ t.test('fit learns, reports and respects the staleness bound', async (t) => {
   t.ok(after.logloss['click']! < before.logloss['click']!)
 })
 
-t.test('sequences and hash stacks learn together, and predict as they were saved', async (t) => {
+t.test('sequences, hash stacks and a clip norm learn together, and predict as they were saved', async (t) => {
   const run = folder(t)
   const config: ConfigInput = {
     ...smallConfig,
@@ -47,6 +47,7 @@ t.test('sequences and hash stacks learn together, and predict as they were saved
       defaults: { dim: 4 },
       columns: { user: { hashStack: { buckets: 40 } }, item: { dim: 8, pooling: 'none', sequenceLength: 2 } },
     },
+    embedding: { ...smallConfig.embedding, clipNorm: 0.5 },
   }
   await using trainer = await Trainer.create(config)
   await drained(trainer.fit(batches(400)))

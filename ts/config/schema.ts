@@ -239,6 +239,8 @@ const embedding = z.strictObject({
     .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is '
       + 'met in training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch '
       + 'that forgets slowly and may count too high'),
+  clipNorm: atLeastZero().default(0)
+    .describe('Largest L2 norm of the gradient of one row from one batch, larger ones are scaled; 0: off'),
   weightBound: atLeastZero().default(10)
     .describe('Largest absolute value of a weight in a row after an update; 0: no bound. New rows are as `init` makes '
       + 'them'),

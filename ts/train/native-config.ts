@@ -20,6 +20,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
+    embeddingClipNorm: embedding.clipNorm,
     features,
     embedding: {
       storage: embedding.storage,

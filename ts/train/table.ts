@@ -65,6 +65,9 @@ export class Table {
 
   private indexOf(feature: string): number {
     const index = this.features.indexOf(feature)
+    if (this.config.features.columns[feature]?.hashStack) {
+      throw usage(`${feature} has a hashStack: its ids share rows, so none has a row of its own`, feature)
+    }
     if (index >= 0) return index
     throw usage(`there is no feature ${feature}; the model has ${this.features.join(', ')}`, feature)
   }
