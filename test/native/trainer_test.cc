@@ -486,6 +486,60 @@ TEST_CASE("a pipeline file of the first release, without seen ids, still loads; 
   CHECK(restored(kFeatures, kAll, HyperLogLog::kMostRank + 1) == ErrorCode::kCheckpointDamaged);
 }
 
+namespace {
+
+template <typename T>
+T Copied(SnapshotReader& from, SnapshotWriter* to) {
+  T value;
+  REQUIRE(from.Value(&value).ok());
+  if (to != nullptr) to->Value(value);
+  return value;
+}
+
+// A pipeline file of one worker as it was before there were several: without mark and first rows, and what follows the
+// seen ids.
+void WriteAsOfOneWorker(const std::string& path, SnapshotWriter& writer) {
+  auto opened = SnapshotReader::Open(path, SnapshotKind::kPipeline);
+  SnapshotReader& reader = *opened;
+  for (int i = 0; i < 2; ++i) Copied<uint64_t>(reader, &writer);  // step, samples
+  for (auto left = 2 * Copied<uint32_t>(reader, &writer); left > 0; --left) Copied<uint64_t>(reader, &writer);
+  const uint32_t lookups = Copied<uint32_t>(reader, nullptr) - (uint32_t{1} << 31);
+  REQUIRE(lookups > 0);
+  writer.Value(lookups);
+  for (uint32_t i = 0; i < lookups; ++i) {
+    Copied<uint64_t>(reader, &writer);
+    const auto rows = Copied<uint32_t>(reader, &writer);
+    CHECK(Copied<uint32_t>(reader, nullptr) == 0);  // first row
+    CHECK(Copied<uint32_t>(reader, nullptr) == rows);
+    const auto width = Copied<uint32_t>(reader, &writer);
+    for (uint32_t value = 0; value < rows * width; ++value) Copied<float>(reader, &writer);
+  }
+  for (auto left = Copied<uint32_t>(reader, &writer) * HyperLogLog::kRegisters; left > 0; --left) {
+    Copied<uint8_t>(reader, &writer);
+  }
+}
+
+}  // namespace
+
+TEST_CASE("a pipeline file from before there were several NN workers, with lookups in flight, still loads") {
+  const TrainerConfig config = SmallConfig(3, true);
+  auto undisturbed = Make(config);
+  Train(*undisturbed, 1, 20);
+  auto first = Make(config);
+  Waiter paused;
+  first->Pause(6, paused.completion());
+  for (uint64_t step = 1; step <= 20; ++step) first->Push(MakeBatch(step), [](Status) {});
+  REQUIRE(paused.Wait().ok());
+  Saved saved(*first);
+  std::filesystem::copy(saved.path + "/pipeline.bin", saved.path + "/new.bin");
+  Rewrite(saved, "pipeline.bin", SnapshotKind::kPipeline,
+          [&](SnapshotWriter& writer) { WriteAsOfOneWorker(saved.path + "/new.bin", writer); });
+  auto second = Make(config);
+  REQUIRE(second->Restore(saved.path, saved.files).ok());
+  Train(*second, 7, 20);
+  CHECK(FinalState(*second) == FinalState(*undisturbed));
+}
+
 TEST_CASE("embedding files of the first release, without ages and state, still load") {
   const auto trainer = Trained(SmallConfig(0, true), 20);
   Saved saved(*trainer);
