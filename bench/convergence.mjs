@@ -1,12 +1,14 @@
 // Accuracy of the hybrid algorithm: trains the same networks in mode sync, hybrid and async with paired seeds and
 // compares test AUC.
 //
-//   node bench/convergence.mjs [--data FOLDER] [--only NAME,…] [--seeds 5] [--jobs N] [--svg FILE] [--out FILE]
+//   node bench/convergence.mjs [--data FOLDER] [--only NAME,…] [--modes LABEL,…] [--seeds 5] [--jobs N]
+//                              [--svg FILE] [--out FILE]
 //
 // FOLDER holds the data sets that the repository may not contain (bench/convergence/data-sets.mjs); without them
 // adult-income alone is trained. Every run is a `persia train` of its own with one thread; N of them run at a time. A
-// hybrid run is compared with the sync run of the same seed; a run of n workers in mode async makes as many updates of
-// batches as large as a sync run. Prints a Markdown table; --svg draws it, --out appends a JSON line a run.
+// hybrid run (hybrid-8: of staleness 8) is compared with the sync run of the same seed; a run in mode async (async-4:
+// of four workers) makes as many updates from batches as large as a sync run. Prints a Markdown table; --svg draws it,
+// --out appends a JSON line a run. Needs the built package (npm run build).
 import { execFile } from 'node:child_process'
 import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -19,32 +21,42 @@ import { estimate, plot } from './convergence/statistics.mjs'
 const root = fileURLToPath(new URL('..', import.meta.url))
 const { values: options } = parseArgs({
   options: {
-    data: { type: 'string', default: '' }, only: { type: 'string' }, seeds: { type: 'string', default: '5' },
-    jobs: { type: 'string', default: String(availableParallelism()) }, svg: { type: 'string' }, out: { type: 'string' },
+    data: { type: 'string', default: '' }, only: { type: 'string' }, modes: { type: 'string' },
+    seeds: { type: 'string', default: '5' }, jobs: { type: 'string', default: String(availableParallelism()) },
+    svg: { type: 'string' }, out: { type: 'string' },
   },
 })
-const modes = [
+const allModes = [
   { label: 'sync', mode: 'sync' },
-  ...[1, 4, 8, 16].map((staleness) => ({ label: `hybrid, staleness ${staleness}`, mode: 'hybrid', staleness })),
-  ...[2, 4].map((workers) => ({ label: `async, ${workers} workers`, mode: 'async', staleness: 8, workers })),
+  ...[1, 4, 8, 16].map((staleness) => ({ label: `hybrid-${staleness}`, mode: 'hybrid', staleness })),
+  ...[2, 4].map((workers) => ({ label: `async-${workers}`, mode: 'async', staleness: 8, workers })),
 ]
+const modes = allModes.filter(({ label }) => label === 'sync' || picked('modes', label))
 const seeds = Array.from({ length: count('seeds') }, (_, i) => i + 1)
 const folder = mkdtempSync(join(tmpdir(), 'persia-convergence-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 
 const { found, missing } = dataSets(root, options.data)
 if (missing.length > 0) console.error(`not found and left out: ${missing.join(', ')} (--data names their folder)`)
-const wanted = options.only?.split(',')
-const chosen = found.filter(([name]) => !wanted || wanted.includes(name))
-if (chosen.length === 0) {
-  console.error(`none of ${found.map(([name]) => name).join(', ')} was asked for`)
-  process.exit(2)
-}
+const chosen = found.filter(([name]) => picked('only', name))
+checkNames('modes', allModes.map(({ label }) => label))
+checkNames('only', found.map(([name]) => name))
 const tasks = chosen.flatMap(([name, config]) =>
   seeds.flatMap((seed) => modes.map((mode) => ({ name, config, mode, seed }))))
 const results = []
 await Promise.all(Array.from({ length: count('jobs') }, work))
 report()
+
+function picked(option, name) {
+  return options[option]?.split(',').includes(name) ?? true
+}
+
+function checkNames(option, known) {
+  const unknown = options[option]?.split(',').filter((name) => !known.includes(name)) ?? []
+  if (unknown.length === 0) return
+  console.error(`--${option}: ${unknown.join(', ')} is none of ${known.join(', ')}`)
+  process.exit(2)
+}
 
 function count(option) {
   const number = Number(options[option])

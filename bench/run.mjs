@@ -56,6 +56,7 @@ const tally = { passed: 0, failed: 0, skipped: 0 }
 if (name in peerModes) runPeers(peerModes[name]())
 else if (!(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
+if (smoke && name === '') checkConvergence()
 if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
 process.exitCode = tally.failed > 0 ? 1 : 0
 
@@ -136,6 +137,14 @@ function runTable(mode) {
   tally.skipped += skipped
   tally.passed += lines.length - skipped
   record(lines, new Date().toISOString())
+}
+
+/** That bench/convergence.mjs works, on the data set of the repository; needs the built addon. */
+function checkConvergence() {
+  const { status } = spawnSync(process.execPath, [
+    'bench/convergence.mjs', '--only', 'adult-income', '--modes', 'hybrid-8,async-2', '--seeds', '2',
+  ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smokeTimeoutMs })
+  tally[status === 0 ? 'passed' : 'failed'] += 1
 }
 
 /** What a benchmark left in a file of JSON lines; nothing when it failed before it wrote any. */

@@ -217,18 +217,7 @@ TEST_CASE("several workers in mode async learn, and push their gradients to weig
   for (const uint32_t workers : {1u, 2u, 4u}) {
     TrainerConfig config = WorkersConfig(TrainerMode::kAsync, workers, false);
     auto trainer = Make(config);
-    Train(*trainer, 1, 20);
-    REQUIRE(DrainAndWait(*trainer).ok());
-    const double early = trainer->progress().loss_sum / 20;
-    Train(*trainer, 21, 300);
-    REQUIRE(DrainAndWait(*trainer).ok());
-    const TrainerProgress middle = trainer->progress();
-    Train(*trainer, 301, 320);
-    REQUIRE(DrainAndWait(*trainer).ok());
-    const TrainerProgress end = trainer->progress();
-    CHECK((end.loss_sum - middle.loss_sum) / 20 < 0.5 * early);
-    CHECK(end.steps == 320);
-    CHECK(end.samples == 320 * kRows);
+    const TrainerProgress end = CheckLearns(*trainer);
     CHECK(end.dense_staleness.pushes == 320 * workers);
     CHECK((workers > 1 || end.dense_staleness.most == 0));
     CHECK(end.most_staleness <= config.staleness);

@@ -137,4 +137,20 @@ inline std::map<std::string, uint64_t> FinalState(Trainer& trainer) {
   return Saved(trainer).Checksums();
 }
 
+// Trains 320 steps, all applied at the end, and checks that the last twenty lose less than half of the first twenty.
+inline TrainerProgress CheckLearns(Trainer& trainer) {
+  const auto after = [&](uint64_t begin, uint64_t end) {
+    Train(trainer, begin, end);
+    REQUIRE(DrainAndWait(trainer).ok());
+    return trainer.progress();
+  };
+  const double early = after(1, 20).loss_sum / 20;
+  const double middle = after(21, 300).loss_sum;
+  const TrainerProgress end = after(301, 320);
+  CHECK((end.loss_sum - middle) / 20 < 0.5 * early);
+  CHECK(end.steps == 320);
+  CHECK(end.samples == 320 * kRows);
+  return end;
+}
+
 }  // namespace persia
