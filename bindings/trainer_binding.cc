@@ -131,11 +131,11 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     return settle.promise();
   }
 
-  // drain(): Promise<void>
+  // drain(moreComes: boolean): Promise<void>
   Napi::Value Drain(const Napi::CallbackInfo& info) {
     const auto target = trainer(info.Env());
     Settler settle(info.Env());
-    target->Drain(settle);
+    target->Drain(settle, info[0].ToBoolean());
     return settle.promise();
   }
 

@@ -152,7 +152,8 @@ export interface NativeCounters {
 
 export interface NativeTrainer {
   push(batch: NativeBatch): Promise<void>
-  drain(): Promise<void>
+  /** Unless more batches come, pauses at steps that were not pushed are withdrawn. */
+  drain(moreComes: boolean): Promise<void>
   pause(afterStep?: number): Promise<void>
   resume(): void
   atRest(): boolean

@@ -53,10 +53,11 @@ Status ValidateIds(const Batch& batch, const FeatureSchema& schema) {
       return InvalidColumn(feature, "without offsets each of the " + std::to_string(batch.rows) +
                                         " samples has one id, got " + std::to_string(column.ids.size()) + " ids.");
     }
-    occurrences += column.ids.size();
+    occurrences += column.ids.size() * schema.features[f].rows_per_id();
   }
   if (occurrences > UINT32_MAX) {
-    return Invalid("A batch holds at most 2^32 - 1 ids, got " + std::to_string(occurrences) + ".");
+    return Invalid("A batch holds at most 2^32 - 1 ids (those of a hash stack count once a round), got " +
+                   std::to_string(occurrences) + ".");
   }
   return Status::Ok();
 }

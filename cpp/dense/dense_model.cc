@@ -68,18 +68,6 @@ Status ValidateType(const DenseModelConfig& config) {
   return Status::Ok();
 }
 
-Status CheckMemory(const Layout& layout) {
-  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
-  double bytes = 0;
-  const auto add = [&](const Layer& layer) { bytes += 2.0 * sizeof(float) * layer.in * layer.out; };  // the least
-  std::ranges::for_each(layout.interaction, add);
-  std::ranges::for_each(layout.layers, add);
-  if (bytes <= memory) return Status::Ok();
-  return Status(ErrorCode::kOutOfMemory, "the weights of the dense network and their gradients need " +
-                                             std::to_string(bytes / 1e9) + " GB, the machine has " +
-                                             std::to_string(memory / 1e9) + " GB");
-}
-
 }  // namespace
 
 Status ValidateDenseModel(const DenseModelConfig& config) {
@@ -91,7 +79,26 @@ Status ValidateDenseModel(const DenseModelConfig& config) {
   }
   if (config.schedule.every_steps == 0) return Invalid("the schedule's every_steps is 0; the least is 1");
   PERSIA_RETURN_IF_ERROR(ValidateType(config));
-  return CheckMemory(MakeLayout(config));
+  return CheckDenseMemory(DenseModelBytes(config));
+}
+
+double DenseModelBytes(const DenseModelConfig& config) {
+  const Layout layout = MakeLayout(config);
+  const bool adam = config.optimizer.type != DenseOptimizerType::kSgd;
+  const double arrays = 2 + (adam ? 2 : config.optimizer.momentum != 0.0 ? 1 : 0);  // weights, gradients, state
+  double parameters = 0;  // in floating point: a product of widths may be beyond any integer
+  const auto add = [&](const Layer& layer) { parameters += static_cast<double>(layer.in) * layer.out; };
+  std::ranges::for_each(layout.interaction, add);
+  std::ranges::for_each(layout.layers, add);
+  return arrays * sizeof(float) * parameters;
+}
+
+Status CheckDenseMemory(double bytes) {
+  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  if (bytes <= memory) return Status::Ok();
+  return Status(ErrorCode::kOutOfMemory, "the weights of the dense network, their gradients and their optimizer's state "
+                                         "need " + std::to_string(bytes / 1e9) + " GB over all NN workers, the machine "
+                                         "has " + std::to_string(memory / 1e9) + " GB");
 }
 
 Status DenseModel::StartStep(DenseStep* step) {

@@ -154,8 +154,9 @@ class DenseModel {
   // model's life; values are valid between ForwardBackward and ApplyGradients.
   virtual std::span<const std::span<float>> Gradients() const = 0;
 
-  // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate and Adam's bias correction.
-  virtual Status ApplyGradients(uint64_t step) = 0;
+  // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate, `update` Adam's bias correction: which
+  // update of the optimizer this is, where it makes more or fewer than one a step (0: one a step).
+  virtual Status ApplyGradients(uint64_t step, uint64_t update = 0) = 0;
 
   // A whole step of a worker of its own, ForwardBackward and ApplyGradients, in two halves: a backend that computes
   // elsewhere returns from StartStep at once, and up to steps_in_flight() steps may be started before the first is
@@ -186,6 +187,11 @@ class DenseModel {
 // What every backend refuses. kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't
 // combine.
 Status ValidateDenseModel(const DenseModelConfig& config);
+
+// What weights, gradients and optimizer state of a valid model take.
+double DenseModelBytes(const DenseModelConfig& config);
+// kOutOfMemory: the machine has less.
+Status CheckDenseMemory(double bytes);
 
 // The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).

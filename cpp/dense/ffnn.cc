@@ -33,7 +33,7 @@ class Ffnn final : public DenseModel {
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                          double* loss, const GlobalBatch& global) override;
   std::span<const std::span<float>> Gradients() const override { return buckets_; }
-  Status ApplyGradients(uint64_t step) override;
+  Status ApplyGradients(uint64_t step, uint64_t update) override;
   Status Predict(uint32_t rows, const float* input, float* outputs) override;
   std::vector<NamedTensor> Tensors() override;
 
@@ -131,8 +131,9 @@ void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient
   progress.FinalFrom(0);
 }
 
-Status Ffnn::ApplyGradients(uint64_t step) {
-  return optimizer_.Step(pool_, step, ScheduleFactor(config_.schedule, step), gradients_.data(), parameters_.data());
+Status Ffnn::ApplyGradients(uint64_t step, uint64_t update) {
+  return optimizer_.Step(pool_, update == 0 ? step : update, ScheduleFactor(config_.schedule, step), gradients_.data(),
+                         parameters_.data());
 }
 
 Status Ffnn::Predict(uint32_t rows, const float* input, float* outputs) {

@@ -86,7 +86,7 @@ class AllReduceTraining final : public DenseTraining {
     std::lock_guard lock(mutex_);
     PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.global_rows, loss));
     PERSIA_RETURN_IF_ERROR(accumulator_.Wait());
-    return model_->ApplyGradients(part.step);
+    return model_->ApplyGradients(part.step, part.update);
   }
 
   void Abort(const Status& reason) override {
@@ -119,7 +119,7 @@ class SharedStoreTraining final : public DenseTraining {
     const uint64_t pulled = store_->Pull(*replica_);
     PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, loss));
     *loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
-    return store_->Push(replica_->Gradients(), pulled);
+    return store_->Push(part.step, replica_->Gradients(), pulled);
   }
 
   void Abort(const Status&) override {}  // nobody waits
@@ -160,13 +160,13 @@ uint64_t DenseStore::Pull(DenseModel& replica) {
   return updates_;
 }
 
-Status DenseStore::Push(std::span<const std::span<float>> gradients, uint64_t pulled) {
+Status DenseStore::Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) {
   std::lock_guard lock(mutex_);
   const auto ours = model_->Gradients();
   PERSIA_CHECK(ours.size() == gradients.size());
   for (size_t i = 0; i < ours.size(); ++i) CopyFloats(ours[i].data(), gradients[i].data(), ours[i].size());
   const uint64_t others = updates_ - pulled;
-  PERSIA_RETURN_IF_ERROR(model_->ApplyGradients(updates_ + 1));
+  PERSIA_RETURN_IF_ERROR(model_->ApplyGradients(step, updates_ + 1));
   ++updates_;
   ++staleness_.pushes;
   staleness_.sum += others;

@@ -26,7 +26,8 @@ namespace persia {
 
 // The rows of one worker in a step of all of them.
 struct DensePart {
-  uint64_t step = 0;
+  uint64_t step = 0;            // of the trainer: the schedule goes by it
+  uint64_t update = 0;          // of the dense optimizer, where every worker has one
   uint32_t rows = 0;            // may be 0
   uint64_t global_rows = 0;     // of all workers
   const float* input = nullptr;   // (rows, input_width)
@@ -63,8 +64,8 @@ class DenseStore {
 
   // Copies the weights to those of a replica; the number of updates that they have seen.
   uint64_t Pull(DenseModel& replica);
-  // Applies gradients that were computed with the weights after `pulled` updates.
-  Status Push(std::span<const std::span<float>> gradients, uint64_t pulled);
+  // Applies gradients of a step that were computed with the weights after `pulled` updates.
+  Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled);
   Status Predict(uint32_t rows, const float* input, float* outputs);
 
   DenseModel& model() { return *model_; }  // only while nobody trains

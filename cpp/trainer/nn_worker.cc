@@ -142,7 +142,7 @@ Status NnWorker::LookupStep(StepSlot& slot) {
     const EmbeddingPlan::Class& row_class = slot.plan.classes[c];
     shared_.staleness.LookedUp(c, {row_class.signs.data(), row_class.trained}, &slot.plan.sampled);
   }
-  return shared_.embeddings.Lookup({config_.rank, slot.step}, LookupMode::kTrain, slot.plan, slot.input.data(),
+  return shared_.embeddings.Lookup({config_.sender, slot.step}, LookupMode::kTrain, slot.plan, slot.input.data(),
                                    config_.input_width);
 }
 
@@ -162,7 +162,7 @@ Status NnWorker::UseRestored(StepSlot& slot, const Restored& restored) const {
 
 Status NnWorker::TrainStep(StepSlot& slot) {
   double loss = 0.0;
-  const DensePart part{slot.step + static_cast<uint64_t>(dense_ahead_), slot.rows,         slot.global_rows,
+  const DensePart part{slot.step, slot.step + static_cast<uint64_t>(dense_ahead_), slot.rows, slot.global_rows,
                        slot.input.data(), slot.labels.data(), slot.embedding_gradient.data()};
   if (Status status = dense_->Train(part, &loss); !status.ok()) {
     return Status(status.code(), "step " + std::to_string(slot.step) + ": " + status.message())

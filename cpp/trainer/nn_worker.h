@@ -65,6 +65,7 @@ class NnWorker {
  public:
   struct Config {
     uint32_t rank = 0, workers = 1;
+    uint32_t sender = 0;  // of lookups: workers that share one batch draw alike whether a new id is admitted
     uint64_t staleness = 0;
     bool ordered = false;
     uint32_t input_width = 0, embedding_width = 0;

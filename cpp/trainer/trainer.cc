@@ -26,15 +26,6 @@ DenseModelConfig WorkerModel(const TrainerConfig& config) {
   return result;
 }
 
-// The model of the shared store gets an update from each worker in a step: its schedule goes by as many more of them.
-DenseModelConfig StoreModel(const TrainerConfig& config) {
-  DenseModelConfig result = WorkerModel(config);
-  result.schedule.warmup_steps *= config.nn_workers;
-  result.schedule.every_steps *= config.nn_workers;
-  result.schedule.total_steps *= config.nn_workers;
-  return result;
-}
-
 // The model of a worker that only computes gradients: without optimizer state.
 DenseModelConfig ReplicaModel(const TrainerConfig& config) {
   DenseModelConfig result = WorkerModel(config);
@@ -79,7 +70,8 @@ Status Trainer::MakeWorkers() {
   const bool in_turns = config_.deterministic && workers() > 1;
   const NnWorker::Shared shared{worker_, updates_, row_staleness_, in_turns ? &turns_ : nullptr};
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    const NnWorker::Config config{rank, workers(), config_.staleness, config_.deterministic,
+    const uint32_t sender = config_.mode == TrainerMode::kAsync ? rank : 0;
+    const NnWorker::Config config{rank, workers(), sender, config_.staleness, config_.deterministic,
                                   config_.dense.input_width(), config_.schema.embedding_width, config_.trace_spans};
     workers_.push_back(std::make_unique<NnWorker>(config, shared, std::move(dense[rank]), EventsOfWorker()));
     gates_.push_back(&workers_.back()->gate());
@@ -91,8 +83,11 @@ Status Trainer::MakeWorkers() {
 
 Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   const bool async = config_.mode == TrainerMode::kAsync;
+  PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config_.dense));
+  const double own = DenseModelBytes(async ? ReplicaModel(config_) : WorkerModel(config_));
+  PERSIA_RETURN_IF_ERROR(CheckDenseMemory(own * workers() + (async ? DenseModelBytes(WorkerModel(config_)) : 0.0)));
   if (async) {
-    auto model = MakeCpuDenseModel(StoreModel(config_));
+    auto model = MakeCpuDenseModel(WorkerModel(config_));
     if (!model.ok()) return model.status();
     dense_store_ = std::make_shared<DenseStore>(std::move(*model));
   }
@@ -139,8 +134,8 @@ void Trainer::Push(std::shared_ptr<const Batch> batch, Completion accepted) {
   if (!intake_.Push({std::move(batch), accepted})) accepted(failure());
 }
 
-void Trainer::Drain(Completion done) {
-  if (!intake_.Push({nullptr, done})) done(failure());
+void Trainer::Drain(Completion done, bool more_comes) {
+  if (!intake_.Push({nullptr, done, more_comes})) done(failure());
 }
 
 void Trainer::Pause(std::optional<uint64_t> at, Completion paused) {
@@ -185,7 +180,7 @@ void Trainer::PrepareLoop() {
 }
 
 void Trainer::Accept(Intake& intake) {
-  if (intake.batch == nullptr) return AcceptDrain(std::move(intake.done));
+  if (intake.batch == nullptr) return AcceptDrain(std::move(intake.done), intake.more_comes);
   std::vector<StepSlot*> slots;
   prepare_meter_.Queued(intake_.size() + 1);
   prepare_meter_.Enter(Activity::kHeld);
@@ -209,7 +204,7 @@ void Trainer::Accept(Intake& intake) {
   intake.done(status);
 }
 
-void Trainer::AcceptDrain(Completion done) {
+void Trainer::AcceptDrain(Completion done, bool more_comes) {
   std::vector<Completion> unreachable;
   Status refused;
   {
@@ -219,7 +214,7 @@ void Trainer::AcceptDrain(Completion done) {
     if (finished) refused = failure_;
     if (!finished) drains_.push_back({prepared_, done});
     std::erase_if(pauses_, [&](Waiting& pause) {
-      if (pause.step <= prepared_) return false;
+      if (more_comes || pause.step <= prepared_) return false;
       unreachable.push_back(std::move(pause.done));
       return true;
     });

@@ -100,8 +100,8 @@ class Trainer {
   void Push(std::shared_ptr<const Batch> batch, Completion accepted);
 
   // `done` runs when every batch pushed before is applied. Pauses at steps that were not pushed are withdrawn
-  // (kAborted).
-  void Drain(Completion done);
+  // (kAborted), unless more batches are to come.
+  void Drain(Completion done, bool more_comes = false);
 
   // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. From then on it
   // rests until each pause that was reached is ended by one Resume. Several may be asked for, at several steps. kUsage
@@ -132,6 +132,7 @@ class Trainer {
   struct Intake {
     std::shared_ptr<const Batch> batch;  // empty: a drain
     Completion done;
+    bool more_comes = false;  // after a drain
   };
   struct Waiting {
     uint64_t step;
@@ -147,7 +148,7 @@ class Trainer {
 
   void PrepareLoop();
   void Accept(Intake& intake);
-  void AcceptDrain(Completion done);
+  void AcceptDrain(Completion done, bool more_comes);
   Status PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) const;
   void PreparePart(const Batch& part, StepSlot& slot) const;
   Status CheckLabels(const Batch& batch) const;

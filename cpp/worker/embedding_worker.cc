@@ -218,6 +218,7 @@ Status EmbeddingWorker::Lookup(RequestId id, LookupMode mode, EmbeddingPlan& pla
 // before it, which may have brought some: then its ids are counted one by one.
 void EmbeddingWorker::CountIds(const EmbeddingPlan& plan) const {
   for (size_t f = 0; f < schema_.features.size(); ++f) {
+    if (schema_.features[f].hash_rounds > 0) continue;  // its signs are buckets, not ids
     const EmbeddingPlan::Feature& feature = plan.features[f];
     const uint64_t* signs = plan.classes[schema_.features[f].row_class].signs.data();
     HyperLogLog& seen = seen_[f];

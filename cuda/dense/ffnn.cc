@@ -72,7 +72,7 @@ class CudaFfnn final : public DenseModel {
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                          double* loss, const GlobalBatch& global) override;
   std::span<const std::span<float>> Gradients() const override { return buckets_; }
-  Status ApplyGradients(uint64_t step) override;
+  Status ApplyGradients(uint64_t step, uint64_t update) override;
   uint32_t steps_in_flight() const override { return kSlots; }
   Status StartStep(DenseStep* step) override;
   Status FinishStep(DenseStep* step) override;
@@ -98,7 +98,7 @@ class CudaFfnn final : public DenseModel {
   Status Reserve(Slot<T>& slot, uint32_t rows);
 
   Status Upload(Slot<T>& slot, uint32_t rows, const float* input, const float* labels);
-  void FillScalars(StepScalars* scalars, uint64_t step) const;
+  void FillScalars(StepScalars* scalars, uint64_t step, uint64_t update) const;
   Status UploadScalars(Slot<T>& slot, cudaStream_t stream);
   Status RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts);
   Status Capture(Slot<T>& slot, uint32_t rows, uint32_t parts);
@@ -306,7 +306,7 @@ Status CudaFfnn<T>::StartStep(DenseStep* step) {
   PERSIA_RETURN_IF_ERROR(Reserve(slot, step->rows));
   StepScalars* scalars = slot.host_scalars.data();
   scalars->inverse_rows = 1.0f / static_cast<float>(step->rows);
-  FillScalars(scalars, step->step);
+  FillScalars(scalars, step->step, step->step);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, upload_));
   PERSIA_RETURN_IF_ERROR(Upload(slot, step->rows, step->input, step->labels));
   PERSIA_RETURN_IF_ERROR(RunParts(slot, step->rows, kBackward | kUpdate));
@@ -362,7 +362,7 @@ Status CudaFfnn<T>::ExchangeGradients(GradientSink& sink) {
 }
 
 template <typename T>
-Status CudaFfnn<T>::ApplyGradients(uint64_t step) {
+Status CudaFfnn<T>::ApplyGradients(uint64_t step, uint64_t update) {
   PERSIA_RETURN_IF_ERROR(UseDevice());
   Slot<T>& slot = slots_[0];
   if (exchanged_) {
@@ -371,7 +371,7 @@ Status CudaFfnn<T>::ApplyGradients(uint64_t step) {
                           "copy gradients to the GPU");
     exchanged_ = false;
   }
-  FillScalars(slot.host_scalars.data(), step);
+  FillScalars(slot.host_scalars.data(), step, update == 0 ? step : update);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, compute_));
   EnqueueUpdate(slot);
   PERSIA_RETURN_IF_CUDA(cudaGetLastError(), "apply gradients");
@@ -400,9 +400,9 @@ Status CudaFfnn<T>::Upload(Slot<T>& slot, uint32_t rows, const float* input, con
 
 // As DenseOptimizer computes them.
 template <typename T>
-void CudaFfnn<T>::FillScalars(StepScalars* scalars, uint64_t step) const {
+void CudaFfnn<T>::FillScalars(StepScalars* scalars, uint64_t step, uint64_t update) const {
   const DenseOptimizerConfig& optimizer = config_.optimizer;
-  const double lr = optimizer.lr * ScheduleFactor(config_.schedule, step), steps = static_cast<double>(step);
+  const double lr = optimizer.lr * ScheduleFactor(config_.schedule, step), updates = static_cast<double>(update);
   const bool decoupled = optimizer.type == DenseOptimizerType::kAdamW;
   scalars->lr = static_cast<float>(lr);
   scalars->momentum = static_cast<float>(optimizer.momentum);
@@ -411,8 +411,8 @@ void CudaFfnn<T>::FillScalars(StepScalars* scalars, uint64_t step) const {
   scalars->rise1 = static_cast<float>(1.0 - optimizer.beta1);
   scalars->beta2 = static_cast<float>(optimizer.beta2);
   scalars->rise2 = static_cast<float>(1.0 - optimizer.beta2);
-  scalars->step_size = static_cast<float>(lr / (1.0 - std::pow(optimizer.beta1, steps)));
-  scalars->root_correction2 = static_cast<float>(std::sqrt(1.0 - std::pow(optimizer.beta2, steps)));
+  scalars->step_size = static_cast<float>(lr / (1.0 - std::pow(optimizer.beta1, updates)));
+  scalars->root_correction2 = static_cast<float>(std::sqrt(1.0 - std::pow(optimizer.beta2, updates)));
   scalars->eps = static_cast<float>(optimizer.eps);
   scalars->clip_norm = static_cast<float>(optimizer.clip_norm);
 }

@@ -234,6 +234,29 @@ TEST_CASE("A batch of no rows predicts nothing and cannot be trained on") {
   CHECK(model->ForwardBackward(0, nullptr, nullptr, nullptr, &loss).code() == ErrorCode::kBatchInvalid);
 }
 
+TEST_CASE("The rate goes by the step, Adam's bias correction by the update") {
+  const auto trained = [](DenseOptimizerType type, const ScheduleConfig& schedule, uint64_t step, uint64_t update) {
+    auto config = SmallConfig();
+    config.optimizer.type = type;
+    config.schedule = schedule;
+    auto model = Make(config);
+    const Data data = RandomData(config, 16, 1);
+    std::vector<float> gradient(16 * config.embedding_width), weights;
+    double loss = 0;
+    REQUIRE(model->ForwardBackward(16, data.input.data(), data.labels.data(), gradient.data(), &loss).ok());
+    REQUIRE(model->ApplyGradients(step, update).ok());
+    for (const NamedTensor& tensor : model->Tensors()) {
+      weights.insert(weights.end(), tensor.values.begin(), tensor.values.end());
+    }
+    return weights;
+  };
+  const ScheduleConfig halving{.type = ScheduleType::kStep, .every_steps = 5, .gamma = 0.5};
+  CHECK(trained(DenseOptimizerType::kSgd, halving, 7, 40) == trained(DenseOptimizerType::kSgd, halving, 7, 0));
+  CHECK(trained(DenseOptimizerType::kSgd, halving, 7, 40) != trained(DenseOptimizerType::kSgd, halving, 40, 0));
+  CHECK(trained(DenseOptimizerType::kAdam, {}, 7, 40) == trained(DenseOptimizerType::kAdam, {}, 40, 0));
+  CHECK(trained(DenseOptimizerType::kAdam, {}, 7, 40) != trained(DenseOptimizerType::kAdam, {}, 7, 0));
+}
+
 TEST_CASE("Dense models that cannot be built are refused with the reason") {
   auto config = SmallConfig();
   config.tasks.clear();

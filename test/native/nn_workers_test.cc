@@ -1,4 +1,6 @@
 // Several NN workers and the modes: equality with one worker, determinism, checkpoints, the bound, failure.
+#include <unistd.h>
+
 #include <atomic>
 #include <chrono>
 #include <mutex>
@@ -99,6 +101,36 @@ TEST_CASE("n workers train like one that gets the whole batches, whatever their 
       CHECK(all.loss_sum == doctest::Approx(one.loss_sum).epsilon(1e-5));
     }
   }
+}
+
+TEST_CASE("n workers admit new ids by chance as one does that gets the whole batches") {
+  TrainerConfig config = WorkersConfig(TrainerMode::kSync, 1);
+  for (TableOptions& table : config.tables) table.admit_probability = 0.3;
+  const auto alone = TrainedSizes(config, 20);
+  config.nn_workers = 3;
+  CHECK(Farthest(*alone, *TrainedSizes(config, 20)) < 1e-5);
+}
+
+TEST_CASE("replicas that do not fit into memory together are refused before any is made") {
+  TrainerConfig config = WorkersConfig(TrainerMode::kSync, 1);
+  const double memory = static_cast<double>(sysconf(_SC_PHYS_PAGES)) * static_cast<double>(sysconf(_SC_PAGESIZE));
+  const auto width = static_cast<uint32_t>(std::sqrt(0.6 * memory / sizeof(float) / 4));  // with Adam's state
+  config.dense.hidden = {width, width};
+  config.nn_workers = 2;
+  CHECK(Trainer::Create(config).status().code() == ErrorCode::kOutOfMemory);
+}
+
+TEST_CASE("a schedule goes by steps in every mode, also where async made more updates before") {
+  TrainerConfig config = WorkersConfig(TrainerMode::kAsync, 4, false);
+  config.dense.schedule = {.type = ScheduleType::kLinear, .total_steps = 20, .final_factor = 0.0};
+  const auto first = TrainedSizes(config, 10);  // up to 40 updates
+  Saved saved(*first);
+  config.mode = TrainerMode::kHybrid;
+  auto second = Make(config);
+  REQUIRE(second->Restore(saved.path, saved.files).ok());
+  TrainSizes(*second, 11, 12);
+  Rest(*second);
+  CHECK(Farthest(DenseOf(*first, 0), DenseOf(*second, 0)) > 1e-4);
 }
 
 TEST_CASE("a batch trained in pieces is trained like a whole one, by one worker and by several") {
@@ -351,7 +383,7 @@ class FailingStore final : public StoreWrapper {
       : StoreWrapper(config.tables), lookup_(lookup), apply_(apply) {}
 
   Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) override {
-    if (Same(id, lookup_)) return Status(ErrorCode::kIo, "the disk is on fire");
+    if (Same(id, lookup_) && !failed_.exchange(true)) return Status(ErrorCode::kIo, "the disk is on fire");
     return StoreWrapper::Lookup(id, mode, blocks);
   }
   Status Apply(RequestId id, std::span<const GradientBlock> blocks) override {
@@ -362,6 +394,7 @@ class FailingStore final : public StoreWrapper {
  private:
   static bool Same(RequestId a, RequestId b) { return a.worker == b.worker && a.sequence == b.sequence; }
   const RequestId lookup_, apply_;
+  std::atomic<bool> failed_{false};  // workers that share a batch look it up under one id
 };
 
 }  // namespace
@@ -373,7 +406,7 @@ TEST_CASE("one worker's failure ends all of them with its reason, and what all h
       for (const bool deterministic : {false, true}) {
         if (mode == TrainerMode::kAsync && deterministic) continue;
         const TrainerConfig config = WorkersConfig(mode, 3, deterministic);
-        const RequestId lookup = at_lookup ? RequestId{1, 9} : kNever;
+        const RequestId lookup = at_lookup ? RequestId{mode == TrainerMode::kAsync ? 1u : 0u, 9} : kNever;
         const RequestId apply = at_lookup ? kNever : RequestId{mode == TrainerMode::kAsync ? 2u : 0u, 9};
         auto trainer = std::move(*Trainer::Create(config, std::make_unique<FailingStore>(config, lookup, apply)));
         for (uint64_t step = 1; step <= 20; ++step) trainer->Push(MakeBatch(step), [](Status) {});

@@ -234,6 +234,20 @@ TEST_CASE("a trainer that is closed in the middle ends everything that waits wit
   CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
 }
 
+TEST_CASE("a drain after which more batches come leaves pauses at later steps alone") {
+  auto trainer = Make(SmallConfig(2, true));
+  Waiter paused, drained;
+  trainer->Pause(5, paused.completion());
+  Train(*trainer, 1, 3);
+  trainer->Drain(drained.completion(), true);
+  CHECK(drained.Wait().ok());
+  for (uint64_t step = 4; step <= 8; ++step) trainer->Push(MakeBatch(step), [](Status) {});
+  CHECK(paused.Wait().ok());
+  CHECK(trainer->progress().steps == 5);
+  trainer->Resume();
+  CHECK(DrainAndWait(*trainer).ok());
+}
+
 TEST_CASE("saving is refused unless the trainer is at rest") {
   auto trainer = Make(SmallConfig(0, false));
   CHECK(trainer->Save("/tmp").status().code() == ErrorCode::kUsage);

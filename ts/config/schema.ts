@@ -237,7 +237,8 @@ const embedding = z.strictObject({
     .describe('Seconds without a training lookup after which a row is given up; 0: never'),
   admit: z.union([fraction(), integer(2, mostFrequency)]).default(1)
     .describe('Which ids get a row. Up to 1: the probability with which an id without one gets it, each time it is '
-      + 'met in training. From 2 on: the number of training batches with the id until it gets one, counted in a sketch '
+      + 'met in training. From 2 on: the number of training batches (parts of them, with several NN workers) with the id '
+      + 'until it gets one, counted in a sketch '
       + 'that forgets slowly and may count too high'),
   clipNorm: atLeastZero().default(0)
     .describe('Largest L2 norm of the gradient of one row from one batch, larger ones are scaled; 0: off'),

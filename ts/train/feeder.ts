@@ -114,7 +114,7 @@ export class Feeder {
   private async finish(): Promise<void> {
     try {
       if (!this.stopped) {
-        const drained = quiet(settling(() => this.trainer.drain()))
+        const drained = quiet(settling(() => this.trainer.drain(false)))
         await Promise.race([Promise.all(this.rests).then(() => drained), this.halted])
       }
       await this.stopping

@@ -37,7 +37,9 @@ export function rowClassCounters({ tables, distinct }: NativeCounters, config: C
       const here = members.flatMap(({ name }) => (names.includes(name) ? [name] : []))
       return here.length > 0 ? [{ features: here, ...groups[group]! }] : []
     })
-    const distinctOf = Object.fromEntries(members.map(({ name, distinct }) => [name, distinct]))
+    // What is counted are rows; those of a hash stack are buckets, not ids.
+    const distinctOf = Object.fromEntries(
+      members.flatMap(({ name, distinct, hashRounds }) => (hashRounds > 0 ? [] : [[name, distinct]])))
     return { dim, ...counters, groups: ofGroups, distinct: distinctOf }
   })
 }

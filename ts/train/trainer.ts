@@ -176,7 +176,7 @@ export class Trainer {
     this.checkGoing()
     const meter = new Meter(this.nativeTrainer, 0)
     await settling(() => this.nativeTrainer.push(this.handleOf(batch, 'labelled')))
-    await settling(() => this.nativeTrainer.drain())
+    await settling(() => this.nativeTrainer.drain(false))
     return meter.report()
   }
 
@@ -223,7 +223,7 @@ export class Trainer {
     if (!calling(() => this.nativeTrainer.atRest())) {
       // Where lookups have to get ahead before the pipeline can rest, they must not wait for batches that nobody hands
       // in.
-      settling(() => this.nativeTrainer.drain()).catch(() => {})  // says only what pause says too
+      settling(() => this.nativeTrainer.drain(true)).catch(() => {})  // says only what pause says too
     }
     await settling(() => this.nativeTrainer.pause())
     try {
