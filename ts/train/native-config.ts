@@ -38,7 +38,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       threads: config.threads,
       hidden: model.hidden,
       ...(model.cross && { cross: model.cross }),
-      ...(model.bottom && { bottom: model.bottom }),
+      ...(model.type === 'dlrm' && { bottom: model.bottom ?? [] }),
       tasks: model.tasks.map((task) => ({ ...task, keptNegatives: keptNegatives(config, task.label) })),
       optimizer: withBetas(model.optimizer),
       schedule: model.schedule,
