@@ -430,10 +430,22 @@ t.test('breaking out of fit applies what was handed in', async (t) => {
 
 t.test('while a fit is under way neither a step nor another fit can begin', async (t) => {
   await using trainer = await Trainer.create(smallConfig)
-  const evaluate = { everySteps: 5, run: async () => t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_USAGE', message: /under way/ }) }
-  for await (const _ of trainer.fit(batches(20), { reportEverySeconds: 0, evaluate })) {
-    t.match(await rejected(drained(trainer.fit(batches(1)))), { code: 'PERSIA_USAGE', message: /under way/ })
+  const underWay = { code: 'PERSIA_USAGE', message: /under way/ }
+  let release = () => {}
+  const checked = new Promise<void>((resolve) => { release = resolve })
+  async function* waiting() {
+    yield* batches(10)
+    await checked
+    yield* batches(10, 10)
   }
+  let rests = 0
+  const evaluate = { everySteps: 5, run: async () => { t.match(await rejected(trainer.step(makeBatch(0))), underWay, `rest ${++rests}`) } }
+  const fitting = drained(trainer.fit(waiting(), { evaluate }))
+  t.match(await rejected(trainer.step(makeBatch(0))), underWay)
+  t.match(await rejected(drained(trainer.fit(batches(1)))), underWay)
+  release()
+  await fitting
+  t.equal(rests, 4)
   t.equal((await trainer.step(makeBatch(20))).step, 21)
 })
 
