@@ -113,7 +113,7 @@ t.test('two NN workers split steps of twice the batch size, and --profile leaves
   const unwritable = persia(['train', ...args.slice(0, -1), join(run, 'none', 'x.json')])
   t.match(unwritable, { status: 1, stderr: /PERSIA_IO: cannot write the trace/ })
   const before = readFileSync(trace, 'utf8')
-  t.equal(persia(['train', ...args, '--set', 'data.train.path=none.csv']).status, 1)
+  t.match(persia(['train', ...args, '--set', 'data.train.path=none.csv']), { status: 2, stderr: /PERSIA_DATA_NOT_FOUND/ })
   t.equal(readFileSync(trace, 'utf8'), before, 'a run that does not begin leaves an older trace alone')
 })
 
