@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
-import { Batch, PersiaError, Trainer, hashId, hashIds, type ConfigInput } from 'persia'
+import { Batch, PersiaError, Trainer, hashId, hashIds, type BatchSource, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
@@ -84,6 +84,18 @@ const modelTypes: ConfigInput['model'][] = [
   { type: 'deepfm' }, { type: 'dcn', cross: { layers: 2 } }, { type: 'dcn', cross: { rank: 3, structure: 'stacked' } },
   { type: 'dlrm', bottom: [8] },
 ]
+
+t.test('dlrm without dense columns has no bottom layers, and learns', async (t) => {
+  const config: ConfigInput = { ...smallConfig, data: { labels: ['click'] }, features: fields, model: { ...smallConfig.model, type: 'dlrm' } }
+  await using trainer = await Trainer.create(config)
+  const withoutDense = (number: number) => {
+    const { ids, labels } = (makeBatch(number) as unknown as { source: BatchSource }).source
+    return Batch.from({ ids, ...(labels && { labels }) })
+  }
+  await drained(trainer.fit(Array.from({ length: 300 }, (_, i) => withoutDense(i))))
+  const { auc } = await trainer.evaluate([withoutDense(5000), withoutDense(5001)])
+  t.ok(auc['click']! > 0.9, `AUC ${auc['click']}`)
+})
 
 for (const model of modelTypes) {
   t.test(`a model of ${JSON.stringify(model)} learns, and goes on from a checkpoint as if nothing had been`, async (t) => {
