@@ -112,6 +112,9 @@ t.test('two NN workers split steps of twice the batch size, and --profile leaves
   t.match(persia(['train', ...args, '--profile', join(run, 'none', 'x.json')]), { status: 2, stderr: /--profile is given 2 times/ })
   const unwritable = persia(['train', ...args.slice(0, -1), join(run, 'none', 'x.json')])
   t.match(unwritable, { status: 1, stderr: /PERSIA_IO: cannot write the trace/ })
+  const before = readFileSync(trace, 'utf8')
+  t.match(persia(['train', ...args, '--set', 'data.train.path=none.csv']), { status: 2, stderr: /PERSIA_DATA_NOT_FOUND/ })
+  t.equal(readFileSync(trace, 'utf8'), before, 'a run that does not begin leaves an older trace alone')
 })
 
 t.test('a run in the middle of an epoch goes on with other NN workers only where steps keep their size', async (t) => {

@@ -153,8 +153,9 @@ t.test('accepted', async (t) => {
     t.same(model.cross, { layers: 3, rank: 3, structure: 'parallel' })
     t.notOk('bottom' in model)
     const features = { columns: { user: {}, ad: {} } }
-    t.same(parseConfig({ ...least, features, model: { type: 'dlrm' } }).model.bottom, [512, 256])
+    t.same(parseConfig({ ...least, data: { labels: ['y'], dense: ['a'] }, features, model: { type: 'dlrm' } }).model.bottom, [512, 256])
     t.notOk('cross' in parseConfig(least).model)
+    t.notOk('bottom' in parseConfig({ ...least, data: { labels: ['y'] }, features, model: { type: 'dlrm' } }).model, 'nothing would go through it')
     const resolved = parseConfig({ ...least, features, model: { type: 'dlrm' } })
     t.same(parseConfig(resolved), resolved, 'a resolved config resolves to itself')
   })
@@ -429,6 +430,7 @@ t.test('values that do not go together', async (t) => {
   model({ type: 'dlrm' }, 'model.type: dlrm multiplies features in pairs: it needs two id features, or one and dense columns', { user: {} })
   model({ cross: { layers: 2 } }, 'model.cross: belongs to model.type dcn, which is ffnn here')
   model({ type: 'dcn', bottom: [8] }, 'model.bottom: belongs to model.type dlrm, which is dcn here')
+  model({ type: 'dlrm', bottom: [8] }, 'model.bottom: is for the dense columns, and data.dense has none; leave it out', { user: {}, ad: {} })
   model({ type: 'dcn', cross: { rank: 10 } }, 'model.cross.rank: expected less than the 10 columns of the input (all dims and dense '
     + 'columns), got 10; 0 is the full matrix')
 
@@ -692,6 +694,16 @@ t.test('the fingerprint of a model', async (t) => {
     'embedding.optimizer.type: adagrad in the checkpoint, rowwise_adagrad in the config',
     'embedding.init.high: 0.01 in the checkpoint, 0.5 in the config'])
 
+  t.test('is the same whichever feature names a group, in whatever order', async (t) => {
+    const of = (groupOptimizer: object) => modelFingerprint(parseConfig({
+      ...base, features: { columns: { workclass: {}, education: {}, sex: {} }, groups: [['education', 'workclass']] }, embedding: { groupOptimizer },
+    }))
+    const [adam, sgd] = [{ type: 'adam' }, { type: 'sgd' }]
+    t.same(diffFingerprint(of({ workclass: adam, sex: sgd }), of({ sex: sgd, education: adam })), [])
+    t.same(diffFingerprint(of({ workclass: adam }), of({ workclass: sgd })).map((line) => line.split(':')[0]),
+      ['embedding.groupOptimizer.education.type', 'embedding.groupOptimizer.education.biasCorrection', 'embedding.groupOptimizer.education.momentum'])
+  })
+
   t.test('tells Adam with a count of updates in each row from Adam without', async (t) => {
     const of = (optimizer: NonNullable<ConfigInput['embedding']>['optimizer']) => modelFingerprint(parseConfig({ ...base, embedding: { optimizer } }))
     t.same(diffFingerprint(of({ type: 'adam' }), of({ type: 'adam', biasCorrection: 'group' })),
@@ -779,5 +791,7 @@ t.test('early stopping and negative sampling are resolved to the label and the m
   refused({ evaluate: { earlyStopping: { metric: 'profit' } } }, /a metric of your own needs mode/)
   refused({ evaluate: { earlyStopping: { metric: 'profit', mode: 'max', label: 'click' } } }, /profit is a metric of your own; it has no label/)
   refused({ data: { labels: ['click', 'price'], negativeSampling: { keep: 0.1 } }, model: {} }, /whose negatives are meant\? name one of the labels click, price/)
+  refused({ model: { tasks: [{ label: 'click', loss: 'mse' }, { label: 'price', loss: 'mse' }] }, evaluate: { groupBy: 'user' } },
+    /evaluate.groupBy: groups are for the AUC of labels whose task has loss bce, and there are none/)
   refused({ model: { tasks: [{ label: 'click', loss: 'mse' }, { label: 'price', loss: 'mse' }] }, evaluate: { earlyStopping: {} } }, /no label has a task with loss bce, so there is no auc/)
 })

@@ -4,6 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Trainer, type ConfigInput } from 'persia'
 import t from 'tap'
+import { parseConfig } from '#persia/config/index.js'
+import { nativeConfig } from '#persia/train/native-config.js'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
 const workers = (nnWorkers: number, more: ConfigInput | object = {}): ConfigInput =>
@@ -86,6 +88,14 @@ function grouped(spans: TraceEvent[]): Map<number, TraceEvent[]> {
   for (const span of spans) groups.set(span.tid, [...(groups.get(span.tid) ?? []), span])
   return groups
 }
+
+t.test('a trace has its bound of spans for all stages together, however many workers there are', async (t) => {
+  for (const nnWorkers of [1, 2, 256]) {
+    const { traceSpans } = nativeConfig(parseConfig(workers(nnWorkers)), { trace: true })
+    const all = traceSpans * (1 + 3 * nnWorkers)
+    t.ok(all > 39_000 && all <= 40_000, `${all} with ${nnWorkers}`)
+  }
+})
 
 t.test('without being asked for a trace is empty', async (t) => {
   await using trainer = await Trainer.create(smallConfig)

@@ -1,6 +1,6 @@
 // Runs on batches of one's own: evaluation while training, early stopping, callbacks, metrics, stopping and resuming.
 import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -8,6 +8,9 @@ import {
   PersiaError, Trainer, runTraining, type ConfigInput, type EvalReport, type Metrics, type RunEvent, type RunOptions,
 } from 'persia'
 import t, { type Test } from 'tap'
+import { parseConfig } from '#persia/config/index.js'
+import { openDataset } from '#persia/train/datasets.js'
+import { evaluateCheckpoint } from '#persia/train/inference.js'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
 function folder(t: Test): string {
@@ -158,6 +161,44 @@ t.test('a run that is interrupted and resumed stops early where an uninterrupted
   t.match(done(patient), { steps: 30, stopped: 'early stopping', best: { step: 10 } }, 'with more patience it goes on')
 })
 
+t.test('a run that is resumed with another metric, label or mode counts anew', async (t) => {
+  const root = folder(t)
+  const resumed = async (name: string, earlyStopping: object) => {
+    const dir = join(root, name)
+    const scripts = (...names: string[]): Metrics => Object.assign({}, ...names.map((metric) => ({ [metric]: scripted([0.5, 0.4, 0.3])['scripted'] })))
+    const settings = (more: object) => ({ evaluate: { everySteps: 5, earlyStopping: { metric: 'scripted', mode: 'max', patience: 2, ...more } } })
+    t.match(done(await run(configOf(dir, settings({})), { metrics: scripts('scripted') })), { steps: 15, best: { step: 5, value: 0.5 } })
+    return done(await run(configOf(dir, settings(earlyStopping)), { resume: 'always', metrics: scripts('scripted', 'other') }))
+  }
+  t.match(await resumed('same', {}), { steps: 15, stopped: 'early stopping', best: { step: 5 } })
+  // Evaluated once more at step 15, as an evaluation that was not made.
+  t.match(await resumed('metric', { metric: 'other' }), { steps: 25, stopped: 'early stopping', best: { metric: 'other', step: 15, value: 0.5 } })
+  const { best } = await resumed('mode', { mode: 'min', patience: 9 })
+  t.match(best, { step: 25, value: 0.3 })
+})
+
+t.test('evaluations that were made before a failure are reported, and so is the trace', async (t) => {
+  const events: RunEvent[] = []
+  let trace = ''
+  const failing = { ...datasets, *train() { yield* batches(12); throw new Error('boom') } }
+  const config = configOf(folder(t), { evaluate: { everySteps: 5 } })
+  const failed = (async () => {
+    const options = { datasets: failing, reportEverySeconds: 1000, onTrace(text: string) { trace = text } }
+    for await (const event of runTraining(config, options)) events.push(event)
+  })()
+  await t.rejects(failed, { message: 'boom' })
+  t.same(evals(events).map(({ step }) => step), [5, 10])
+  t.ok((JSON.parse(trace) as { traceEvents: { ph: string }[] }).traceEvents.some(({ ph }) => ph === 'X'))
+})
+
+t.test('a run on batches of one\'s own is resumed in the middle of an epoch whatever batchSize says', async (t) => {
+  const dir = folder(t)
+  const stop = new AbortController()
+  const events = await run(configOf(dir), { signal: stop.signal, callbacks: { onStep({ step }) { if (step >= 7) stop.abort() } } })
+  t.equal(events.at(-1)!.event, 'interrupted')
+  t.equal(done(await run(configOf(dir, { batchSize: 32, accumulate: 4 }))).steps, 40)
+})
+
 t.test('callbacks are called in order at their turns, one at a time, asynchronous ones to their end', async (t) => {
   const dir = folder(t)
   const calls: string[] = []
@@ -289,7 +330,35 @@ t.test('what a run cannot begin with is refused before anything is written', asy
   t.match(await refused({ evaluate: { earlyStopping: {} } }), { code: 'PERSIA_CONFIG_INVALID', message: /evaluate.earlyStopping needs data/ })
   t.match(await refused(watching({ mode: 'max' }), { metrics: { other: () => 0 } }),
     { code: 'PERSIA_CONFIG_INVALID', message: /scripted is not a metric of this run's own .*; there are other/ })
+  const standardized = { data: { labels: ['click'], dense: [{ column: 'x', transform: 'standardize' }], test: { path: 'none.csv' } } }
+  t.match(await refused(standardized), { code: 'PERSIA_USAGE', message: /data.test cannot be standardized: mean and deviation of x are/ })
   t.throws(() => readdirSync(dir), { code: 'ENOENT' })
+})
+
+t.test('standardized columns are no hindrance where evaluations take batches of one\'s own', async (t) => {
+  const data = { labels: ['click'], dense: [{ column: 'x', transform: 'standardize' }], test: { path: 'none.csv' } }
+  t.equal(done(await run(configOf(folder(t), { data }))).steps, 40)
+})
+
+t.test('evaluation and prediction read a split in batches of batchSize, training in those of a step', async (t) => {
+  const dir = folder(t)
+  const lines = Array.from({ length: 40 }, (_, i) => `${i % 7},${i % 3},${i / 40},${i % 2}`)
+  writeFileSync(join(dir, 'train.csv'), ['user,item,x,click', ...lines, ''].join('\n'))
+  const config = parseConfig(configOf(join(dir, 'run'), {
+    data: { labels: ['click'], dense: ['x'], train: { path: 'train.csv' } }, batchSize: 2, accumulate: 2, cluster: { nnWorkers: 2 },
+  }))
+  const loaded = { config, file: '', baseDir: dir, sources: new Map() }
+  const sizes = async (options: object) => (await drained(openDataset(loaded, 'train', {}, options))).map(({ rows }) => rows)
+  t.same(await sizes({}), Array(5).fill(8))
+  t.same(await sizes({ negatives: 'all' }), Array(20).fill(2))
+  t.same(await sizes({ labels: 'none' }), Array(20).fill(2))
+  const stop = new AbortController()
+  const events = await drained(runTraining(loaded, { signal: stop.signal, callbacks: { onStep: () => stop.abort() } }))
+  const last = events.at(-1)!
+  if (last.event !== 'interrupted') throw new Error(`the run ended with ${last.event}`)
+  const { trainer } = await Trainer.load(last.checkpoint)
+  t.match(await drained(evaluateCheckpoint(loaded, 'train')), [{ event: 'eval', ...await trainer.evaluate(openDataset(loaded, 'train', {}, { negatives: 'all' }), { split: 'train' }) }])
+  await trainer.close()
 })
 
 t.test('learning-rate schedules of the config reach the dense optimizer', async (t) => {

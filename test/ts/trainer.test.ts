@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
-import { Batch, PersiaError, Trainer, hashId, hashIds, type ConfigInput } from 'persia'
+import { Batch, PersiaError, Trainer, hashId, hashIds, type BatchSource, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
 
@@ -84,6 +84,18 @@ const modelTypes: ConfigInput['model'][] = [
   { type: 'deepfm' }, { type: 'dcn', cross: { layers: 2 } }, { type: 'dcn', cross: { rank: 3, structure: 'stacked' } },
   { type: 'dlrm', bottom: [8] },
 ]
+
+t.test('dlrm without dense columns has no bottom layers, and learns', async (t) => {
+  const config: ConfigInput = { ...smallConfig, data: { labels: ['click'] }, features: fields, model: { ...smallConfig.model, type: 'dlrm' } }
+  await using trainer = await Trainer.create(config)
+  const withoutDense = (number: number) => {
+    const { ids, labels } = (makeBatch(number) as unknown as { source: BatchSource }).source
+    return Batch.from({ ids, ...(labels && { labels }) })
+  }
+  await drained(trainer.fit(Array.from({ length: 300 }, (_, i) => withoutDense(i))))
+  const { auc } = await trainer.evaluate([withoutDense(5000), withoutDense(5001)])
+  t.ok(auc['click']! > 0.9, `AUC ${auc['click']}`)
+})
 
 for (const model of modelTypes) {
   t.test(`a model of ${JSON.stringify(model)} learns, and goes on from a checkpoint as if nothing had been`, async (t) => {
@@ -430,10 +442,22 @@ t.test('breaking out of fit applies what was handed in', async (t) => {
 
 t.test('while a fit is under way neither a step nor another fit can begin', async (t) => {
   await using trainer = await Trainer.create(smallConfig)
-  const evaluate = { everySteps: 5, run: async () => t.match(await rejected(trainer.step(makeBatch(0))), { code: 'PERSIA_USAGE', message: /under way/ }) }
-  for await (const _ of trainer.fit(batches(20), { reportEverySeconds: 0, evaluate })) {
-    t.match(await rejected(drained(trainer.fit(batches(1)))), { code: 'PERSIA_USAGE', message: /under way/ })
+  const underWay = { code: 'PERSIA_USAGE', message: /under way/ }
+  let release = () => {}
+  const checked = new Promise<void>((resolve) => { release = resolve })
+  async function* waiting() {
+    yield* batches(10)
+    await checked
+    yield* batches(10, 10)
   }
+  let rests = 0
+  const evaluate = { everySteps: 5, run: async () => { t.match(await rejected(trainer.step(makeBatch(0))), underWay, `rest ${++rests}`) } }
+  const fitting = drained(trainer.fit(waiting(), { evaluate }))
+  t.match(await rejected(trainer.step(makeBatch(0))), underWay)
+  t.match(await rejected(drained(trainer.fit(batches(1)))), underWay)
+  release()
+  await fitting
+  t.equal(rests, 4)
   t.equal((await trainer.step(makeBatch(20))).step, 21)
 })
 

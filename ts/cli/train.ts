@@ -40,7 +40,7 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
     const printer = makePrinter(args.json)
     try {
       const traceTo = args.profile
-      if (traceTo !== undefined) writeTrace(traceTo, '')  // what can't be written is said before the training
+      if (traceTo !== undefined) writeTrace(traceTo, '', 'a')  // what can't be written is said before the training
       const reportEverySeconds = args['report-every']
       const options = { signal: stop.signal, reportEverySeconds, ...(args.resume && { resume: args.resume }),
         ...(traceTo !== undefined && { onTrace: (trace: string) => writeTrace(traceTo, trace) }) }
@@ -55,9 +55,9 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
   },
 }
 
-function writeTrace(path: string, trace: string): void {
+function writeTrace(path: string, trace: string, flag: 'a' | 'w' = 'w'): void {
   try {
-    writeFileSync(path, trace)
+    writeFileSync(path, trace, { flag })
   } catch (error) {
     throw new PersiaError('PERSIA_IO', `cannot write the trace to ${path}: ${(error as Error).message}`, { file: path })
   }

@@ -45,11 +45,7 @@ export function resolveSampling({ keep, label }: NonNullable<FilledConfig['data'
 
 export function resolveEarlyStopping({ earlyStopping, groupBy }: FilledConfig['evaluate'],
   { columns }: Config['features'], tasks: Task[], resolution: Resolution): EarlyStopping | undefined {
-  const known = groupBy === undefined || Object.hasOwn(columns, groupBy)
-  if (!known) {
-    resolution.problems.push(
-      unknownName(['evaluate', 'groupBy'], 'a column of features.columns', groupBy, Object.keys(columns)))
-  }
+  if (groupBy !== undefined) checkGroupBy(groupBy, Object.keys(columns), tasks, resolution)
   if (!earlyStopping) return undefined
   const path = ['evaluate', 'earlyStopping']
   const { metric, label, mode, patience, minChange } = earlyStopping
@@ -65,6 +61,15 @@ export function resolveEarlyStopping({ earlyStopping, groupBy }: FilledConfig['e
   const chosen = checkedLabel(label, names, [...path, 'label'], `the label of a task with loss ${loss}`, resolution)
   if (mode === undefined) resolution.note([...path, 'mode'], { derived: `metric: ${metric}` })
   return { metric, ...(chosen !== undefined && { label: chosen }), mode: mode ?? usual, patience, minChange }
+}
+
+function checkGroupBy(groupBy: string, columns: string[], tasks: Task[], resolution: Resolution): void {
+  const path = ['evaluate', 'groupBy']
+  if (!columns.includes(groupBy)) {
+    resolution.problems.push(unknownName(path, 'a column of features.columns', groupBy, columns))
+  }
+  if (labelsWith('bce', tasks).length > 0) return
+  resolution.refuse(path, 'groups are for the AUC of labels whose task has loss bce, and there are none; leave it out')
 }
 
 function ownMetric({ metric, label, mode, patience, minChange }: NonNullable<FilledConfig['evaluate']['earlyStopping']>,

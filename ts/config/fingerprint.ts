@@ -47,7 +47,8 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
     },
     embedding: {
       optimizer: optimizerKind(embedding.optimizer),
-      ...(Object.keys(embedding.groupOptimizer).length > 0 && { groupOptimizer: groupOptimizerKinds(embedding) }),
+      ...(Object.keys(embedding.groupOptimizer).length > 0
+        && { groupOptimizer: groupOptimizerKinds(embedding, features) }),
       init: embedding.init,
     },
     model: {
@@ -61,8 +62,14 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
   }
 }
 
-function groupOptimizerKinds({ groupOptimizer }: Config['embedding']): Record<string, OptimizerKind> {
-  return Object.fromEntries(Object.entries(groupOptimizer).map(([name, optimizer]) => [name, optimizerKind(optimizer)]))
+/** By the first feature of the group, in the order of groups, whichever feature the config names a group by. */
+function groupOptimizerKinds(
+  { groupOptimizer }: Config['embedding'], { groups }: Config['features'],
+): Record<string, OptimizerKind> {
+  return Object.fromEntries(groups.flatMap((names) => {
+    const named = names.find((name) => Object.hasOwn(groupOptimizer, name))
+    return named === undefined ? [] : [[names[0]!, optimizerKind(groupOptimizer[named]!)]]
+  }))
 }
 
 function optimizerKind(optimizer: Config['embedding']['optimizer'] | Config['model']['optimizer']): OptimizerKind {

@@ -304,6 +304,8 @@ function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<
   if (cross && type !== 'dcn') resolution.refuse(['model', 'cross'], `belongs to model.type dcn, which is ${type} here`)
   if (bottom && type !== 'dlrm') {
     resolution.refuse(['model', 'bottom'], `belongs to model.type dlrm, which is ${type} here`)
+  } else if (bottom && columns.data.dense.length === 0) {
+    resolution.refuse(['model', 'bottom'], 'is for the dense columns, and data.dense has none; leave it out')
   }
   if (type === 'dcn') return { cross: resolveCross(cross ?? crossSchema.parse({}), columns, resolution) }
   if (type === 'ffnn') return {}
@@ -314,7 +316,7 @@ function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<
     resolution.refuse(['model', 'type'],
       'dlrm multiplies features in pairs: it needs two id features, or one and dense columns')
   }
-  return { bottom: bottom ?? [512, 256] }
+  return columns.data.dense.length === 0 ? {} : { bottom: bottom ?? [512, 256] }
 }
 
 function resolveCross(cross: z.output<typeof crossSchema>, { data, features }: Pick<Config, 'data' | 'features'>,

@@ -283,7 +283,7 @@ const model = z.strictObject({
   cross: crossSchema.optional().describe('dcn: its cross layers'),
   bottom: z.array(integer(1, 65536)).optional()
     .describe('dlrm: widths of the layers that the dense columns go through, before a last one whose width is the dim '
-      + 'of the features. Without it: `[512, 256]`'),
+      + 'of the features; not without `data.dense`. Without it: `[512, 256]`'),
   tasks: z.array(z.strictObject({
     label: text().describe('A label of `data.labels`; each has exactly one task'),
     loss: z.enum(['bce', 'mse']).default('bce')
@@ -335,7 +335,7 @@ const evaluate = z.strictObject({
     .describe('Steps between two evaluations on the test data while training; 0: only after each epoch'),
   groupBy: text().optional()
     .describe("An id column. AUC is then also taken over the samples of each of its ids and averaged, weighted by "
-      + 'samples (GAUC)'),
+      + 'samples (GAUC); needs a bce task'),
   earlyStopping: earlyStopping.optional()
     .describe('Ends training when evaluations stop getting better, and keeps the checkpoint of the best one'),
 }).prefault({}).describe('Evaluation during training')

@@ -39,9 +39,10 @@ export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', stati
   options: DatasetOptions = {}): FileDataset {
   const { labels, skipBatches, epoch = 0, negatives } = options
   const { sampling, ...rest } = readerOptions(loaded, split, epoch)
+  const training = split === 'train' && negatives !== 'all' && labels !== 'none'
   return new ReaderDataset(split, {
     ...rest,
-    ...(split === 'train' && negatives !== 'all' && labels !== 'none' && { sampling }),
+    ...(training ? { sampling } : { batchSize: loaded.config.batchSize }),
     statistics,
     ...(skipBatches !== undefined && { skipBatches }),
     ...(labels === 'none' && { labels, onBadRow: 'fail' as const }),
@@ -56,6 +57,7 @@ export function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Stat
   return collectStatistics(readerOptions(loaded, 'train', 0))
 }
 
+/** As training reads a split: batches of a whole step. */
 function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test', epoch: number): ReaderOptions {
   const { data, features, model } = config
   return {
@@ -67,7 +69,7 @@ function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test
       ({ column, positive, loss: model.tasks.find(({ label }) => label === column)!.loss })),
     missing: data.missing,
     onBadRow: data.onBadRow,
-    batchSize: split === 'train' ? samplesPerStep(config) : config.batchSize,
+    batchSize: samplesPerStep(config),
     sampling: samplingOf(config, epoch),
   }
 }

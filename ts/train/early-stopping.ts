@@ -4,7 +4,7 @@ import { isBuiltIn, type EarlyStopping as Settings } from '../config/evaluation.
 import { PersiaError } from '../errors.js'
 import type { EvalReport } from './reports.js'
 
-export interface EarlyStoppingState {
+export interface EarlyStoppingState extends Watched {
   /** The last evaluation that counted. */
   step: number
   best: { step: number; value: number } | null
@@ -12,11 +12,18 @@ export interface EarlyStoppingState {
   withoutBetter: number
 }
 
+/** What values are of: those of another metric say nothing about this one. */
+type Watched = Pick<Settings, 'metric' | 'label' | 'mode'>
+
 export class EarlyStopping {
   state: EarlyStoppingState
 
+  /** Goes on from `state` if that watched the same, and starts anew otherwise. */
   constructor(readonly settings: Settings, state?: EarlyStoppingState) {
-    this.state = state ?? { step: 0, best: null, withoutBetter: 0 }
+    const { metric, label, mode } = settings
+    const isSame = state?.metric === metric && state.label === label && state.mode === mode
+    const watched: Watched = { metric, ...(label !== undefined && { label }), mode }
+    this.state = isSame ? state : { ...watched, step: 0, best: null, withoutBetter: 0 }
   }
 
   /** PERSIA_CONFIG_INVALID when the metric is neither built in nor among `own`. */
@@ -33,6 +40,7 @@ export class EarlyStopping {
     const value = this.valueIn(report)
     const better = value !== null && this.isBetter(value)
     this.state = {
+      ...this.state,
       step: report.step,
       best: better ? { step: report.step, value } : this.state.best,
       withoutBetter: better ? 0 : this.state.withoutBetter + 1,

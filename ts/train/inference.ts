@@ -1,6 +1,6 @@
 // What a finished model is used for from files: evaluation and prediction.
 import { resolve } from 'node:path'
-import { formatByEnding, parseConfig, type LoadedConfig } from '../config/index.js'
+import { formatByEnding, parseConfig, type Config, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
 import { newestCheckpoint } from './checkpoint.js'
@@ -16,7 +16,12 @@ async function loadModel(loaded: LoadedConfig, checkpoint: string | undefined): 
     throw new PersiaError('PERSIA_CHECKPOINT_NOT_FOUND',
       `there is no checkpoint in ${run}; train first, or give --checkpoint`, { directory: run })
   }
-  return (await Trainer.load(directory, loaded.config)).trainer
+  return (await Trainer.load(directory, inferenceConfig(loaded.config))).trainer
+}
+
+/** Replicas of the dense network and summed gradients are for training only. */
+function inferenceConfig(config: Config): Config {
+  return { ...config, accumulate: 1, cluster: { ...config.cluster, nnWorkers: 1 } }
 }
 
 export async function* evaluateCheckpoint(loaded: LoadedConfig, split: 'train' | 'test',

@@ -5,8 +5,11 @@ import { bytesOf } from '../config/byte-size.js'
 import type { BatchLayout } from '../data/batch.js'
 import type { NativeFeature, NativeTable, NativeTrainerConfig } from '../native-types.js'
 
-/** Spans that a trace keeps of each stage: the last so many steps. */
-const traceSpans = 20_000
+/** Spans that a trace keeps, of about 100 bytes each. */
+const traceSpans = 40_000
+
+/** Of each stage, the last so many steps: `prepare`, and `lookup`, `train` and `apply` of each NN worker. */
+const spansPerStage = (nnWorkers: number) => Math.floor(traceSpans / (1 + 3 * nnWorkers))
 
 export function nativeConfig(config: Config, { trace = false } = {}): NativeTrainerConfig {
   const { embedding, model } = config
@@ -16,7 +19,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     mode: config.mode,
     nnWorkers: config.cluster.nnWorkers,
     accumulate: config.accumulate,
-    traceSpans: trace ? traceSpans : 0,
+    traceSpans: trace ? spansPerStage(config.cluster.nnWorkers) : 0,
     staleness: config.staleness,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
@@ -38,7 +41,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       threads: config.threads,
       hidden: model.hidden,
       ...(model.cross && { cross: model.cross }),
-      ...(model.bottom && { bottom: model.bottom }),
+      ...(model.type === 'dlrm' && { bottom: model.bottom ?? [] }),
       tasks: model.tasks.map((task) => ({ ...task, keptNegatives: keptNegatives(config, task.label) })),
       optimizer: withBetas(model.optimizer),
       schedule: model.schedule,

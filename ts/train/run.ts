@@ -2,6 +2,7 @@
 // resuming, callbacks. The command line prints what this yields.
 import { basename, join } from 'node:path'
 import { parseConfig, type Config, type ConfigInput, type LoadedConfig } from '../config/index.js'
+import type { DenseColumn } from '../config/resolve.js'
 import { PersiaError } from '../errors.js'
 import { CallbackRunner, type Callbacks } from './callbacks.js'
 import {
@@ -37,7 +38,7 @@ export interface RunOptions {
   callbacks?: Callbacks | Callbacks[]
   /** Metrics of your own for every evaluation; early stopping may watch one. */
   metrics?: Metrics
-  /** Gets the trace of the pipeline (Chrome's JSON format) at the end, also of an interrupted run. */
+  /** Gets the trace of the pipeline (Chrome's JSON format) at the end, also of a run that was interrupted or failed. */
   onTrace?: (trace: string) => void
 }
 
@@ -65,9 +66,9 @@ export async function* runTraining(
   try {
     const { trainer, rows, ...start } = await openTrainer(loaded, options)
     try {
+      checkTestData(loaded.config, options, trainer)
       yield { event: 'start', name, resumedFrom: start.resumedFrom, totalSamples: rows && rows * epochs }
-      yield* new Run(loaded, options, trainer, start).events()
-      options.onTrace?.(await trainer.trace())
+      yield* withTrace(new Run(loaded, options, trainer, start).events(), trainer, options)
     } finally {
       await trainer.close()
     }
@@ -90,6 +91,32 @@ function checkOptions({ data, evaluate }: Config, { datasets, metrics = {} }: Ru
     `evaluate.${wants} needs data to evaluate on: give data.test`, { path: `evaluate.${wants}` })
 }
 
+/** Test data of the config that no evaluation could read, which would show only after an epoch. */
+function checkTestData({ data }: Config, { datasets }: RunOptions, { statistics }: Trainer): void {
+  if (!data.test || datasets?.test) return
+  const isUnknown = ({ column, transform }: DenseColumn) => transform === 'standardize' && !statistics[column]
+  const { column } = data.dense.find(isUnknown) ?? {}
+  if (column === undefined) return
+  throw new PersiaError('PERSIA_USAGE',
+    `data.test cannot be standardized: mean and deviation of ${column} are those of data.train, which a run on batches `
+    + 'of your own does not read. Give options.datasets.test too, leave out data.test, or choose another transform',
+    { column })
+}
+
+/** The events of a run, then its trace, also when it failed. */
+async function* withTrace(
+  events: AsyncGenerator<RunEvent, void, undefined>, trainer: Trainer, { onTrace }: RunOptions,
+): AsyncGenerator<RunEvent, void, undefined> {
+  const tell = async () => onTrace?.(await trainer.trace())
+  try {
+    yield* events
+  } catch (error) {
+    await tell().catch(() => {})  // what ended the run says more
+    throw error
+  }
+  await tell()
+}
+
 interface Start {
   position: Position
   resumedFrom: string | null
@@ -102,7 +129,7 @@ Promise<Start & { trainer: Trainer; rows: number | null }> {
   const trace = onTrace !== undefined
   const from = await checkpointToResume(config.checkpoint.dir, resume ?? config.checkpoint.resume)
   if (from !== null) {
-    await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config))
+    if (!datasets) await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config))
     const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config, { trace })
     return { trainer, position, earlyStopping, resumedFrom: from, rows: null }
   }
@@ -126,7 +153,10 @@ async function checkpointToResume(run: string, resume: string): Promise<string |
   return finished ? null : newest
 }
 
-/** A position in the middle of an epoch counts steps: it means other rows when these have changed in size. */
+/**
+ * A position in the middle of an epoch counts steps: in files it means other rows when these have changed in size.
+ * Batches of a user's own are steps of whatever size they have.
+ */
 function checkPosition(directory: string, { position, config }: Manifest, now: Config): void {
   const before = samplesPerStep(parseConfig(config)), samples = samplesPerStep(now)
   if (position.epochStep === 0 || before === samples) return
@@ -210,6 +240,9 @@ class Run {
         yield* this.takePending()
         yield { event: 'progress', ...report }
       }
+    } catch (error) {
+      yield* this.takePending()  // evaluations that were made all the same
+      throw error
     } finally {
       this.trainingSeconds += (performance.now() - started) / 1000
       this.pipeline.stop()
@@ -253,8 +286,11 @@ class Run {
   }
 
   private async *evaluateNow(): AsyncGenerator<RunEvent, void, undefined> {
-    await this.evaluate()
-    yield* this.takePending()
+    try {
+      await this.evaluate()
+    } finally {
+      yield* this.takePending()
+    }
   }
 
   private *takePending(): Generator<RunEvent, void, undefined> {
