@@ -5,8 +5,9 @@
 //                              [--svg FILE] [--out FILE]
 //
 // FOLDER holds the data sets that the repository may not contain (bench/convergence/data-sets.mjs); without them
-// adult-income alone is trained. Every run is a `persia train` of its own with one thread; N of them run at a time. A
-// hybrid run (hybrid-8: of staleness 8) is compared with the sync run of the same seed; a run in mode async (async-4:
+// adult-income alone is trained. Every run is a `persia train` of its own with one thread; N of them run at a time. Runs
+// but async ones are deterministic: a hybrid run (hybrid-8: of staleness 8) has every lookup as far behind as it may be,
+// however busy the machine is. It is compared with the sync run of the same seed; a run in mode async (async-4:
 // of four workers) makes as many updates from batches as large as a sync run. Prints a Markdown table; --svg draws it,
 // --out appends a JSON line a run. Needs the built package (npm run build).
 import { execFile } from 'node:child_process'
@@ -78,7 +79,7 @@ async function train({ name, config, mode, seed }) {
   const run = join(folder, `${name}-${mode.label}-${seed}`.replaceAll(/\W+/g, '-'))
   const file = `${run}.yml`
   writeFileSync(file, JSON.stringify({
-    ...config, name, seed, mode: mode.mode, threads: 1, checkpoint: { dir: run },
+    ...config, name, seed, mode: mode.mode, deterministic: mode.mode !== 'async', threads: 1, checkpoint: { dir: run },
     ...mode.staleness && { staleness: mode.staleness }, ...mode.workers && { cluster: { nnWorkers: mode.workers } },
   }))
   const { stdout } = await promisify(execFile)(process.execPath,

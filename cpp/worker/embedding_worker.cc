@@ -153,7 +153,8 @@ void NumberSigns(const FeatureSpec& spec, const IdColumn& column, uint32_t sampl
 std::vector<size_t> TrainedFirst(const std::vector<FeatureSpec>& features) {
   std::vector<size_t> order(features.size());
   std::iota(order.begin(), order.end(), size_t{0});
-  std::ranges::stable_partition(order, [&](size_t f) { return !features[f].frozen; });
+  // Not std::ranges::, which clang 14 does not compile with libstdc++.
+  std::stable_partition(order.begin(), order.end(), [&](size_t f) { return !features[f].frozen; });
   return order;
 }
 

@@ -9,7 +9,7 @@ import { DuckDBInstance } from '@duckdb/node-api'
 import type { DoneReport, TableReport } from 'persia'
 import t, { type Test } from 'tap'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
 const main = join(root, 'dist', 'cli', 'main.js')
