@@ -2,16 +2,16 @@
 // compares test AUC.
 //
 //   node bench/convergence.mjs [--data FOLDER] [--only NAME,…] [--modes LABEL,…] [--seeds 5] [--jobs N]
-//                              [--svg FILE] [--out FILE]
+//                              [--svg FILE] [--out FILE] [--from FILE]
 //
 // FOLDER holds the data sets that the repository may not contain (bench/convergence/data-sets.mjs); without them
 // adult-income alone is trained. Every run is a `persia train` of its own with one thread; N of them run at a time. Runs
 // but async ones are deterministic: a hybrid run (hybrid-8: of staleness 8) has every lookup as far behind as it may be,
 // however busy the machine is. It is compared with the sync run of the same seed; a run in mode async (async-4:
 // of four workers) makes as many updates from batches as large as a sync run. Prints a Markdown table; --svg draws it,
-// --out appends a JSON line a run. Needs the built package (npm run build).
+// --out appends a JSON line a run, --from takes such lines in place of training. Needs the built package (npm run build).
 import { execFile } from 'node:child_process'
-import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -24,7 +24,7 @@ const { values: options } = parseArgs({
   options: {
     data: { type: 'string', default: '' }, only: { type: 'string' }, modes: { type: 'string' },
     seeds: { type: 'string', default: '5' }, jobs: { type: 'string', default: String(availableParallelism()) },
-    svg: { type: 'string' }, out: { type: 'string' },
+    svg: { type: 'string' }, out: { type: 'string' }, from: { type: 'string' },
   },
 })
 const allModes = [
@@ -44,9 +44,13 @@ checkNames('modes', allModes.map(({ label }) => label))
 checkNames('only', found.map(([name]) => name))
 const tasks = chosen.flatMap(([name, config]) =>
   seeds.flatMap((seed) => modes.map((mode) => ({ name, config, mode, seed }))))
-const results = []
-await Promise.all(Array.from({ length: count('jobs') }, work))
+const results = options.from ? linesOf(options.from) : []
+if (!options.from) await Promise.all(Array.from({ length: count('jobs') }, work))
 report()
+
+function linesOf(file) {
+  return readFileSync(file, 'utf8').trim().split('\n').map((line) => JSON.parse(line))
+}
 
 function picked(option, name) {
   return options[option]?.split(',').includes(name) ?? true

@@ -12,23 +12,23 @@ export function estimate(values) {
 }
 
 /**
- * An SVG of differences to sync: a panel for each data set, a point with its interval for each mode.
+ * An SVG of differences to sync: a panel with a scale of its own for each data set, a point with its
+ * interval for each mode.
  * `panels` is [{ name, points: [{ label, mean, interval }] }].
  */
 export function plot(panels, title) {
   const width = 860, left = 150, right = 30, rowHeight = 22, panelGap = 46, top = 54
-  const ends = panels.flatMap(({ points }) => points.map(({ mean, interval }) => Math.abs(mean) + (interval || 0)))
-  const reach = Math.max(...ends) * 1.05
-  const x = (value) => left + (width - left - right) * (0.5 + value / (2 * reach))
   const parts = []
   let y = top
   for (const { name, points } of panels) {
+    const most = Math.max(...points.map(({ mean, interval }) => Math.abs(mean) + (interval || 0)))
+    const x = (value) => left + (width - left - right) * (0.5 + value / (2.1 * most))
     parts.push(`<text x="12" y="${y}" font-weight="bold">${name}</text>`)
     const bottom = y + points.length * rowHeight + 6
     for (const tick of [-1, -0.5, 0, 0.5, 1]) {
-      const at = x(tick * reach / 1.05).toFixed(1)
+      const at = x(tick * most).toFixed(1), label = (tick * most).toFixed(4)
       parts.push(`<line x1="${at}" x2="${at}" y1="${y - 8}" y2="${bottom}" stroke="${tick === 0 ? '#444' : '#ddd'}"/>`,
-        `<text x="${at}" y="${bottom + 14}" text-anchor="middle" fill="#555">${(tick * reach / 1.05).toFixed(4)}</text>`)
+        `<text x="${at}" y="${bottom + 14}" text-anchor="middle" fill="#555">${label}</text>`)
     }
     for (const [i, { label, mean, interval }] of points.entries()) {
       const row = y + 14 + i * rowHeight, color = label.startsWith('async') ? '#c0392b' : '#1f5fa8'
