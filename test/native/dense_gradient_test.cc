@@ -269,15 +269,17 @@ TEST_CASE("Gradients of dlrm match finite differences, with and without dense fe
 }
 
 TEST_CASE("Gradients of interactions split over threads and bands match finite differences") {
-  for (const auto type : {ModelType::kDeepFm, ModelType::kDcn, ModelType::kDlrm}) {
-    for (const auto structure : {CrossStructure::kStacked, CrossStructure::kParallel}) {
-      auto config = Interaction(type, 12, 10, 17, {64});
-      config.bottom = {80};
-      config.cross = {2, 0, structure};
-      config.threads = 3;
-      CheckGradients(config, 300, 6);
-    }
-  }
+  const auto check = [](ModelType type, CrossStructure structure) {
+    auto config = Interaction(type, 12, 10, 17, {64});
+    config.bottom = {80};
+    config.cross = {2, 0, structure};
+    config.threads = 3;
+    CheckGradients(config, 300, 2);
+  };
+  check(ModelType::kDeepFm, {});
+  check(ModelType::kDlrm, {});
+  check(ModelType::kDcn, CrossStructure::kStacked);
+  check(ModelType::kDcn, CrossStructure::kParallel);
 }
 
 }  // namespace
