@@ -31,7 +31,7 @@ Loaded Load() {
   void* handle = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (handle == nullptr) {
     loaded.status = Status(ErrorCode::kDevice, std::string("the CUDA backend was not found: ") + dlerror() +
-                                                   "; build it with ci/build-cuda or set PERSIA_CUDA_LIBRARY");
+                                                   "; build it with ci/build-cuda and set PERSIA_CUDA_LIBRARY");
     return loaded;
   }
   loaded.path = path;
