@@ -100,11 +100,11 @@ Status Gemm::Choose(const GemmPointers& pointers, Workspace workspace, bool tune
   algorithm_ = proposals[0].algo;
   if (!tune) return Status::Ok();
 
-  tuned_ms_ = std::numeric_limits<float>::max();
+  float least_ms = std::numeric_limits<float>::max();
   for (int i = 0; i < found; ++i) {
     const Result<float> ms = Time(proposals[i].algo, pointers, workspace, stream);
-    if (!ms.ok() || ms.value() >= tuned_ms_) continue;
-    tuned_ms_ = ms.value();
+    if (!ms.ok() || ms.value() >= least_ms) continue;
+    least_ms = ms.value();
     algorithm_ = proposals[i].algo;
   }
   return Status::Ok();

@@ -67,8 +67,6 @@ class Gemm {
   Status Run(const GemmPointers& pointers, Workspace workspace, cudaStream_t stream) const;
 
   const GemmShape& shape() const { return shape_; }
-  double operations() const { return 2.0 * static_cast<double>(shape_.rows * shape_.columns * shape_.inner); }
-  float tuned_ms() const { return tuned_ms_; }  // of the algorithm taken; 0 without tuning
 
  private:
   Gemm(const LtLibrary& lt, cublasLtHandle_t handle, const GemmShape& shape) : lt_(lt), handle_(handle), shape_(shape) {}
@@ -86,7 +84,6 @@ class Gemm {
   cublasLtMatmulDesc_t description_ = nullptr;
   cublasLtMatrixLayout_t a_ = nullptr, b_ = nullptr, d_ = nullptr;
   cublasLtMatmulAlgo_t algorithm_{};
-  float tuned_ms_ = 0.0f;
 };
 
 }  // namespace persia

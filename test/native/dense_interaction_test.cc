@@ -69,17 +69,6 @@ struct Data {
   }
 };
 
-void CheckClose(const GoldenFile& golden, const std::string& name, std::span<const float> values, double tolerance) {
-  const auto& expected = golden[name].values;
-  REQUIRE(expected.size() == values.size());
-  double worst = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(values[i]) - expected[i]));
-  }
-  CAPTURE(name);
-  CHECK(worst < tolerance);
-}
-
 void CheckTraining(const std::string& name, const DenseModelConfig& config) {
   const GoldenFile golden("dense_interactions.txt");
   auto model = Make(config);

@@ -13,17 +13,6 @@ namespace {
 
 constexpr uint32_t kSteps = 50, kBatches = 4, kRows = 12, kEmbeddingWidth = 8, kDenseCount = 3, kTasks = 2;
 
-void CheckClose(const GoldenFile& golden, const std::string& name, std::span<const float> values, double tolerance) {
-  const auto& expected = golden[name].values;
-  REQUIRE(expected.size() == values.size());
-  double worst = 0;
-  for (size_t i = 0; i < values.size(); ++i) {
-    worst = std::max(worst, std::abs(static_cast<double>(values[i]) - expected[i]));
-  }
-  CAPTURE(name);
-  CHECK(worst < tolerance);
-}
-
 void CheckTraining(const std::string& name, const DenseOptimizerConfig& optimizer, const ScheduleConfig& schedule) {
   const GoldenFile golden("dense_training.txt");
   DenseModelConfig config;

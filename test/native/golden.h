@@ -6,10 +6,12 @@
 
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
 #include <map>
+#include <span>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -63,5 +65,20 @@ class GoldenFile {
   std::string path_;
   std::map<std::string, GoldenTensor> tensors_;
 };
+
+// Checks that no value is farther than `tolerance` from that of the golden tensor; a NaN is.
+inline void CheckClose(const GoldenFile& golden, const std::string& name, std::span<const float> values,
+                       double tolerance) {
+  const auto& expected = golden[name].values;
+  REQUIRE(expected.size() == values.size());
+  double worst = 0;
+  for (size_t i = 0; i < values.size(); ++i) {
+    const double distance = std::abs(static_cast<double>(values[i]) - expected[i]);
+    if (!(distance <= worst)) worst = distance;
+    if (std::isnan(distance)) break;
+  }
+  CAPTURE(name);
+  CHECK(worst < tolerance);
+}
 
 }  // namespace persia
