@@ -1,5 +1,5 @@
 // In cuBLASLt's column-major terms A is y, B is x, and the result D has `columns` rows and `rows` columns. Hence its
-// bias "by row of D" is ours by column, and a bias gradient of B sums x.
+// bias "by row of D" is ours by column.
 #include "cuda/dense/gemm.h"
 
 #include <algorithm>
@@ -13,19 +13,6 @@ namespace {
 
 constexpr int kProposals = 16;
 constexpr int kTimedRuns = 5;
-
-cublasLtEpilogue_t LtEpilogue(Epilogue epilogue) {
-  switch (epilogue) {
-    case Epilogue::kNone: return CUBLASLT_EPILOGUE_DEFAULT;
-    case Epilogue::kBiasRelu: return CUBLASLT_EPILOGUE_RELU_AUX_BIAS;
-    case Epilogue::kReluGradient: return CUBLASLT_EPILOGUE_DRELU;
-    case Epilogue::kBiasGradient: return CUBLASLT_EPILOGUE_BGRADB;
-  }
-  return CUBLASLT_EPILOGUE_DEFAULT;
-}
-
-bool HasMask(Epilogue epilogue) { return epilogue == Epilogue::kBiasRelu || epilogue == Epilogue::kReluGradient; }
-bool HasBias(Epilogue epilogue) { return epilogue == Epilogue::kBiasRelu || epilogue == Epilogue::kBiasGradient; }
 
 }  // namespace
 
@@ -57,8 +44,10 @@ Status Gemm::Describe(const GemmPointers& pointers) {
   const cublasOperation_t op_b = s.form == GemmForm::kTn ? CUBLAS_OP_T : CUBLAS_OP_N;
   PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_TRANSA, op_a));
   PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_TRANSB, op_b));
-  PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE, LtEpilogue(s.epilogue)));
-  if (HasMask(s.epilogue)) PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, MaskStride(s.columns)));
+  if (s.epilogue == Epilogue::kBiasRelu) {
+    PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_RELU_AUX_BIAS));
+    PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, MaskStride(s.columns)));
+  }
   PERSIA_RETURN_IF_ERROR(Point(pointers));
 
   const auto layout = [&](cublasLtMatrixLayout_t* to, cudaDataType_t type, bool transposed, int64_t rows,
@@ -78,9 +67,9 @@ Status Gemm::Point(const GemmPointers& pointers) const {
     return LtStatus(lt_.cublasLtMatmulDescSetAttribute(description_, attribute, &value, sizeof(value)),
                     "describe a product");
   };
-  if (HasMask(shape_.epilogue)) PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointers.mask));
-  if (HasBias(shape_.epilogue)) PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointers.bias));
-  return Status::Ok();
+  if (shape_.epilogue == Epilogue::kNone) return Status::Ok();
+  PERSIA_RETURN_IF_ERROR(set(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, pointers.mask));
+  return set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, pointers.bias);
 }
 
 Status Gemm::Choose(const GemmPointers& pointers, Workspace workspace, bool tune, cudaStream_t stream) {
