@@ -13,6 +13,7 @@
 
 #include "cuda/base/cuda_status.h"
 #include "cuda/base/device_buffer.h"
+#include "cuda/base/graph.h"
 #include "cuda/base/lt_library.h"
 #include "cuda/dense/kernels.h"
 #include "cuda/dense/parameters.h"
@@ -26,24 +27,6 @@ constexpr size_t kMostShapes = 8;            // numbers of rows whose products a
 constexpr size_t kWorkspace = size_t{64} << 20;
 
 enum Part : uint32_t { kBackward = 1, kUpdate = 2 };
-
-class GraphExec {
- public:
-  GraphExec() = default;
-  explicit GraphExec(cudaGraphExec_t exec) : exec_(exec) {}
-  GraphExec(GraphExec&& other) noexcept { std::swap(exec_, other.exec_); }
-  GraphExec& operator=(GraphExec&& other) noexcept {
-    std::swap(exec_, other.exec_);
-    return *this;
-  }
-  ~GraphExec() {
-    if (exec_ != nullptr) cudaGraphExecDestroy(exec_);
-  }
-  cudaGraphExec_t get() const { return exec_; }
-
- private:
-  cudaGraphExec_t exec_ = nullptr;
-};
 
 // The gradients of each layer, with blocks of the check by their number.
 std::vector<CheckedPart> CheckedParts(const DeviceLayout& layout) {
@@ -116,7 +99,6 @@ class CudaFfnn final : public DenseModel {
   void FillScalars(StepScalars* scalars, uint64_t step, uint64_t update) const;
   Status UploadScalars(Slot<T>& slot, cudaStream_t stream);
   Status RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts);
-  Status Capture(Slot<T>& slot, uint32_t rows, uint32_t parts);
   Status Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing);
   Status EnqueueForward(Products<T>& products, const T* input);
   Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bool capturing);
@@ -244,13 +226,11 @@ Status CudaFfnn<T>::ReserveActivations(uint32_t rows) {
   const DeviceLayout& layout = parameters_.layout();
   const size_t n = rows, count = layout.hidden_count();
   activations_.hidden.resize(count);
-  activations_.masks.resize(count);
   activations_.gradients.resize(count);
   activations_.partials.resize(count);
   for (size_t i = 0; i < count; ++i) {
     const uint32_t out = layout.layers[i].out;
     PERSIA_RETURN_IF_ERROR(activations_.hidden[i].Reserve(n * out));
-    PERSIA_RETURN_IF_ERROR(activations_.masks[i].Reserve(n * MaskBytes(out)));
     PERSIA_RETURN_IF_ERROR(activations_.gradients[i].Reserve(n * out));
     PERSIA_RETURN_IF_ERROR(activations_.partials[i].Reserve(HeadPartials(rows, out, i + 1 < count ? 1 : tasks() + 1)));
   }
@@ -448,26 +428,14 @@ Status CudaFfnn<T>::RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts) {
   if (slot.seen.insert(key).second) {
     PERSIA_RETURN_IF_ERROR(Enqueue(slot, rows, parts, false));
   } else {
-    if (!slot.graphs.contains(key)) PERSIA_RETURN_IF_ERROR(Capture(slot, rows, parts));
-    PERSIA_RETURN_IF_CUDA(cudaGraphLaunch(slot.graphs[key].get(), compute_), "start a step");
+    if (!slot.graphs.contains(key)) {
+      GraphExec graph;
+      PERSIA_RETURN_IF_ERROR(graph.Capture(compute_, [&] { return Enqueue(slot, rows, parts, true); }));
+      slot.graphs[key] = std::move(graph);
+    }
+    PERSIA_RETURN_IF_ERROR(slot.graphs[key].Launch(compute_));
   }
   return CudaStatus(cudaEventRecord(slot.computed, compute_), "start a step");
-}
-
-template <typename T>
-Status CudaFfnn<T>::Capture(Slot<T>& slot, uint32_t rows, uint32_t parts) {
-  PERSIA_RETURN_IF_CUDA(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), "capture a step");
-  const Status enqueued = Enqueue(slot, rows, parts, true);
-  cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(compute_, &graph);
-  PERSIA_RETURN_IF_ERROR(enqueued);
-  PERSIA_RETURN_IF_CUDA(ended, "capture a step");
-  cudaGraphExec_t exec = nullptr;
-  const cudaError_t instantiated = cudaGraphInstantiate(&exec, graph, 0);
-  cudaGraphDestroy(graph);
-  PERSIA_RETURN_IF_CUDA(instantiated, "make a step's graph");
-  slot.graphs[{rows, parts}] = GraphExec(exec);
-  return Status::Ok();
 }
 
 template <typename T>
@@ -492,7 +460,8 @@ Status CudaFfnn<T>::EnqueueForward(Products<T>& products, const T* input) {
   return Status::Ok();
 }
 
-// With `check`, gradients are looked at as soon as they are there.
+// With `check`, gradients are looked at as soon as they are there. The product for a layer's weight gradient, which fills
+// the GPU, begins with the pass over the gradient of the layer below, which waits for memory and needs a part of it.
 template <typename T>
 Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bool capturing) {
   Products<T>& products = *products_[rows];
@@ -505,11 +474,12 @@ Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bo
   const size_t count = parameters_.layout().hidden_count();
   if (check) EnqueueCheck(slot, count, side_);
   for (size_t i = count; i-- > 0;) {
-    if (i + 1 < count) PERSIA_RETURN_IF_ERROR(ForkSide());
-    PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(slot, products, i, rows));
-    if (check) EnqueueCheck(slot, i, side_);
     PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_)
                                  : products.EmbeddingGradient(slot.embedding_gradient.data(), compute_));
+    PERSIA_RETURN_IF_ERROR(ForkSide());
+    if (i > 0) products.ReluGradient(i - 1, compute_);
+    PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(slot, products, i, rows));
+    if (check) EnqueueCheck(slot, i, side_);
   }
   // In a graph, the event is one that the download outside waits for.
   PERSIA_RETURN_IF_CUDA(cudaEventRecordWithFlags(slot.gradient_ready, compute_,

@@ -36,7 +36,7 @@ struct Four<__nv_bfloat16> {
   }
 };
 
-// Eight values of a row at once: what a byte of a ReLU mask stands for.
+// Eight values of a row at once.
 template <typename T>
 struct Eight;
 template <>
@@ -233,43 +233,59 @@ __global__ void HeadBackwardKernel(HeadArguments<T> head, const float* gradient,
   if (task == 0) StoreChunk(dz_sum, column, head.stride, partial(head.tasks));
 }
 
-// A thread has eight columns of every kLanes-th row of a chunk, and asks for several rows before it looks at the first.
+// A pass that other kernels' products run beside: few blocks, of all the threads that a multiprocessor takes, leave them
+// most of the multiprocessors, whole. A thread has eight columns of every kWideLanes-th row of a chunk, and asks for
+// several rows before it looks at the first.
 constexpr uint32_t kWideColumns = 8 * kWarp;
+constexpr uint32_t kWideLanes = 32;
 constexpr uint32_t kRowsAhead = 4;
+constexpr uint32_t kWideBlocks = 64;
 
 template <typename T>
-__global__ void ReluGradientKernel(uint32_t rows, uint32_t stride, uint32_t mask_bytes,
-                                   const uint8_t* __restrict__ mask, T* dy, float* partials) {
+__global__ void __launch_bounds__(kWarp* kWideLanes)
+    ReluGradientKernel(uint32_t rows, uint32_t chunk_rows, uint32_t stride, const T* __restrict__ h, T* dy,
+                       float* partials) {
+  __shared__ float lanes[kWideLanes][kWideColumns / 4 + 4];
   const uint32_t column = blockIdx.x * kWideColumns + threadIdx.x * 8;
-  const uint32_t end = min(rows, (blockIdx.y + 1) * kChunkRows);
+  const uint32_t end = min(rows, (blockIdx.y + 1) * chunk_rows);
   float sums[8] = {};
-  for (uint32_t first = blockIdx.y * kChunkRows + threadIdx.y; first < end && column < stride;
-       first += kLanes * kRowsAhead) {
-    Eight<T> values[kRowsAhead];
-    uint32_t bits[kRowsAhead];
+  for (uint32_t first = blockIdx.y * chunk_rows + threadIdx.y; first < end && column < stride;
+       first += kWideLanes * kRowsAhead) {
+    Eight<T> gradients[kRowsAhead], outputs[kRowsAhead];
 #pragma unroll
     for (uint32_t i = 0; i < kRowsAhead; ++i) {
-      const size_t row = min(first + i * kLanes, end - 1);
-      values[i] = *reinterpret_cast<const Eight<T>*>(dy + row * stride + column);
-      bits[i] = mask[row * mask_bytes + column / 8];
+      const size_t at = size_t{min(first + i * kWideLanes, end - 1)} * stride + column;
+      gradients[i] = *reinterpret_cast<const Eight<T>*>(dy + at);
+      outputs[i] = *reinterpret_cast<const Eight<T>*>(h + at);
     }
 #pragma unroll
     for (uint32_t i = 0; i < kRowsAhead; ++i) {
-      const size_t row = first + i * kLanes;
+      const size_t row = first + i * kWideLanes;
       if (row >= end) break;
-      float d[8];
-      values[i].Unpack(d);
+      float d[8], y[8];
+      gradients[i].Unpack(d);
+      outputs[i].Unpack(y);
 #pragma unroll
       for (uint32_t j = 0; j < 8; ++j) {
-        d[j] = (bits[i] >> j & 1) != 0 ? d[j] : 0.0f;
+        d[j] = y[j] > 0.0f ? d[j] : 0.0f;
         sums[j] += d[j];
       }
       *reinterpret_cast<Eight<T>*>(dy + row * stride + column) = Eight<T>::Pack(d);
     }
   }
-  float* partial = partials + size_t{blockIdx.y} * stride;
-  StoreChunk({sums[0], sums[1], sums[2], sums[3]}, column, stride, partial);
-  StoreChunk({sums[4], sums[5], sums[6], sums[7]}, column + 4, stride, partial);
+  // Quarter by quarter of the block's columns, so that the lanes' sums fit into 48 KiB.
+  for (uint32_t quarter = 0; quarter < 4; ++quarter) {
+    __syncthreads();
+    if (threadIdx.x / 8 == quarter) {
+      for (uint32_t j = 0; j < 8; ++j) lanes[threadIdx.y][threadIdx.x % 8 * 8 + j] = sums[j];
+    }
+    __syncthreads();
+    const uint32_t i = threadIdx.y * kWarp + threadIdx.x, sum_column = blockIdx.x * kWideColumns + quarter * 64 + i;
+    if (i >= 64 || sum_column >= stride) continue;
+    float sum = 0.0f;
+    for (uint32_t lane = 0; lane < kWideLanes; ++lane) sum += lanes[lane][i];
+    partials[size_t{blockIdx.y} * stride + sum_column] = sum;
+  }
 }
 
 // sums[array][column] over the chunks of each array. A block has kWarp columns of one array and kLanes lanes of chunks.
@@ -288,30 +304,22 @@ __global__ void SumChunksKernel(uint32_t chunks, uint32_t stride, const float* p
   sums[size_t{blockIdx.y} * stride + column] = sum;
 }
 
-void SumChunks(uint32_t rows, uint32_t stride, uint32_t arrays, const float* partials, float* sums,
+void SumChunks(uint32_t chunks, uint32_t stride, uint32_t arrays, const float* partials, float* sums,
                cudaStream_t stream) {
-  Launch(stream, dim3((stride + kWarp - 1) / kWarp, arrays), dim3(kWarp, kLanes), SumChunksKernel, Chunks(rows),
-         stride, partials, sums);
+  Launch(stream, dim3((stride + kWarp - 1) / kWarp, arrays), dim3(kWarp, kLanes), SumChunksKernel, chunks, stride,
+         partials, sums);
 }
 
 // ---- an epilogue that cuBLASLt lacks for some shapes -----------------------------------------------------------------
 
 template <typename T>
-__global__ void BiasReluKernel(uint32_t rows, uint32_t stride, uint32_t mask_bytes, const T* bias, T* y,
-                               uint8_t* mask) {
+__global__ void BiasReluKernel(uint32_t rows, uint32_t stride, const T* bias, T* y) {
   for (uint32_t row = blockIdx.x; row < rows; row += gridDim.x) {
-    for (uint32_t i = threadIdx.x * 8; i < stride; i += blockDim.x * 8) {
-      auto* at = reinterpret_cast<Eight<T>*>(y + size_t{row} * stride + i);
-      float v[8], b[8];
-      at->Unpack(v);
-      reinterpret_cast<const Eight<T>*>(bias + i)->Unpack(b);
-      uint32_t bits = 0;
-      for (uint32_t j = 0; j < 8; ++j) {
-        v[j] = fmaxf(v[j] + b[j], 0.0f);
-        bits |= (v[j] > 0.0f ? 1u : 0u) << j;
-      }
-      *at = Eight<T>::Pack(v);
-      mask[size_t{row} * mask_bytes + i / 8] = static_cast<uint8_t>(bits);
+    for (uint32_t i = threadIdx.x * 4; i < stride; i += blockDim.x * 4) {
+      T* at = y + size_t{row} * stride + i;
+      const float4 v = Four<T>::Load(at), b = Four<T>::Load(bias + i);
+      Four<T>::Store({fmaxf(v.x + b.x, 0.0f), fmaxf(v.y + b.y, 0.0f), fmaxf(v.z + b.z, 0.0f), fmaxf(v.w + b.w, 0.0f)},
+                     at);
     }
   }
 }
@@ -451,25 +459,32 @@ void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* 
 
 void LaunchHeadWeightSums(uint32_t rows, uint32_t stride, uint32_t tasks, const float* partials, float* weight_gradient,
                           float* dz_sums, cudaStream_t stream) {
-  SumChunks(rows, stride, tasks, partials, weight_gradient, stream);
-  SumChunks(rows, stride, 1, partials + HeadPartials(rows, stride, tasks), dz_sums, stream);
+  SumChunks(Chunks(rows), stride, tasks, partials, weight_gradient, stream);
+  SumChunks(Chunks(rows), stride, 1, partials + HeadPartials(rows, stride, tasks), dz_sums, stream);
 }
 
 template <typename T>
-void LaunchBiasRelu(uint32_t rows, uint32_t stride, uint32_t mask_bytes, const T* bias, T* y, uint8_t* mask,
-                    cudaStream_t stream) {
-  Launch(stream, std::min(rows, kMostBlocks), kThreads, BiasReluKernel<T>, rows, stride, mask_bytes, bias, y, mask);
+void LaunchBiasRelu(uint32_t rows, uint32_t stride, const T* bias, T* y, cudaStream_t stream) {
+  Launch(stream, std::min(rows, kMostBlocks), kThreads, BiasReluKernel<T>, rows, stride, bias, y);
+}
+
+// Rows of a chunk of LaunchReluGradient: so many that there are about kWideBlocks blocks.
+uint32_t WideChunkRows(uint32_t rows, uint32_t stride) {
+  const uint32_t across = (stride + kWideColumns - 1) / kWideColumns;
+  const uint32_t chunks = std::clamp(kWideBlocks / across, 1u, (rows + 63) / 64);
+  return (rows + chunks - 1) / chunks;
 }
 
 template <typename T>
-void LaunchReluGradient(uint32_t rows, uint32_t stride, uint32_t mask_bytes, const uint8_t* mask, T* dy,
-                        float* partials, cudaStream_t stream) {
-  Launch(stream, dim3((stride + kWideColumns - 1) / kWideColumns, Chunks(rows)), kRowBlock, ReluGradientKernel<T>, rows,
-         stride, mask_bytes, mask, dy, partials);
+void LaunchReluGradient(uint32_t rows, uint32_t stride, const T* h, T* dy, float* partials, cudaStream_t stream) {
+  const uint32_t chunk_rows = WideChunkRows(rows, stride);
+  Launch(stream, dim3((stride + kWideColumns - 1) / kWideColumns, (rows + chunk_rows - 1) / chunk_rows),
+         dim3(kWarp, kWideLanes), ReluGradientKernel<T>, rows, chunk_rows, stride, h, dy, partials);
 }
 
 void LaunchColumnSums(uint32_t rows, uint32_t stride, const float* partials, float* sums, cudaStream_t stream) {
-  SumChunks(rows, stride, 1, partials, sums, stream);
+  const uint32_t chunk_rows = WideChunkRows(rows, stride);
+  SumChunks((rows + chunk_rows - 1) / chunk_rows, stride, 1, partials, sums, stream);
 }
 
 void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t tasks, const double* loss_sums,
@@ -503,8 +518,8 @@ void LaunchLower(size_t count, const float* parameters, void* low, cudaStream_t 
   template void LaunchHeadLoss(const HeadArguments<T>&, const TaskLoss*, const float*, const StepScalars*, float*,     \
                                float*, cudaStream_t);                                                                  \
   template void LaunchHeadBackward(const HeadArguments<T>&, const float*, T*, float*, cudaStream_t);                   \
-  template void LaunchBiasRelu(uint32_t, uint32_t, uint32_t, const T*, T*, uint8_t*, cudaStream_t);                    \
-  template void LaunchReluGradient(uint32_t, uint32_t, uint32_t, const uint8_t*, T*, float*, cudaStream_t);
+  template void LaunchBiasRelu(uint32_t, uint32_t, const T*, T*, cudaStream_t);                                        \
+  template void LaunchReluGradient(uint32_t, uint32_t, const T*, T*, float*, cudaStream_t);
 PERSIA_INSTANTIATE(float)
 PERSIA_INSTANTIATE(__nv_bfloat16)
 #undef PERSIA_INSTANTIATE

@@ -71,18 +71,16 @@ void LaunchHeadWeightSums(uint32_t rows, uint32_t stride, uint32_t tasks, const 
                           float* dz_sums, cudaStream_t stream);
 size_t HeadPartials(uint32_t rows, uint32_t stride, uint32_t arrays);
 
-// dy = mask ? dy : 0, dy (rows, stride), mask (rows, mask_bytes) with a bit a column. `partials` (HeadPartials floats of
-// one array) is what LaunchColumnSums makes the sums (stride) f32 of dy's columns of.
+// dy = h > 0 ? dy : 0, both (rows, stride). `partials` (HeadPartials floats of one array) is what LaunchColumnSums makes
+// the sums (stride) f32 of dy's columns of.
 template <typename T>
-void LaunchReluGradient(uint32_t rows, uint32_t stride, uint32_t mask_bytes, const uint8_t* mask, T* dy,
-                        float* partials, cudaStream_t stream);
+void LaunchReluGradient(uint32_t rows, uint32_t stride, const T* h, T* dy, float* partials, cudaStream_t stream);
 void LaunchColumnSums(uint32_t rows, uint32_t stride, const float* partials, float* sums, cudaStream_t stream);
 
-// What cuBLASLt's epilogue does, for shapes or types for which it has none: y = max(y + bias, 0) (rows, stride), bias
-// (stride), and the mask of what is positive.
+// What cuBLASLt's epilogue does, for shapes or types for which it has none: y = max(y + bias, 0), y (rows, stride), bias
+// (stride).
 template <typename T>
-void LaunchBiasRelu(uint32_t rows, uint32_t stride, uint32_t mask_bytes, const T* bias, T* y, uint8_t* mask,
-                    cudaStream_t stream);
+void LaunchBiasRelu(uint32_t rows, uint32_t stride, const T* bias, T* y, cudaStream_t stream);
 
 // Looks at gradients and losses: whether each is finite and, with clipping, the sum of the gradients' squares, by
 // block. It is done part by part, as gradients are finished; the optimizer's blocks read it all. At most kMostTasks

@@ -81,7 +81,7 @@ template <typename T>
 GemmPointers Products<T>::ForwardPointers(size_t layer, const T* input) const {
   const DeviceLayer& l = c_.layout.layers[layer];
   return {InputOf(layer, input), c_.weights + l.weight, c_.activations.hidden[layer].data(),
-          const_cast<T*>(c_.weights + l.bias), c_.activations.masks[layer].data()};
+          const_cast<T*>(c_.weights + l.bias)};
 }
 
 template <typename T>
@@ -102,21 +102,22 @@ Status Products<T>::Forward(size_t layer, const T* input, cudaStream_t stream) {
   const GemmPointers pointers = ForwardPointers(layer, input);
   PERSIA_RETURN_IF_ERROR(gemm.Run(pointers, c_.workspace, stream));
   if (gemm.shape().epilogue == Epilogue::kNone) {
-    const uint32_t out = c_.layout.layers[layer].out;
-    LaunchBiasRelu(rows_, out, MaskBytes(out), static_cast<const T*>(pointers.bias),
-                   c_.activations.hidden[layer].data(), c_.activations.masks[layer].data(), stream);
+    LaunchBiasRelu(rows_, c_.layout.layers[layer].out, static_cast<const T*>(pointers.bias),
+                   c_.activations.hidden[layer].data(), stream);
   }
   return Status::Ok();
 }
 
 template <typename T>
 Status Products<T>::InputGradient(size_t layer, cudaStream_t stream) {
-  PERSIA_RETURN_IF_ERROR(input_gradient_[layer]->Run(InputGradientPointers(layer), c_.workspace, stream));
-  const uint32_t in = c_.layout.layers[layer].in;
-  Activations<T>& a = c_.activations;
-  LaunchReluGradient(rows_, in, MaskBytes(in), a.masks[layer - 1].data(), a.gradients[layer - 1].data(),
-                     a.partials[layer - 1].data(), stream);
-  return Status::Ok();
+  return input_gradient_[layer]->Run(InputGradientPointers(layer), c_.workspace, stream);
+}
+
+template <typename T>
+void Products<T>::ReluGradient(size_t layer, cudaStream_t stream) {
+  const Activations<T>& a = c_.activations;
+  LaunchReluGradient(rows_, c_.layout.layers[layer].out, a.hidden[layer].data(), a.gradients[layer].data(),
+                     a.partials[layer].data(), stream);
 }
 
 template <typename T>

@@ -20,7 +20,6 @@ namespace persia {
 template <typename T>
 struct Activations {
   std::vector<DeviceArray<T>> hidden;        // outputs of hidden layers (rows, out)
-  std::vector<DeviceArray<uint8_t>> masks;   // where they are positive
   std::vector<DeviceArray<T>> gradients;     // of hidden layers before their ReLU (rows, out)
   std::vector<DeviceArray<float>> partials;  // of the columns' sums of `gradients`; of the last with those of the heads
 };
@@ -48,8 +47,10 @@ class Products {
   // Each enqueues one product and what belongs to it. `layer` counts hidden layers from 0.
   // hidden[layer] = relu(x · weightᵀ + bias), x being `input` or the layer before.
   Status Forward(size_t layer, const T* input, cudaStream_t stream);
-  // gradients[layer - 1] and its partials from gradients[layer], through the ReLU; layer > 0.
+  // gradients[layer - 1] behind its ReLU from gradients[layer]; layer > 0.
   Status InputGradient(size_t layer, cudaStream_t stream);
+  // gradients[layer] through the ReLU, and its partials.
+  void ReluGradient(size_t layer, cudaStream_t stream);
   Status EmbeddingGradient(float* embedding_gradient, cudaStream_t stream);
   // From gradients[layer]; uses the side workspace.
   Status WeightGradient(size_t layer, const T* input, cudaStream_t stream);
