@@ -1,6 +1,7 @@
 // What hybrid gains by overlap: the same model in modes sync and hybrid over a parameter store whose lookups take as
 // long as the computing of a step. sync pays for both, one after the other; hybrid for the longer one, so that 2 is the
-// bound of the ratio (a little more, since applying overlaps as well).
+// bound of the ratio (a little more, since applying overlaps as well). Lookups of hybrid come just in time, as for users:
+// its lookahead has to find out how slow the store is.
 //
 // The delay is a sleep, set from the computing time that is measured first. An iteration is a round of both modes, so
 // that what disturbs the machine disturbs both. Arguments are the number of NN workers and the threads of their dense
@@ -41,6 +42,7 @@ TrainerConfig Config(TrainerMode mode, uint32_t workers, uint32_t threads) {
   config.dense.tasks = {{"click", Loss::kBce, 1.0f}};
   config.mode = mode;
   config.staleness = mode == TrainerMode::kSync ? 0 : kStaleness;
+  config.just_in_time = mode == TrainerMode::kHybrid;
   config.nn_workers = workers;
   config.dense.threads = threads;
   return config;

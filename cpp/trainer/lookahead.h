@@ -68,7 +68,7 @@ class Lookahead {
   }
 
   uint64_t bound_, steps_;
-  double savings_ = 0;  // in steps' time
+  double savings_ = kTry;  // in steps' time: one that is late by chance at the start costs nothing
   uint64_t applied_ = 0;  // in this window, as the times below
   double seconds_ = 0, held_ = 0, train_idle_ = 0, apply_idle_ = 0;
 };
