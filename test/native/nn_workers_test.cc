@@ -346,18 +346,18 @@ TEST_CASE("the bound holds however a store stalls, for every worker, and nothing
 }
 
 TEST_CASE("just in time over a fast store, lookups are about one batch behind, not as many as the bound allows") {
-  constexpr uint64_t kSteps = 300;
+  constexpr uint64_t kSteps = 200;
   TrainerConfig config = WorkersConfig(TrainerMode::kHybrid, 1, false);
   config.just_in_time = true;
   config.staleness = 8;
-  config.dense.hidden = {256, 256};  // training takes far longer than lookups and updates
+  config.dense.hidden = {512, 512};  // training takes far longer than lookups and updates
   auto trainer = Make(config);
   Train(*trainer, 1, kSteps);
   REQUIRE(DrainAndWait(*trainer).ok());
   const std::vector<uint64_t> lookups = trainer->progress().staleness_histogram;
   double sum = 0;
   for (size_t behind = 0; behind < lookups.size(); ++behind) sum += static_cast<double>(lookups[behind] * behind);
-  CHECK(sum / kSteps < 3);  // near 1 but on a machine that is busy with other things
+  CHECK(sum / kSteps < 4);  // near 1 but on a machine that is busy with other things
 }
 
 TEST_CASE("the effective staleness of a row is the number of updates by other batches since its lookup") {
