@@ -104,7 +104,7 @@ Status CheckDenseMemory(double bytes) {
 Status DenseModel::StartStep(DenseStep* step) {
   PERSIA_RETURN_IF_ERROR(
       ForwardBackward(step->rows, step->input, step->labels, step->embedding_gradient, &step->loss));
-  return ApplyGradients(step->step);
+  return ApplyGradients(step->step, step->update);
 }
 
 Status DenseModel::FinishStep(DenseStep*) { return Status::Ok(); }
