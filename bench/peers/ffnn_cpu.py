@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -153,6 +154,8 @@ def report(title: str, rows: int, samples: list[dict], peak: float) -> dict | No
 
 
 def commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return found.stdout.strip() or "unknown"
 
