@@ -247,6 +247,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
       config, "mode",
       {{"sync", TrainerMode::kSync}, {"hybrid", TrainerMode::kHybrid}, {"async", TrainerMode::kAsync}});
   result.staleness = Uint64(config, "staleness");
+  result.just_in_time = Bool(config, "justInTime");
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");

@@ -45,6 +45,8 @@ export interface NativeTrainerConfig {
   /** Spans kept for each stage of each NN worker; 0: no trace. */
   traceSpans: number
   staleness: number
+  /** Lookups no farther ahead than keeps the stages busy. */
+  justInTime: boolean
   deterministic: boolean
   prefixBits: number
   /** Of one row from one batch; 0: off. */

@@ -24,7 +24,7 @@ NnWorker::NnWorker(const Config& config, const Shared& shared, std::unique_ptr<D
       shared_(shared),
       dense_(std::move(dense)),
       events_(std::move(events)),
-      gate_(config.staleness, config.ordered),
+      gate_(config.staleness, config.schedule),
       free_(config.staleness + 1 + kPreparedAhead),
       to_lookup_(config.staleness + 1 + kPreparedAhead),
       to_train_(config.staleness + 1 + kPreparedAhead),
@@ -101,6 +101,7 @@ void NnWorker::TrainLoop() {
       break;
     }
     train_meter_.Enter(Activity::kIdle);
+    gate_.EndTrain(step);
     to_apply_.Push(*slot);
   }
   to_apply_.Close();

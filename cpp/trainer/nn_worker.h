@@ -67,7 +67,7 @@ class NnWorker {
     uint32_t rank = 0, workers = 1;
     uint32_t sender = 0;  // of lookups: workers that share one batch draw alike whether a new id is admitted
     uint64_t staleness = 0;
-    bool ordered = false;
+    StalenessGate::Schedule schedule = StalenessGate::Schedule::kEager;
     uint32_t input_width = 0, embedding_width = 0;
     size_t trace_spans = 0;  // of each stage
   };

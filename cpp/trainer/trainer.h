@@ -57,7 +57,9 @@ struct TrainerConfig {
   std::vector<TableOptions> tables;  // one for each row class of the schema
   DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
   TrainerMode mode = TrainerMode::kHybrid;
-  uint64_t staleness = 0;            // sync: 0
+  uint64_t staleness = 0;            // bound; sync: 0
+  // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so far).
+  bool just_in_time = false;
   // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
   // network. Not in async with several workers.
   bool deterministic = false;

@@ -119,6 +119,21 @@ t.test('accepted', async (t) => {
     t.equal(parseConfig({ ...least, mode: 'sync', staleness: 5 }).staleness, 0)
   })
 
+  t.test('lookups run just in time, or as far ahead as is written, never beyond the staleness', async (t) => {
+    const native = (more: object) => {
+      const { staleness, justInTime, deterministic } = nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
+      return [staleness, justInTime, deterministic]
+    }
+    t.same(native({}), [8, true, false])
+    t.same(native({ deterministic: true }), [1, false, true])
+    t.same(native({ lookahead: 4 }), [4, false, false])
+    t.same(native({ lookahead: 8, deterministic: true }), [8, false, true])
+    t.same(native({ mode: 'sync', deterministic: true }), [0, false, true])
+    const refused = (more: object) => refusal(() => parseConfig({ ...least, ...more } as ConfigInput))
+    t.match(refused({ lookahead: 9 }), { details: { path: 'lookahead' }, message: /at most the staleness \(8\), got 9/ })
+    t.match(refused({ lookahead: 1, mode: 'sync' }), { details: { path: 'lookahead' }, message: /\(0 in mode sync\), got 1/ })
+  })
+
   t.test('a map chosen by type may leave the type out and is then the default one', async (t) => {
     t.match(parseConfig({ ...least, embedding: { optimizer: { eps: 1e-8 } } }).embedding.optimizer, { type: 'adagrad', lr: 0.05, eps: 1e-8 })
     t.match(parseConfig({ ...least, model: { schedule: { warmupSteps: 5 } } }).model.schedule, { type: 'constant', warmupSteps: 5 })

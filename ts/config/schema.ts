@@ -353,6 +353,9 @@ export const configSchema = z.strictObject({
   staleness: integer(0, 1024).default(8)
     .describe('When a batch is looked up, at most this many earlier batches of the NN worker are not yet applied; '
       + 'always 0 in mode sync'),
+  lookahead: z.union([z.literal('auto'), integer(1, 1024)]).default('auto')
+    .describe('Batches that lookups run ahead of updates. `auto`: as few as keep the stages busy, up to `staleness`; '
+      + 'with `deterministic` exactly 1. A number: as soon as so many allow it, with `deterministic` exactly so many'),
   batchSize: integer(1, 2 ** 24).default(1024)
     .describe('Samples in a batch of one NN worker; a step trains on batchSize × accumulate × cluster.nnWorkers'),
   accumulate: integer(1, 1024).default(1)

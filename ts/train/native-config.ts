@@ -20,7 +20,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     nnWorkers: config.cluster.nnWorkers,
     accumulate: config.accumulate,
     traceSpans: trace ? spansPerStage(config.cluster.nnWorkers) : 0,
-    staleness: config.staleness,
+    ...schedule(config),
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
     embeddingClipNorm: embedding.clipNorm,
@@ -48,6 +48,12 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       schedule: model.schedule,
     },
   }
+}
+
+/** How far behind lookups may be, and whether that is a bound alone. */
+function schedule({ staleness, lookahead, deterministic }: Config) {
+  if (lookahead !== 'auto') return { staleness: lookahead, justInTime: false }
+  return { staleness: deterministic ? Math.min(staleness, 1) : staleness, justInTime: !deterministic }
 }
 
 /** The share of the negatives of a label that training sees. */
