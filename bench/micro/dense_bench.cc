@@ -1,7 +1,7 @@
-// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by layer and
-// form by form, with their share of the FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and
-// FmaPeak before and after each sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the threads
-// (default: one per core).
+// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by layer
+// and form by form, with their share of the FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside
+// PyTorch, and FmaPeak before and after each sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the
+// threads (default: one per core).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -1,7 +1,7 @@
-// The dense path in bf16 at the reference benchmark's shape, and its products alone with their share of the peak of that
-// moment: the same unit multiplying in registers. bench/peers/ffnn_cpu.py --precision bf16 runs DenseStepBf16 beside
-// PyTorch, and Bf16Peak before and after each sample. Takes the best unit that the CPU has; PERSIA_BENCH_BF16=avx512 takes
-// AVX512-BF16.
+// The dense path in bf16 at the reference benchmark's shape, and its products alone with their share of the peak of
+// that moment: the same unit multiplying in registers. bench/peers/ffnn_cpu.py --precision bf16 runs DenseStepBf16 beside
+// PyTorch, and Bf16Peak before and after each sample. Takes the best unit that the CPU has; PERSIA_BENCH_BF16=avx512
+// takes AVX512-BF16.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -52,7 +52,12 @@ void DenseForwardBackwardBf16(benchmark::State& state) {
   Time(state, [&] { return ffnn.ForwardBackward(); });
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
-BENCHMARK(DenseForwardBackwardBf16)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DenseForwardBackwardBf16)
+    ->ArgName("rows")
+    ->Arg(1024)
+    ->Arg(4096)
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
 void DensePredictBf16(benchmark::State& state) {
   if (Refuse(state)) return;

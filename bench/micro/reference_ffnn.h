@@ -1,5 +1,5 @@
-// The network of the reference benchmark, for micro benchmarks: 416 embedding and 13 dense inputs, five hidden layers, one
-// task, Adam.
+// The network of the reference benchmark, for micro benchmarks: 416 embedding and 13 dense inputs, five hidden layers,
+// one task, Adam.
 #pragma once
 
 #include <benchmark/benchmark.h>

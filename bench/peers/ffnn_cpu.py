@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """The reference FFNN on the CPU: a training step of Persia beside the same step of PyTorch, in one run.
 
-Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) on batches of
---rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input. With --precision
-bf16 Persia multiplies in bf16 and PyTorch runs forward and loss under torch.autocast("cpu", torch.bfloat16); weights and
-Adam are fp32 on both sides. PyTorch runs at its best: fused Adam, gradients set to None, transparent huge pages for its
-tensors.
+Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) on batches
+of --rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input. With
+--precision bf16 Persia multiplies in bf16 and PyTorch runs forward and loss under torch.autocast("cpu",
+torch.bfloat16); weights and Adam are fp32 on both sides. PyTorch runs at its best: fused Adam, gradients set to None,
+transparent huge pages for its tensors.
 
 Samples alternate, in swapped order from round to round. Before and after each sample runs a probe (FMA chains, or dot
 products of bf16, in registers); a sample counts as undisturbed when both show at least 90 % of the run's best.

@@ -197,16 +197,11 @@ struct Pack {
         block = edge;
         stride = kPanel;
       }
-      if (along_columns.data != nullptr) {
-        Bf16* to = along_columns.block(row_panel, panel);
-        PairColumns(block, stride, to);
-        if (columns_for == For::kRight) TransposeBlock<Unit>(to);
-      }
-      if (along_rows.data != nullptr) {
-        Bf16* to = along_rows.block(panel, row_panel);
-        PairRows(block, stride, to);
-        if (rows_for == For::kLeft) TransposeBlock<Unit>(to);
-      }
+      Bf16 *by_columns = along_columns.block(row_panel, panel), *by_rows = along_rows.block(panel, row_panel);
+      PairColumns(block, stride, by_columns);
+      if (columns_for == For::kRight) TransposeBlock<Unit>(by_columns);
+      PairRows(block, stride, by_rows);
+      if (rows_for == For::kLeft) TransposeBlock<Unit>(by_rows);
     }
   }
 };
@@ -276,8 +271,8 @@ struct Finisher {
   }
 };
 
-// --- The product: rounds of kRoundSteps steps; in a round a right panel stays in the nearest cache while left panels pass
-// by. Sums wait for their next round in scratch memory.
+// --- The product: rounds of kRoundSteps steps; in a round a right panel stays in the nearest cache while left panels
+// pass by. Sums wait for their next round in scratch memory.
 
 template <typename Unit>
 struct Multiply {

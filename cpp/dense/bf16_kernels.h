@@ -1,5 +1,5 @@
-// Kernels of the bf16 network: packing of float32 matrices, and products with everything that follows them done block by
-// block while a block is in cache.
+// Kernels of the bf16 network: packing of float32 matrices, and products with everything that follows them done block
+// by block while a block is in cache.
 //
 // Sums are of float32; each result's sum runs over its terms in order, whatever part of the result is computed at once.
 // Rounding to bf16 is to nearest, ties to even. The hardware takes numbers below the normal range for 0.
@@ -15,8 +15,8 @@
 
 namespace persia {
 
-// A float32 matrix and the bf16 copies that are made of it: for products whose terms run along its columns and along its
-// rows. Each copy may be missing (data is null) and is for the right operand or the left one.
+// A float32 matrix and the bf16 copies that are made of it: for products whose terms run along its columns and along
+// its rows. Each is for the right operand or the left one.
 struct Packing {
   Matrix<const float> from;
   uint32_t rows, columns;
@@ -32,8 +32,8 @@ void PackRowPanel(Bf16Unit unit, const Packing& packing, uint32_t row_panel);
 struct Finish {
   enum class Kind {
     kStore,  // to `out`, after `bias`, if there is one, and then max(·, 0), if `relu`
-    kRelu,   // relu(· + bias), packed for the layer above as its left operand and, for its weight gradient, as the right
-    kMask,   // · where `activation` > 0, packed as left operand of the two products of the layer below; sums of columns
+    kRelu,   // relu(· + bias), packed for the layer above: as left operand, and as right one of its weight gradient
+    kMask,   // · where `activation` > 0, packed as left operand of both products of the layer below; sums of columns
   } kind;
 
   const float* bias = nullptr;  // (columns)

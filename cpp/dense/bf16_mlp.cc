@@ -1,5 +1,5 @@
-// The Mlp of bf16 products. Between layers there are only packed bf16 matrices: what a product leaves in cache is rounded
-// and packed there for the products to come (dense/bf16_packed.h).
+// The Mlp of bf16 products. Between layers there are only packed bf16 matrices: what a product leaves in cache is
+// rounded and packed there for the products to come (dense/bf16_packed.h).
 //
 //   layer i            left                    right                    result
 //   forward            x[i], along columns     W, along columns         y = x[i+1], packed for the two uses of x

@@ -109,8 +109,8 @@ class AmxTiles {
 
 #endif
 
-// c (32, 32) = or += the product of `steps` blocks of a left and a right panel. Registers 0 to 3 hold c, two tiles by two,
-// so that each tile that is loaded is used twice.
+// c (32, 32) = or += the product of `steps` blocks of a left and a right panel. Registers 0 to 3 hold c, two tiles by
+// two, so that each tile that is loaded is used twice.
 template <typename Tiles>
 PERSIA_ALWAYS_INLINE void MultiplyTiles(Tiles& tiles, uint32_t steps, const Bf16* left, const Bf16* right, float* c,
                                         bool adds) {

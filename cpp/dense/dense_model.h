@@ -83,8 +83,8 @@ struct EmbeddingField {
   uint32_t dim = 0;
 };
 
-// Number format of the products of hidden layers, heads and DLRM's bottom MLP. kBf16: their factors are rounded to bf16;
-// sums, weights, their gradients and everything else are float32.
+// Number format of the products of hidden layers, heads and DLRM's bottom MLP. kBf16: their factors are rounded to
+// bf16; sums, weights, their gradients and everything else are float32.
 enum class Precision { kFp32, kBf16 };
 
 struct DenseModelConfig {

@@ -168,8 +168,8 @@ std::vector<NamedTensor> Ffnn::Tensors() {
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
   if (config.precision == Precision::kFp32) return MakeCpuDenseModel(config, Bf16Unit::kNone);
   if (BestBf16Unit() != Bf16Unit::kNone) return MakeCpuDenseModel(config, BestBf16Unit());
-  return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 on the CPU needs one with AMX-BF16 or AVX512-BF16, "
-                                               "and this one has neither; use fp32");
+  return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 needs a CPU with AMX-BF16 or AVX512-BF16, and this "
+                                               "one has neither; use fp32");
 }
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, Bf16Unit bf16) {

@@ -37,8 +37,8 @@ class Mlp {
   // `layers` is a chain of at least one.
   Mlp(std::vector<Layer> layers, LastLayer last, const Team& team);
 
-  // The bias gradient of the last layer from dy (rows, out), which is masked by `output` (rows, out) where that comes out of
-  // a ReLU.
+  // The bias gradient of the last layer from dy (rows, out), which is masked by `output` (rows, out) where that comes out
+  // of a ReLU.
   void LastBiasGradient(uint32_t rows, const float* output, float* dy);
 
   const std::vector<Layer> layers_;

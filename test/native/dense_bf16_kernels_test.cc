@@ -29,7 +29,9 @@ struct Values {
 Values WholeNumbers(uint32_t rows, uint32_t columns, uint64_t key) {
   Values values{rows, columns, {}};
   Rng rng(key);
-  for (uint32_t i = 0; i < rows * columns; ++i) values.data.push_back(std::floor(static_cast<float>(rng.Uniform(-8, 8))));
+  for (uint32_t i = 0; i < rows * columns; ++i) {
+    values.data.push_back(std::floor(static_cast<float>(rng.Uniform(-8, 8))));
+  }
   return values;
 }
 
@@ -40,7 +42,7 @@ struct Packed {
   Packed(Bf16Unit unit, const Values& values, For columns_for, For rows_for) {
     along_columns.Resize(PanelCount(values.rows), PanelCount(values.columns));
     along_rows.Resize(PanelCount(values.columns), PanelCount(values.rows));
-    const Packing packing{values.matrix(),          values.rows, values.columns, along_columns.view(), along_rows.view(),
+    const Packing packing{values.matrix(), values.rows, values.columns, along_columns.view(), along_rows.view(),
                           columns_for, rows_for};
     for (uint32_t panel = 0; panel < PanelCount(values.rows); ++panel) PackRowPanel(unit, packing, panel);
   }
@@ -146,7 +148,8 @@ TEST_CASE("bf16: operands packed along their rows give the product of the transp
   for (const Bf16Unit unit : Bf16UnitsHere()) {
     Packed a(unit, left, For::kLeft, For::kLeft), b(unit, right, For::kRight, For::kRight);
     std::vector<float> out(kRows * kColumns);
-    const Finish finish{.kind = Finish::Kind::kStore, .columns = kColumns, .out = {out.data(), kColumns}, .rows = kRows};
+    const Finish finish{.kind = Finish::Kind::kStore, .columns = kColumns, .out = {out.data(), kColumns},
+                        .rows = kRows};
     MultiplyAll(unit, {a.along_rows.view(), b.along_rows.view(), PanelCount(kTerms), finish}, PanelCount(kRows),
                 PanelCount(kColumns));
     uint32_t wrong = 0;

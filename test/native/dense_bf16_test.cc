@@ -15,8 +15,8 @@
 namespace persia {
 namespace {
 
-// Of gradients of a bf16 step, relative to their norm. Sums near 0 are rounded to the other side of it, and their ReLU lets a
-// gradient through or not: of one sum in a few hundred, which is some 5 % of the norm, more after narrow layers.
+// Of gradients of a bf16 step, relative to their norm. Sums near 0 are rounded to the other side of it, and their ReLU
+// lets a gradient through or not: of one sum in a few hundred, which is some 5 % of the norm, more after narrow layers.
 constexpr double kRounding = 0.15;
 
 // No width is a multiple of a panel's.
