@@ -83,8 +83,13 @@ struct EmbeddingField {
   uint32_t dim = 0;
 };
 
+// Number format of the products of hidden layers, heads and DLRM's bottom MLP. kBf16: their factors are rounded to
+// bf16; sums, weights, their gradients and everything else are float32.
+enum class Precision { kFp32, kBf16 };
+
 struct DenseModelConfig {
   ModelType type = ModelType::kFfnn;
+  Precision precision = Precision::kFp32;
   uint32_t embedding_width = 0;
   std::vector<EmbeddingField> fields;  // side by side they are the embeddings; kDeepFm and kDlrm need them, of one dim
   uint32_t dense_count = 0;
@@ -202,9 +207,11 @@ double DenseModelBytes(const DenseModelConfig& config);
 // kOutOfMemory: the machine has less.
 Status CheckDenseMemory(double bytes);
 
-// The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
+// The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes; in bf16 own
+// products, AMX's or AVX512-BF16's (dense/bf16_unit.h).
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
-// Errors: those of ValidateDenseModel. kOutOfMemory: more weights than the machine has memory for.
+// Errors: those of ValidateDenseModel. kOutOfMemory: more weights than the machine has memory for. kConfigUnsupported:
+// bf16 on a CPU that has neither.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
 
 }  // namespace persia

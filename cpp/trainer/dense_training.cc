@@ -116,7 +116,8 @@ class SharedStoreTraining final : public DenseTraining {
   Status Train(const DensePart& part, double* loss) override {
     *loss = 0;
     if (part.rows == 0) return Status::Ok();
-    const uint64_t pulled = store_->Pull(*replica_);
+    uint64_t pulled = 0;
+    PERSIA_RETURN_IF_ERROR(store_->Pull(*replica_, &pulled));
     PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, loss));
     *loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
     return store_->Push(part.step, replica_->Gradients(), pulled);
@@ -148,7 +149,7 @@ std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseMode
   return std::make_unique<SharedStoreTraining>(std::move(replica), std::move(store), accumulate);
 }
 
-uint64_t DenseStore::Pull(DenseModel& replica) {
+Status DenseStore::Pull(DenseModel& replica, uint64_t* pulled) {
   std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
   std::vector<NamedTensor> from = model_->Tensors();
@@ -157,7 +158,8 @@ uint64_t DenseStore::Pull(DenseModel& replica) {
     PERSIA_CHECK(same != from.end() && same->values.size() == tensor.values.size());
     CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
   }
-  return updates_;
+  *pulled = updates_;
+  return replica.WriteTensors();
 }
 
 Status DenseStore::Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) {

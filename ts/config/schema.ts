@@ -315,7 +315,9 @@ const model = z.strictObject({
     z.strictObject({ type: type('cosine'), ...decay() }).refine(endsAfterWarmup, warmupFits),
     z.strictObject({ type: type('linear'), ...decay() }).refine(endsAfterWarmup, warmupFits),
   ]).prefault({}).describe("How the dense optimizer's learning rate changes over the steps"),
-  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the matrix products'),
+  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the '
+    + 'products of hidden layers, heads and the bottom MLP; bf16 needs a CPU with AMX-BF16 or AVX512-BF16 '
+    + '(`persia doctor`)'),
 }).prefault({}).describe('The dense network')
 
 // ---- evaluation
