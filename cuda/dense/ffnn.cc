@@ -13,6 +13,7 @@
 
 #include "cuda/base/cuda_status.h"
 #include "cuda/base/device_buffer.h"
+#include "cuda/base/graph.h"
 #include "cuda/base/lt_library.h"
 #include "cuda/dense/kernels.h"
 #include "cuda/dense/parameters.h"
@@ -27,23 +28,20 @@ constexpr size_t kWorkspace = size_t{64} << 20;
 
 enum Part : uint32_t { kBackward = 1, kUpdate = 2 };
 
-class GraphExec {
- public:
-  GraphExec() = default;
-  explicit GraphExec(cudaGraphExec_t exec) : exec_(exec) {}
-  GraphExec(GraphExec&& other) noexcept { std::swap(exec_, other.exec_); }
-  GraphExec& operator=(GraphExec&& other) noexcept {
-    std::swap(exec_, other.exec_);
-    return *this;
+// The gradients of each layer, with blocks of the check by their number.
+std::vector<CheckedPart> CheckedParts(const DeviceLayout& layout) {
+  std::vector<CheckedPart> parts;
+  const size_t count = layout.layers.size();
+  const auto spare = static_cast<uint32_t>(kCheckBlocks - count);  // beyond one block each
+  uint32_t block = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t begin = layout.layers[i].weight, end = i + 1 < count ? layout.layers[i + 1].weight : layout.size;
+    const auto blocks = 1 + static_cast<uint32_t>(uint64_t{spare} * (end - begin) / layout.size);
+    parts.push_back({begin, end - begin, block, blocks});
+    block += blocks;
   }
-  ~GraphExec() {
-    if (exec_ != nullptr) cudaGraphExecDestroy(exec_);
-  }
-  cudaGraphExec_t get() const { return exec_; }
-
- private:
-  cudaGraphExec_t exec_ = nullptr;
-};
+  return parts;
+}
 
 // What differs between two steps in flight.
 template <typename T>
@@ -101,11 +99,13 @@ class CudaFfnn final : public DenseModel {
   void FillScalars(StepScalars* scalars, uint64_t step, uint64_t update) const;
   Status UploadScalars(Slot<T>& slot, cudaStream_t stream);
   Status RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts);
-  Status Capture(Slot<T>& slot, uint32_t rows, uint32_t parts);
   Status Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing);
   Status EnqueueForward(Products<T>& products, const T* input);
-  Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool capturing);
-  Status EnqueueWeightGradient(Products<T>& products, size_t layer, const T* input);
+  Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bool capturing);
+  Status ForkSide();
+  void EnqueueHeadGradients(Slot<T>& slot, uint32_t rows);
+  Status EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, size_t layer, uint32_t rows);
+  void EnqueueCheck(Slot<T>& slot, size_t layer, cudaStream_t stream);
   void EnqueueUpdate(Slot<T>& slot);
   Status Download(Slot<T>& slot, uint32_t rows, float* embedding_gradient, bool with_result);
   Status TakeLoss(const Slot<T>& slot, double* loss) const;
@@ -121,6 +121,7 @@ class CudaFfnn final : public DenseModel {
   DeviceParameters parameters_;
   DeviceArray<TaskLoss> losses_;
   DeviceArray<GradientCheck> check_;
+  const std::vector<CheckedPart> checked_;  // by layer, the heads last
   DeviceArray<float> sample_loss_, head_gradient_, outputs_;  // (rows, tasks)
   DeviceArray<char> workspace_, side_workspace_;
   Activations<T> activations_;
@@ -143,7 +144,8 @@ CudaFfnn<T>::CudaFfnn(const DenseModelConfig& config, const CudaOptions& options
       options_(options),
       lt_(lt),
       layout_(MakeLayout(config)),
-      parameters_(config, layout_, std::is_same_v<T, __nv_bfloat16>) {}
+      parameters_(config, layout_, std::is_same_v<T, __nv_bfloat16>),
+      checked_(CheckedParts(parameters_.layout())) {}
 
 template <typename T>
 CudaFfnn<T>::~CudaFfnn() {
@@ -157,7 +159,8 @@ template <typename T>
 Status CudaFfnn<T>::Create() {
   PERSIA_RETURN_IF_ERROR(UseDevice());
   PERSIA_RETURN_IF_ERROR(LtStatus(lt_.cublasLtCreate(&handle_), "start cuBLASLt"));
-  for (CudaStream* stream : {&compute_, &side_, &upload_, &download_}) PERSIA_RETURN_IF_ERROR(stream->Create());
+  PERSIA_RETURN_IF_ERROR(compute_.Create(true));
+  for (CudaStream* stream : {&side_, &upload_, &download_}) PERSIA_RETURN_IF_ERROR(stream->Create());
   PERSIA_RETURN_IF_ERROR(forked_.Create());
   PERSIA_RETURN_IF_ERROR(joined_.Create());
   PERSIA_RETURN_IF_ERROR(parameters_.Create(compute_));
@@ -222,20 +225,15 @@ template <typename T>
 Status CudaFfnn<T>::ReserveActivations(uint32_t rows) {
   const DeviceLayout& layout = parameters_.layout();
   const size_t n = rows, count = layout.hidden_count();
-  size_t widest = 0;
   activations_.hidden.resize(count);
-  activations_.masks.resize(count);
   activations_.gradients.resize(count);
+  activations_.partials.resize(count);
   for (size_t i = 0; i < count; ++i) {
     const uint32_t out = layout.layers[i].out;
     PERSIA_RETURN_IF_ERROR(activations_.hidden[i].Reserve(n * out));
-    PERSIA_RETURN_IF_ERROR(activations_.masks[i].Reserve(n * static_cast<size_t>(MaskStride(out)) / 8));
     PERSIA_RETURN_IF_ERROR(activations_.gradients[i].Reserve(n * out));
-    widest = std::max<size_t>(widest, out);
+    PERSIA_RETURN_IF_ERROR(activations_.partials[i].Reserve(HeadPartials(rows, out, i + 1 < count ? 1 : tasks() + 1)));
   }
-  const uint32_t width = static_cast<uint32_t>(widest);
-  PERSIA_RETURN_IF_ERROR(activations_.partials.Reserve(HeadPartials(rows, layout.heads().in, tasks())));
-  PERSIA_RETURN_IF_ERROR(activations_.side_partials.Reserve(HeadPartials(rows, width, 1)));
   for (auto* array : {&sample_loss_, &head_gradient_, &outputs_}) PERSIA_RETURN_IF_ERROR(array->Reserve(n * tasks()));
   return Status::Ok();
 }
@@ -373,8 +371,7 @@ Status CudaFfnn<T>::ApplyGradients(uint64_t step, uint64_t update) {
   }
   FillScalars(slot.host_scalars.data(), step, update == 0 ? step : update);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, compute_));
-  EnqueueUpdate(slot);
-  PERSIA_RETURN_IF_CUDA(cudaGetLastError(), "apply gradients");
+  PERSIA_RETURN_IF_ERROR(Enqueue(slot, 0, kUpdate, false));
   PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(slot.host_result.data(), slot.result.data(), sizeof(StepResult),
                                         cudaMemcpyDeviceToHost, compute_),
                         "copy a step's result");
@@ -431,33 +428,25 @@ Status CudaFfnn<T>::RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts) {
   if (slot.seen.insert(key).second) {
     PERSIA_RETURN_IF_ERROR(Enqueue(slot, rows, parts, false));
   } else {
-    if (!slot.graphs.contains(key)) PERSIA_RETURN_IF_ERROR(Capture(slot, rows, parts));
-    PERSIA_RETURN_IF_CUDA(cudaGraphLaunch(slot.graphs[key].get(), compute_), "start a step");
+    if (!slot.graphs.contains(key)) {
+      GraphExec graph;
+      PERSIA_RETURN_IF_ERROR(graph.Capture(compute_, [&] { return Enqueue(slot, rows, parts, true); }));
+      slot.graphs[key] = std::move(graph);
+    }
+    PERSIA_RETURN_IF_ERROR(slot.graphs[key].Launch(compute_));
   }
   return CudaStatus(cudaEventRecord(slot.computed, compute_), "start a step");
 }
 
 template <typename T>
-Status CudaFfnn<T>::Capture(Slot<T>& slot, uint32_t rows, uint32_t parts) {
-  PERSIA_RETURN_IF_CUDA(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), "capture a step");
-  const Status enqueued = Enqueue(slot, rows, parts, true);
-  cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(compute_, &graph);
-  PERSIA_RETURN_IF_ERROR(enqueued);
-  PERSIA_RETURN_IF_CUDA(ended, "capture a step");
-  cudaGraphExec_t exec = nullptr;
-  const cudaError_t instantiated = cudaGraphInstantiate(&exec, graph, 0);
-  cudaGraphDestroy(graph);
-  PERSIA_RETURN_IF_CUDA(instantiated, "make a step's graph");
-  slot.graphs[{rows, parts}] = GraphExec(exec);
-  return Status::Ok();
-}
-
-template <typename T>
 Status CudaFfnn<T>::Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing) {
+  const bool whole = parts == (kBackward | kUpdate);
   if (parts & kBackward) {
     PERSIA_RETURN_IF_ERROR(EnqueueForward(*products_[rows], slot.input.data()));
-    PERSIA_RETURN_IF_ERROR(EnqueueBackward(slot, rows, capturing));
+    PERSIA_RETURN_IF_ERROR(EnqueueBackward(slot, rows, whole, capturing));
+  }
+  if (!whole && (parts & kUpdate)) {
+    for (size_t i = checked_.size(); i-- > 0;) EnqueueCheck(slot, i, compute_);
   }
   if (parts & kUpdate) EnqueueUpdate(slot);
   return CudaStatus(cudaGetLastError(), "start a step's kernels");
@@ -471,22 +460,26 @@ Status CudaFfnn<T>::EnqueueForward(Products<T>& products, const T* input) {
   return Status::Ok();
 }
 
+// With `check`, gradients are looked at as soon as they are there. The product for a layer's weight gradient, which fills
+// the GPU, begins with the pass over the gradient of the layer below, which waits for memory and needs a part of it.
 template <typename T>
-Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool capturing) {
+Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bool capturing) {
   Products<T>& products = *products_[rows];
-  const T* input = slot.input.data();
-  const DeviceLayer& heads = parameters_.layout().heads();
-  float* gradients = parameters_.gradients();
   LaunchHeadLoss(Heads(rows), losses_.data(), slot.labels.data(), slot.scalars.data(), sample_loss_.data(),
                  head_gradient_.data(), compute_);
-  LaunchHeadSums(rows, tasks(), sample_loss_.data(), head_gradient_.data(), gradients + heads.bias,
-                 slot.loss_sums.data(), compute_);
   LaunchHeadBackward(Heads(rows), head_gradient_.data(), activations_.gradients.back().data(),
-                     gradients + heads.weight, activations_.partials.data(), compute_);
-  for (size_t i = parameters_.layout().hidden_count(); i-- > 0;) {
-    PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(products, i, input));
+                     activations_.partials.back().data(), compute_);
+  PERSIA_RETURN_IF_ERROR(ForkSide());
+  EnqueueHeadGradients(slot, rows);
+  const size_t count = parameters_.layout().hidden_count();
+  if (check) EnqueueCheck(slot, count, side_);
+  for (size_t i = count; i-- > 0;) {
     PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_)
                                  : products.EmbeddingGradient(slot.embedding_gradient.data(), compute_));
+    PERSIA_RETURN_IF_ERROR(ForkSide());
+    if (i > 0) products.ReluGradient(i - 1, compute_);
+    PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(slot, products, i, rows));
+    if (check) EnqueueCheck(slot, i, side_);
   }
   // In a graph, the event is one that the download outside waits for.
   PERSIA_RETURN_IF_CUDA(cudaEventRecordWithFlags(slot.gradient_ready, compute_,
@@ -496,12 +489,38 @@ Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool capturing
   return CudaStatus(cudaStreamWaitEvent(compute_, joined_), "order a step");
 }
 
-// On the side stream, from where compute_ is now: the gradient of the layer's output is enqueued there.
+// What follows on the side stream comes after what compute_ has so far.
 template <typename T>
-Status CudaFfnn<T>::EnqueueWeightGradient(Products<T>& products, size_t layer, const T* input) {
+Status CudaFfnn<T>::ForkSide() {
   PERSIA_RETURN_IF_CUDA(cudaEventRecord(forked_, compute_), "order a step");
-  PERSIA_RETURN_IF_CUDA(cudaStreamWaitEvent(side_, forked_), "order a step");
-  return products.WeightGradient(layer, input, side_);
+  return CudaStatus(cudaStreamWaitEvent(side_, forked_), "order a step");
+}
+
+// The loss, the gradients of the heads and that of the last hidden layer's bias.
+template <typename T>
+void CudaFfnn<T>::EnqueueHeadGradients(Slot<T>& slot, uint32_t rows) {
+  const DeviceLayer& heads = parameters_.layout().heads();
+  float* gradients = parameters_.gradients();
+  LaunchHeadSums(rows, tasks(), sample_loss_.data(), head_gradient_.data(), gradients + heads.bias,
+                 slot.loss_sums.data(), side_);
+  LaunchHeadWeightSums(rows, heads.in, tasks(), activations_.partials.back().data(), gradients + heads.weight,
+                       gradients + parameters_.layout().layers[parameters_.layout().hidden_count() - 1].bias, side_);
+}
+
+template <typename T>
+Status CudaFfnn<T>::EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, size_t layer, uint32_t rows) {
+  const DeviceLayer& l = parameters_.layout().layers[layer];
+  if (layer + 1 < parameters_.layout().hidden_count()) {
+    LaunchColumnSums(rows, l.out, activations_.partials[layer].data(), parameters_.gradients() + l.bias, side_);
+  }
+  return products.WeightGradient(layer, slot.input.data(), side_);
+}
+
+template <typename T>
+void CudaFfnn<T>::EnqueueCheck(Slot<T>& slot, size_t layer, cudaStream_t stream) {
+  const bool heads = layer + 1 == checked_.size();
+  LaunchGradientCheck(checked_[layer], parameters_.gradients(), heads ? tasks() : 0, slot.loss_sums.data(),
+                      config_.optimizer.clip_norm > 0.0, check_.data(), stream);
 }
 
 template <typename T>
@@ -510,10 +529,9 @@ void CudaFfnn<T>::EnqueueUpdate(Slot<T>& slot) {
   const OptimizerKernel kernel = optimizer.type != DenseOptimizerType::kSgd ? OptimizerKernel::kAdam
                                  : optimizer.momentum != 0.0                ? OptimizerKernel::kMomentum
                                                                             : OptimizerKernel::kSgd;
-  const OptimizerArrays arrays = parameters_.optimizer_arrays();
-  LaunchGradientCheck(arrays.count, arrays.gradients, tasks(), slot.loss_sums.data(), optimizer.clip_norm > 0.0,
-                      check_.data(), compute_);
-  LaunchOptimizer(kernel, arrays, slot.scalars.data(), check_.data(), slot.result.data(), compute_);
+  const CheckedPart& last = checked_.back();
+  LaunchOptimizer(kernel, parameters_.optimizer_arrays(), slot.scalars.data(), check_.data(),
+                  last.first_block + last.blocks, slot.result.data(), compute_);
 }
 
 // Copies a step's results to the host: the embedding gradients as soon as they are there, the rest at the end.
@@ -584,6 +602,9 @@ Status Validate(const DenseModelConfig& config, const CudaOptions& options) {
   }
   if (config.hidden.empty()) {
     return Status(ErrorCode::kConfigUnsupported, "a model without a hidden layer does not run on a GPU; use device cpu");
+  }
+  if (config.hidden.size() >= kCheckBlocks) {
+    return Status(ErrorCode::kConfigUnsupported, "a GPU takes less than " + std::to_string(kCheckBlocks) + " layers");
   }
   if (config.tasks.size() > kMostTasks) {
     return Status(ErrorCode::kConfigUnsupported, "a GPU takes at most " + std::to_string(kMostTasks) + " tasks");

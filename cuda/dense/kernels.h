@@ -61,35 +61,42 @@ void LaunchHeadLoss(const HeadArguments<T>& head, const TaskLoss* losses, const 
 void LaunchHeadSums(uint32_t rows, uint32_t tasks, const float* loss, const float* gradient, float* bias_gradient,
                     double* loss_sums, cudaStream_t stream);
 
-// Gradient of the last hidden layer before its ReLU, dz (rows, stride), and of the heads' weights (tasks, stride) f32.
-// `partials` is scratch of HeadPartials floats.
+// Gradient of the last hidden layer before its ReLU, dz (rows, stride), and in `partials` (HeadPartials floats of
+// tasks + 1 arrays) what LaunchHeadWeightSums makes of it the gradient of the heads' weights (tasks, stride) f32 and of
+// the layer's bias, dz_sums (stride) f32.
 template <typename T>
-void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* weight_gradient,
-                        float* partials, cudaStream_t stream);
-size_t HeadPartials(uint32_t rows, uint32_t stride, uint32_t tasks);
+void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* partials,
+                        cudaStream_t stream);
+void LaunchHeadWeightSums(uint32_t rows, uint32_t stride, uint32_t tasks, const float* partials, float* weight_gradient,
+                          float* dz_sums, cudaStream_t stream);
+size_t HeadPartials(uint32_t rows, uint32_t stride, uint32_t arrays);
 
-// What cuBLASLt's epilogues do, for shapes or types for which it has none.
-// y = max(y + bias, 0), all (rows, stride), bias (stride).
+// dy = h > 0 ? dy : 0, both (rows, stride). `partials` (HeadPartials floats of one array) is what LaunchColumnSums makes
+// the sums (stride) f32 of dy's columns of.
+template <typename T>
+void LaunchReluGradient(uint32_t rows, uint32_t stride, const T* h, T* dy, float* partials, cudaStream_t stream);
+void LaunchColumnSums(uint32_t rows, uint32_t stride, const float* partials, float* sums, cudaStream_t stream);
+
+// What cuBLASLt's epilogue does, for shapes or types for which it has none: y = max(y + bias, 0), y (rows, stride), bias
+// (stride).
 template <typename T>
 void LaunchBiasRelu(uint32_t rows, uint32_t stride, const T* bias, T* y, cudaStream_t stream);
-// dy = y > 0 ? dy : 0.
-template <typename T>
-void LaunchReluGradient(size_t count, const T* y, T* dy, cudaStream_t stream);
-// sums (stride) f32 of the columns of dy (rows, stride); `partials` is scratch of HeadPartials(rows, stride, 1).
-template <typename T>
-void LaunchColumnSums(uint32_t rows, uint32_t stride, const T* dy, float* sums, float* partials, cudaStream_t stream);
 
-// Looks at all gradients and losses: whether each is finite and, with clipping, the sum of the gradients' squares, by
-// block. The optimizer's blocks read it all. At most kMostTasks tasks.
+// Looks at gradients and losses: whether each is finite and, with clipping, the sum of the gradients' squares, by
+// block. It is done part by part, as gradients are finished; the optimizer's blocks read it all. At most kMostTasks
+// tasks, whose losses one of the parts looks at too (the others have `tasks` 0).
 constexpr uint32_t kCheckBlocks = 256;
 constexpr uint32_t kMostTasks = 256;
 struct GradientCheck {
-  uint32_t blocks;  // that looked
   double squares[kCheckBlocks];
   uint32_t not_finite[kCheckBlocks];
 };
-void LaunchGradientCheck(size_t count, const float* gradients, uint32_t tasks, const double* loss_sums, bool squares,
-                         GradientCheck* check, cudaStream_t stream);
+struct CheckedPart {
+  size_t begin, count;            // of the flat array of gradients
+  uint32_t first_block, blocks;   // of the check
+};
+void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t tasks, const double* loss_sums,
+                         bool squares, GradientCheck* check, cudaStream_t stream);
 
 enum class OptimizerKernel { kSgd, kMomentum, kAdam };
 
@@ -103,9 +110,10 @@ struct OptimizerArrays {
   void* low;
 };
 
-// One step of the optimizer over all parameters; does nothing but say so when a gradient was not finite.
+// One step of the optimizer over all parameters, which `check_blocks` blocks have looked at; does nothing but say so
+// when a gradient was not finite.
 void LaunchOptimizer(OptimizerKernel kernel, const OptimizerArrays& arrays, const StepScalars* scalars,
-                     const GradientCheck* check, StepResult* result, cudaStream_t stream);
+                     const GradientCheck* check, uint32_t check_blocks, StepResult* result, cudaStream_t stream);
 
 // low = bf16(parameters), count values.
 void LaunchLower(size_t count, const float* parameters, void* low, cudaStream_t stream);
