@@ -235,6 +235,11 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const Featu
   return config;
 }
 
+LossScaling ReadLossScaling(const Napi::Object& scaling) {
+  return {Float(scaling, "scale"), Bool(scaling, "dynamic"), Uint32(scaling, "growthInterval"),
+          Float(scaling, "growth"), Float(scaling, "backoff")};
+}
+
 }  // namespace
 
 TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
@@ -251,6 +256,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");
+  result.loss_scaling = ReadLossScaling(Object(config, "lossScaling"));
   result.trace_spans = Uint32(config, "traceSpans");
   return result;
 }

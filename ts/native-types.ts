@@ -42,6 +42,8 @@ export interface NativeTrainerConfig {
   mode: 'sync' | 'hybrid' | 'async'
   nnWorkers: number
   accumulate: number
+  /** 1 and not dynamic: off. */
+  lossScaling: { scale: number; dynamic: boolean; growthInterval: number; growth: number; backoff: number }
   /** Spans kept for each stage of each NN worker; 0: no trace. */
   traceSpans: number
   staleness: number
@@ -91,6 +93,9 @@ export interface NativeProgress {
   lossSum: number
   /** Parts of steps count as parts. */
   lossSteps: number
+  /** Steps whose gradients were not finite, those before a restore included; async: parts of steps. */
+  skipped: number
+  lossScale: number
   staleness: number
   mostStaleness: number
 }

@@ -127,6 +127,7 @@ class GradientSink {
 struct GlobalBatch {
   uint64_t rows = 0;             // of all workers' parts; 0: of this one alone
   GradientSink* sink = nullptr;
+  float loss_scale = 1.0f;       // factor on the loss in backward (dense/loss_scaler.h)
 };
 
 // What a step reads and writes: shapes as in DenseModel::ForwardBackward.
@@ -138,6 +139,7 @@ struct DenseStep {
   const float* input = nullptr;
   const float* labels = nullptr;
   float* embedding_gradient = nullptr;
+  float loss_scale = 1.0f;
   double loss = 0.0;     // when finished
   bool skipped = false;  // when finished: gradients were not finite, nothing was changed
 };
@@ -154,6 +156,8 @@ class DenseModel {
   // losses of all workers gives that of the global batch. kNonFiniteLoss: no gradient was computed, the sink not
   // called, nothing changed; peers that wait for this worker's buckets must be told. kBatchInvalid: no rows, or more
   // than the global batch has.
+  // Weight gradients come multiplied by loss_scale, those of the embeddings don't. Where one of the latter is not
+  // finite, one of the weights' is made so too: whoever sums them over the workers sees it.
   virtual Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                                  double* loss, const GlobalBatch& global = {}) = 0;
 
@@ -161,11 +165,15 @@ class DenseModel {
   // model's life; values are valid between ForwardBackward and ApplyGradients.
   virtual std::span<const std::span<float>> Gradients() const = 0;
 
+  // Divides Gradients() by the scale that they come with. False: one of them is not finite, don't apply them. This
+  // implementation is for backends whose Gradients() are where they compute.
+  virtual bool UnscaleGradients(float loss_scale);
+
   // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate, `update` Adam's bias correction: which
   // update of the optimizer this is, where it makes more or fewer than one a step (0: one a step).
   virtual Status ApplyGradients(uint64_t step, uint64_t update = 0) = 0;
 
-  // A whole step, ForwardBackward and ApplyGradients, in two halves: a backend that computes
+  // A whole step, from ForwardBackward to ApplyGradients, in two halves: a backend that computes
   // elsewhere returns from StartStep at once, and up to steps_in_flight() steps may be started before the first is
   // finished. Steps are finished in the order in which they were started; `step` and its buffers must stay until then.
   // An error of StartStep means that the step was not started.

@@ -6,7 +6,9 @@
 //
 // Thread-safety: externally synchronised; the team of threads works inside of a call only.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "base/aligned_buffer.h"
@@ -16,6 +18,7 @@
 #include "dense/interaction.h"
 #include "dense/layout.h"
 #include "dense/loss.h"
+#include "dense/loss_scaler.h"
 #include "dense/mlp.h"
 #include "dense/optimizer.h"
 
@@ -26,6 +29,9 @@ namespace {
 // reference network about 3 % slower.
 constexpr uint32_t kDeterministicTiles = 16;
 
+constexpr size_t kUnscaledTogether = size_t{1} << 16;  // gradients
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
 class Ffnn final : public DenseModel {
  public:
   Ffnn(const DenseModelConfig& config, Bf16Unit bf16);
@@ -34,6 +40,7 @@ class Ffnn final : public DenseModel {
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                          double* loss, const GlobalBatch& global) override;
   std::span<const std::span<float>> Gradients() const override { return buckets_; }
+  bool UnscaleGradients(float loss_scale) override;
   Status ApplyGradients(uint64_t step, uint64_t update) override;
   Status Predict(uint32_t rows, const float* input, float* outputs) override;
   std::vector<NamedTensor> Tensors() override;
@@ -51,7 +58,7 @@ class Ffnn final : public DenseModel {
 
   float* Forward(uint32_t rows, const float* input);
   double HeadLoss(uint32_t rows, uint64_t global_rows, const float* outputs, const float* labels);
-  void Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink);
+  void Backward(uint32_t rows, const float* input, float* embedding_gradient, const GlobalBatch& global);
 
   const DenseModelConfig config_;
   const Bf16Unit bf16_;
@@ -103,7 +110,7 @@ Status Ffnn::ForwardBackward(uint32_t rows, const float* input, const float* lab
                                                  "; nothing was applied; lower the learning rate or check the data");
   }
   *loss = batch_loss;
-  Backward(rows, input, embedding_gradient, global.sink);
+  Backward(rows, input, embedding_gradient, global);
   return Status::Ok();
 }
 
@@ -125,10 +132,13 @@ double Ffnn::HeadLoss(uint32_t rows, uint64_t global_rows, const float* outputs,
   return loss;
 }
 
-void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink) {
-  BucketProgress progress(buckets_, sink);
+void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient, const GlobalBatch& global) {
+  BucketProgress progress(buckets_, global.sink);
   const uint32_t width = HiddenInputWidth(config_);
   float* outputs = output_gradient_.data();
+  if (global.loss_scale != 1.0f) {
+    for (float& gradient : output_gradient_.span()) gradient *= global.loss_scale;
+  }
   if (below_ != nullptr) {
     mlp_->Backward(rows, {mlp_input_, width}, outputs, below_->OutputGradient(), width, progress);
     below_->Backward(rows, input, embedding_gradient, progress);
@@ -136,7 +146,20 @@ void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient
     mlp_->Backward(rows, {input, width}, outputs, embedding_gradient, config_.embedding_width, progress);
   }
   if (beside_ != nullptr) beside_->Backward(rows, input, outputs, embedding_gradient, progress);
-  progress.FinalFrom(0);
+  const size_t embeddings = size_t{rows} * config_.embedding_width;
+  if (!Unscale(global.loss_scale, embeddings, embedding_gradient)) gradients_.data()[0] = kNaN;
+  progress.Finish();
+}
+
+bool Ffnn::UnscaleGradients(float loss_scale) {
+  const auto chunks = static_cast<uint32_t>((gradients_.size() + kUnscaledTogether - 1) / kUnscaledTogether);
+  std::atomic<bool> finite{true};
+  pool_.ParallelFor(chunks, [&](uint32_t chunk) {
+    const size_t begin = chunk * kUnscaledTogether;
+    const size_t count = std::min(kUnscaledTogether, gradients_.size() - begin);
+    if (!Unscale(loss_scale, count, gradients_.data() + begin)) finite = false;
+  });
+  return finite;
 }
 
 Status Ffnn::ApplyGradients(uint64_t step, uint64_t update) {

@@ -45,6 +45,7 @@ struct StepSlot {
   AlignedBuffer<float> input;               // (rows, input_width): [pooled embeddings | dense]
   AlignedBuffer<float> labels;              // (rows, tasks)
   AlignedBuffer<float> embedding_gradient;  // (rows, embedding_width)
+  bool skipped = false;                     // when trained: no row may be updated
 };
 
 // The part of worker `rank` of `workers` in a batch: runs of rows whose lengths differ by one at most.

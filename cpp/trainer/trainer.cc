@@ -102,8 +102,9 @@ Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   for (uint32_t rank = 0; rank < workers(); ++rank) {
     auto model = MakeCpuDenseModel(async ? ReplicaModel(config_) : WorkerModel(config_));
     if (!model.ok()) return model.status();
-    dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, config_.accumulate)
-                           : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]),
+    if (!async || rank == 0) scalers_.push_back(std::make_shared<LossScaler>(config_.loss_scaling));
+    dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, scalers_[0], config_.accumulate)
+                           : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]), scalers_[rank],
                                                    config_.accumulate));
   }
   return Status::Ok();
@@ -368,6 +369,9 @@ TrainerProgress Trainer::progress() const {
       if (histogram[i] > 0) progress.most_staleness = std::max<uint64_t>(progress.most_staleness, i);
     }
   }
+  const LossScaler::State scaling = scalers_[0]->state();
+  progress.skipped = scaling.skipped;
+  progress.loss_scale = scaling.scale;
   progress.row_staleness = row_staleness_.totals();
   if (dense_store_ != nullptr) progress.dense_staleness = dense_store_->staleness();
   return progress;

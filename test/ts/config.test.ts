@@ -483,6 +483,20 @@ t.test('NN workers, accumulation and the bound on their product', async (t) => {
   check(['batchSize=16777216', 'cluster.nnWorkers=2'], 'batchSize', /16777216 × accumulate 1 × cluster.nnWorkers 2/)
 })
 
+t.test('what the addon is told of loss scaling', async (t) => {
+  const native = (lossScaling?: unknown) =>
+    nativeConfig(parseConfig({ ...least, ...(lossScaling !== undefined && { model: { lossScaling } }) } as ConfigInput)).lossScaling
+  t.match(native(), { scale: 1, dynamic: false })
+  t.match(native('off'), { scale: 1, dynamic: false })
+  t.match(native(1024), { scale: 1024, dynamic: false })
+  t.same(native('dynamic'), { scale: 65536, dynamic: true, growthInterval: 2000, growth: 2, backoff: 0.5 })
+  t.same(native({}), native('dynamic'))
+  t.same(native({ initial: 8, growthInterval: 3, growth: 4, backoff: 0.25 }), { scale: 8, dynamic: true, growthInterval: 3, growth: 4, backoff: 0.25 })
+  for (const wrong of [0, 0.5, 2 ** 25, { initial: 0 }, { growth: 1 }, { backoff: 1 }, { growthInterval: 0 }, 'on']) {
+    t.match(refusal(() => native(wrong)), { code: 'PERSIA_CONFIG_INVALID' })
+  }
+})
+
 t.test('what the addon is told of the tables', async (t) => {
   const features = { columns: { user: { dim: 16 }, friend: { dim: 8 }, item: { dim: 8 }, day: { dim: 16 } }, groups: [['user', 'friend']] }
   const native = (embedding: ConfigInput['embedding']) => nativeConfig(parseConfig({ ...least, features, embedding })).embedding

@@ -273,6 +273,22 @@ export const crossSchema = z.strictObject({
       + 'what they give'),
 })
 
+/** Of a dynamic loss scale: LossScaler::kMost. */
+const mostLossScale = 2 ** 24
+const lossScale = () => z.number().min(1).max(mostLossScale)
+
+const lossScaling = z.union([
+  z.enum(['off', 'dynamic']),
+  lossScale(),
+  z.strictObject({
+    initial: lossScale().default(65536).describe('The first scale'),
+    growthInterval: integer(1, 2 ** 31).default(2000)
+      .describe('Steps with finite gradients, one after another, after which the scale grows'),
+    growth: z.number().gt(1).max(1024).default(2).describe('What the scale is multiplied by then'),
+    backoff: z.number().gt(0).lt(1).default(0.5).describe('What it is multiplied by after a skipped step'),
+  }),
+])
+
 const model = z.strictObject({
   type: z.enum(['ffnn', 'deepfm', 'dcn', 'dlrm']).default('ffnn')
     .describe('`ffnn`: hidden layers alone; `deepfm`: beside them a factorization machine; `dcn`: cross layers '
@@ -318,6 +334,11 @@ const model = z.strictObject({
   precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the '
     + 'products of hidden layers, heads and the bottom MLP; bf16 needs a CPU with AMX-BF16 or AVX512-BF16 '
     + '(`persia doctor`)'),
+  lossScaling: lossScaling.default('off')
+    .describe('What the loss is multiplied by in backward, so that small gradients do not vanish in number formats of low '
+      + 'precision; they are divided by it before anything is done with them. A number (a power of two changes no result '
+      + 'in fp32), or a map for a scale that grows, and shrinks after steps whose gradients are not finite; `dynamic`: '
+      + 'such a scale with the defaults'),
 }).prefault({}).describe('The dense network')
 
 // ---- evaluation
