@@ -33,34 +33,32 @@ HeldBatches::HeldBatches(const EmbeddingWorker& worker, EmbeddingRows& rows, boo
 
 void HeldBatches::Hold(PartRef ref, const Batch& part) {
   Forget(ref);
-  std::unique_ptr<EmbeddingPlan> plan = TakePlan();
+  Plan plan = TakePlan();
   worker_.Prepare(part, *plan);
   std::lock_guard lock(mutex_);
   held_.push_back({ref, std::move(plan)});
 }
 
 Status HeldBatches::Lookup(PartRef ref, uint32_t rows, float* pooled, size_t stride) {
-  Result<EmbeddingPlan*> plan = Find(ref, rows);
+  Result<Plan> plan = Find(ref, rows);
   if (!plan.ok()) return plan.status();
   return worker_.Lookup({ref.rank, ref.step}, LookupMode::kTrain, **plan, pooled, stride);
 }
 
 Status HeldBatches::Update(PartRef ref, uint32_t rows, const float* gradients, size_t stride) {
-  Result<EmbeddingPlan*> plan = Find(ref, rows);
+  Result<Plan> plan = Find(ref, rows);
   if (!plan.ok()) return plan.status();
   worker_.Aggregate(**plan, gradients, stride);
   if (clips_) worker_.Clip(**plan);
   PERSIA_RETURN_IF_ERROR(rows_.Apply({ref.rank, ref.step}, (*plan)->updates));
+  plan->reset();
   Forget(ref);
   return Status::Ok();
 }
 
 void HeldBatches::Drop(uint32_t rank) {
   std::lock_guard lock(mutex_);
-  for (Held& one : held_) {
-    if (one.ref.rank == rank) free_.push_back(std::move(one.plan));
-  }
-  std::erase_if(held_, [](const Held& one) { return one.plan == nullptr; });
+  std::erase_if(held_, [rank](const Held& one) { return one.ref.rank == rank; });
 }
 
 size_t HeldBatches::held() const {
@@ -68,18 +66,18 @@ size_t HeldBatches::held() const {
   return held_.size();
 }
 
-std::unique_ptr<EmbeddingPlan> HeldBatches::TakePlan() {
+HeldBatches::Plan HeldBatches::TakePlan() {
   std::lock_guard lock(mutex_);
-  if (free_.empty()) return std::make_unique<EmbeddingPlan>();
-  std::unique_ptr<EmbeddingPlan> plan = std::move(free_.back());
+  if (free_.empty()) return std::make_shared<EmbeddingPlan>();
+  Plan plan = std::move(free_.back());
   free_.pop_back();
   return plan;
 }
 
-Result<EmbeddingPlan*> HeldBatches::Find(PartRef ref, uint32_t rows) {
+Result<HeldBatches::Plan> HeldBatches::Find(PartRef ref, uint32_t rows) {
   std::lock_guard lock(mutex_);
   const auto held = std::ranges::find(held_, ref, &Held::ref);
-  if (held != held_.end() && held->plan->rows == rows) return held->plan.get();
+  if (held != held_.end() && held->plan->rows == rows) return held->plan;
   const std::string found =
       held == held_.end() ? "are not held here" : "are of " + std::to_string(held->plan->rows) + " samples";
   return Status(ErrorCode::kUsage, "The ids of step " + std::to_string(ref.step) + " for NN worker " +
@@ -92,7 +90,7 @@ void HeldBatches::Forget(PartRef ref) {
   std::lock_guard lock(mutex_);
   const auto held = std::ranges::find(held_, ref, &Held::ref);
   if (held == held_.end()) return;
-  free_.push_back(std::move(held->plan));
+  if (held->plan.use_count() == 1) free_.push_back(std::move(held->plan));
   held_.erase(held);
 }
 

@@ -34,20 +34,24 @@ class HeldBatches {
   Status Lookup(PartRef ref, uint32_t rows, float* pooled, size_t stride);
   Status Update(PartRef ref, uint32_t rows, const float* gradients, size_t stride);
 
-  // Forgets what a worker holds that is gone; not while a call for it is under way.
+  Status CheckHeld(PartRef ref, uint32_t rows) { return Find(ref, rows).status(); }
+
+  // Forgets what is held for a worker that is gone.
   void Drop(uint32_t rank);
 
   size_t held() const;
   const EmbeddingWorker& worker() const { return worker_; }
 
  private:
+  // Shared with the call that uses it, so that a worker may be dropped meanwhile.
+  using Plan = std::shared_ptr<EmbeddingPlan>;
   struct Held {
     PartRef ref;
-    std::unique_ptr<EmbeddingPlan> plan;
+    Plan plan;
   };
 
-  std::unique_ptr<EmbeddingPlan> TakePlan();
-  Result<EmbeddingPlan*> Find(PartRef ref, uint32_t rows);
+  Plan TakePlan();
+  Result<Plan> Find(PartRef ref, uint32_t rows);
   void Forget(PartRef ref);
 
   const EmbeddingWorker& worker_;
@@ -55,7 +59,7 @@ class HeldBatches {
   const bool clips_;
   mutable std::mutex mutex_;  // guards what follows, not the plans
   std::vector<Held> held_;
-  std::vector<std::unique_ptr<EmbeddingPlan>> free_;
+  std::vector<Plan> free_;  // a plan in use is not here
 };
 
 // The embeddings of NN worker `rank` in this process. All outlive the result.
