@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "store/scan_sessions.h"
-#include "store/store_messages.h"
 
 namespace persia {
 namespace {

@@ -14,6 +14,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -21,6 +22,7 @@
 #include "net/rpc.h"
 #include "store/local_store.h"
 #include "store/step_store.h"
+#include "store/store_messages.h"
 
 namespace persia {
 

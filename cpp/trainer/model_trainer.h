@@ -20,6 +20,7 @@
 #include "dense/dense_model.h"
 #include "store/parameter_store.h"
 #include "store/row_staleness.h"
+#include "store/step_store.h"
 #include "trainer/dense_training.h"
 #include "trainer/stage_meter.h"
 
@@ -41,6 +42,14 @@ struct TrainerConfig {
   uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
   size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
 };
+
+// Whether the parts that NN workers have of a step are added up before they are applied: where they share one batch.
+bool MergesParts(const TrainerConfig& config);
+StepStore::Options StepOptions(const TrainerConfig& config);
+// The dense model of an NN worker.
+DenseModelConfig WorkerModel(const TrainerConfig& config, uint32_t threads);
+// Of the same shape, for one that only computes gradients: without optimizer state.
+DenseModelConfig ReplicaModel(DenseModelConfig model);
 
 // Totals since the trainer was made; `steps` and `samples` count what was applied, including before a restore.
 struct TrainerProgress {

@@ -46,18 +46,20 @@ NnWorker::NnWorker(const Config& config, std::unique_ptr<StepEmbeddings> embeddi
       turns_(turns),
       events_(std::move(events)),
       gate_(config.staleness, config.ordered),
-      free_(config.staleness + 1 + kPreparedAhead),
-      to_lookup_(config.staleness + 1 + kPreparedAhead),
-      to_train_(config.staleness + 1 + kPreparedAhead),
-      to_apply_(config.staleness + 1 + kPreparedAhead),
+      free_(SlotsOf(config.staleness)),
+      to_lookup_(SlotsOf(config.staleness)),
+      to_train_(SlotsOf(config.staleness)),
+      to_apply_(SlotsOf(config.staleness)),
       lookup_meter_("lookup", config.rank, config.trace_spans),
       train_meter_("train", config.rank, config.trace_spans),
       apply_meter_("apply", config.rank, config.trace_spans) {
-  for (uint64_t i = 0; i < config.staleness + 1 + kPreparedAhead; ++i) {
+  for (size_t i = 0; i < slots(); ++i) {
     slots_.push_back(std::make_unique<StepSlot>());
     free_.Push(slots_.back().get());
   }
 }
+
+size_t NnWorker::SlotsOf(uint64_t staleness) { return staleness + 1 + kPreparedAhead; }
 
 NnWorker::~NnWorker() { PERSIA_CHECK(threads_.empty()); }
 

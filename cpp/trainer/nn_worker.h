@@ -100,6 +100,9 @@ class NnWorker {
   void Stop(const Status& reason);
   void Join();
 
+  // How many steps may be handed in that are not yet applied.
+  size_t slots() const { return SlotsOf(config_.staleness); }
+  static size_t SlotsOf(uint64_t staleness);
   // A free slot, waiting for one; nothing when the worker was stopped.
   std::optional<StepSlot*> Take() { return free_.Pop(); }
   void PutBack(StepSlot* slot) { free_.Push(slot); }

@@ -17,29 +17,6 @@ namespace {
 // Workers of one process can't get lost, and whoever fails ends the waiting of the others: a year.
 constexpr uint64_t kNoDeadlineMs = uint64_t{365} * 24 * 3600 * 1000;
 
-// The dense model of one of the workers: with its share of the threads.
-DenseModelConfig WorkerModel(const TrainerConfig& config) {
-  DenseModelConfig result = config.dense;
-  const uint32_t threads = result.threads > 0 ? result.threads : std::max(1u, std::thread::hardware_concurrency());
-  result.threads = std::max(1u, threads / config.nn_workers);
-  result.deterministic = config.deterministic;
-  return result;
-}
-
-// The model of a worker that only computes gradients: without optimizer state.
-DenseModelConfig ReplicaModel(const TrainerConfig& config) {
-  DenseModelConfig result = WorkerModel(config);
-  result.optimizer = {};
-  result.optimizer.type = DenseOptimizerType::kSgd;
-  return result;
-}
-
-// The parts of a step are added up where workers share one batch.
-StepStore::Options StepOptions(const TrainerConfig& config) {
-  const bool merges = config.mode != TrainerMode::kAsync && config.nn_workers > 1;
-  return {config.nn_workers, merges, config.schema.clip_norm, config.row_staleness_one_in};
-}
-
 }  // namespace
 
 Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::unique_ptr<ParameterStore> store) {
@@ -63,7 +40,7 @@ Trainer::Trainer(TrainerConfig config, std::unique_ptr<ParameterStore> store)
       store_(std::move(store)),
       step_store_(config_.schema.row_class_dims, *store_, StepOptions(config_)),
       worker_(config_.schema, step_store_),
-      batches_(worker_, step_store_, !StepOptions(config_).merges),
+      batches_(worker_, step_store_, !MergesParts(config_)),
       intake_(std::numeric_limits<size_t>::max()),
       prepare_meter_("prepare", 0, config_.trace_spans) {
   turns_.StartAt(config_.nn_workers);  // step 1, rank 0
@@ -88,18 +65,20 @@ Status Trainer::MakeWorkers() {
 
 Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   const bool async = config_.mode == TrainerMode::kAsync;
+  const uint32_t all = config_.dense.threads > 0 ? config_.dense.threads : std::thread::hardware_concurrency();
+  const uint32_t threads = std::max(1u, all / workers());
   PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config_.dense));
-  const double own = DenseModelBytes(async ? ReplicaModel(config_) : WorkerModel(config_));
-  PERSIA_RETURN_IF_ERROR(CheckDenseMemory(own * workers() + (async ? DenseModelBytes(WorkerModel(config_)) : 0.0)));
+  const double own = DenseModelBytes(async ? ReplicaModel(WorkerModel(config_, threads)) : WorkerModel(config_, threads));
+  PERSIA_RETURN_IF_ERROR(CheckDenseMemory(own * workers() + (async ? DenseModelBytes(WorkerModel(config_, threads)) : 0.0)));
   if (async) {
-    auto model = MakeCpuDenseModel(WorkerModel(config_));
+    auto model = MakeCpuDenseModel(WorkerModel(config_, threads));
     if (!model.ok()) return model.status();
     dense_store_ = std::make_shared<DenseStore>(std::move(*model));
   }
   auto collectives = workers() > 1 && !async ? MakeLocalCollectives(workers(), {.deadline_ms = kNoDeadlineMs})
                                              : std::vector<std::unique_ptr<Collective>>(workers());
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    auto model = MakeCpuDenseModel(async ? ReplicaModel(config_) : WorkerModel(config_));
+    auto model = MakeCpuDenseModel(async ? ReplicaModel(WorkerModel(config_, threads)) : WorkerModel(config_, threads));
     if (!model.ok()) return model.status();
     dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, config_.accumulate)
                            : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]),
@@ -359,6 +338,6 @@ std::vector<StageReport> Trainer::StageReports() const {
   return reports;
 }
 
-Result<std::string> Trainer::Trace() const { return ChromeTrace(stages()); }
+Result<std::string> Trainer::Trace() const { return ChromeTrace(SpansOf(stages())); }
 
 }  // namespace persia

@@ -22,7 +22,7 @@ namespace persia {
 
 // Types of requests; from 0x200 those of embedding workers.
 namespace embedding_request {
-inline constexpr uint16_t kHold = 0x200;         // part, ids -> nothing
+inline constexpr uint16_t kHold = 0x200;         // count u32, (part, ids)… -> nothing
 inline constexpr uint16_t kLookup = 0x201;       // part -> pooled
 inline constexpr uint16_t kUpdate = 0x202;       // part, gradients of pooled -> nothing, when they are applied
 inline constexpr uint16_t kPredict = 0x203;      // rows u32, ids -> pooled, in f32; nothing is held

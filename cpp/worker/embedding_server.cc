@@ -96,15 +96,19 @@ Status EmbeddingServer::CheckIds(const Batch& batch) const { return ValidateBatc
 
 EmbeddingServer::Answer EmbeddingServer::Hold(Connected& all, const RpcRequest& request) const {
   WireReader reader(request.payload.bytes());
-  const PartHead part = ReadPart(reader);
-  const auto ids = ReadIds(reader, request.flags.codec, part.rows, options_.schema.features.size());
-  PERSIA_RETURN_IF_ERROR(reader.End());
-  PERSIA_RETURN_IF_ERROR(CheckIds(ids->batch));
-  if (all.batches.held() >= options_.most_held) {
-    return Status(ErrorCode::kInternal, "this embedding worker holds " + std::to_string(options_.most_held) +
-                                            " parts of steps already, as many as NN workers have room for");
+  const auto parts = reader.Value<uint32_t>();
+  for (uint32_t i = 0; i < parts; ++i) {
+    const PartHead part = ReadPart(reader);
+    const auto ids = ReadIds(reader, request.flags.codec, part.rows, options_.schema.features.size());
+    PERSIA_RETURN_IF_ERROR(reader.status());
+    PERSIA_RETURN_IF_ERROR(CheckIds(ids->batch));
+    if (all.batches.held() >= options_.most_held) {
+      return Status(ErrorCode::kInternal, "this embedding worker holds " + std::to_string(options_.most_held) +
+                                              " parts of steps already, as many as NN workers have room for");
+    }
+    all.batches.Hold(part.ref, ids->batch);
   }
-  all.batches.Hold(part.ref, ids->batch);
+  PERSIA_RETURN_IF_ERROR(reader.End());
   return Buffer();
 }
 
