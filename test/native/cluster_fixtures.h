@@ -69,9 +69,11 @@ class TestCluster {
     auto transport = MakeInProcessTransport(network_, name);
     transports_.push_back(shape_.wrap ? shape_.wrap(name, std::move(transport))
                                       : std::shared_ptr<Transport>(std::move(transport)));
+    by_name_[name] = transports_.back();
     return transports_.back();
   }
-  const std::vector<std::string>& ps_addresses() const { return ps_addresses_; }
+  // Ends the transport of a role, as a killed process does: nothing is said.
+  void Kill(const std::string& name) { by_name_.at(name)->Close(); }
 
   std::vector<std::unique_ptr<ParameterServer>> ps;
   std::vector<std::unique_ptr<EmbeddingServer>> ew;
@@ -117,6 +119,7 @@ class TestCluster {
   const ClusterShape shape_;
   const std::shared_ptr<InProcessNetwork> network_ = MakeInProcessNetwork();
   std::vector<std::shared_ptr<Transport>> transports_;
+  std::map<std::string, std::shared_ptr<Transport>> by_name_;
   std::vector<std::string> ps_addresses_, ew_addresses_, nn_addresses_;
 };
 
