@@ -47,7 +47,7 @@ constexpr size_t kLeastSecretBytes = 16, kMostSecretBytes = 64;
 // ---------------------------------------------------------------------------------------------------------- server
 
 struct RpcServerOptions {
-  std::string secret;                              // of all sessions
+  std::string secret = {};                         // of all sessions
   uint32_t threads = 1;                            // that run handlers, "rpc-1", …
   uint32_t max_sessions = 1024;
   uint32_t max_requests_in_flight = 1024;          // of a session; at least kMostAhead times any client's
@@ -145,7 +145,7 @@ struct RpcResponse {
 struct RpcCallOptions {
   uint64_t deadline_ms = 60'000;  // from the call on, with waiting for room
   bool repeatable = false;        // may be sent to a server that has forgotten whether it executed it
-  WireFlags flags;
+  WireFlags flags = {};
 };
 
 // Called once, on the progress thread (or in Call itself, when there is no room until the deadline); must not wait.

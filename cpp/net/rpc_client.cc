@@ -102,6 +102,8 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
   }
 
   void OnLost(PeerId peer, const Status& reason) override {
+    // A refused client is refused again: by the server, or by the transport before it.
+    if (reason.code() == ErrorCode::kRefused) Fail(reason);
     std::lock_guard lock(mutex_);
     if (peer_ != peer) return;
     peer_ = 0;

@@ -296,7 +296,7 @@ class ServerCore final : public PeerHandler, public std::enable_shared_from_this
       if (found == connections_.end()) return;
       session = found->second;
     }
-    if (session == nullptr && header.kind == MessageKind::kHello) return Greet(peer, payload.bytes());
+    if (header.kind == MessageKind::kHello) return Greet(peer, payload.bytes());  // also one that comes twice
     if (session != nullptr && header.kind == MessageKind::kRequest) return Take(session, peer, header, std::move(payload));
     if (session != nullptr && header.kind == MessageKind::kBye) return Forget(session, peer);
     Refuse(peer, Status(ErrorCode::kProtocol, session == nullptr ? "the first message of a connection must be a Hello"

@@ -50,7 +50,8 @@ class PeerHandler {
   virtual void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) = 0;
 
   // Exactly once for each peer, also after Disconnect (kAborted) and Close (kClosed); the last call for it. kPeerLost:
-  // it went, or could not be reached. kProtocol: it sent something that is no message.
+  // it went, or could not be reached. kProtocol: it sent something that is no message. kRefused, kTransport: it said why
+  // it does not want this connection, or why nothing can carry it; trying again is of no use.
   virtual void OnLost(PeerId peer, const Status& reason) = 0;
 };
 
