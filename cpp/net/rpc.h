@@ -132,6 +132,9 @@ struct RpcClientOptions {
   uint64_t max_bytes_in_flight = 256u << 20;
   // Between attempts to connect; doubles up to the longest.
   uint64_t least_backoff_ms = 5, most_backoff_ms = 1'000;
+  // A server that does not admit this client for so long, from the start or when a connection went, is lost: all requests,
+  // also later ones, fail with kPeerLost. 0: never, requests wait for their deadlines.
+  uint64_t lost_after_ms = 0;
   // A request without an answer for so long is sent again on the same connection: no transport loses messages silently,
   // but if one ever does, this costs time and not the run.
   uint64_t resend_ms = 10'000;

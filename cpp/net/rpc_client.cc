@@ -32,6 +32,8 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
     transport_->Post([weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->Connect();
     });
+    std::lock_guard lock(mutex_);
+    LookForLoss();
   }
 
   void Call(uint16_t type, Payload request, const RpcCallOptions& options, RpcDone done) {
@@ -102,12 +104,12 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
   }
 
   void OnLost(PeerId peer, const Status& reason) override {
-    // A refused client is refused again: by the server, or by the transport before it.
-    if (reason.code() == ErrorCode::kRefused) Fail(reason);
+    // A refused client is refused again: by the server, or by the transport before it. A closed transport is no more.
+    if (reason.code() == ErrorCode::kRefused || reason.code() == ErrorCode::kClosed) Fail(reason);
     std::lock_guard lock(mutex_);
     if (peer_ != peer) return;
+    if (std::exchange(ready_, false)) LookForLoss();
     peer_ = 0;
-    ready_ = false;
     trouble_ = reason.message();
     if (!failure_.ok()) return;
     transport_->PostAt(SteadyClock::now() + std::chrono::milliseconds(backoff_ms_), [weak = weak_from_this()] {
@@ -150,6 +152,26 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
     transport_->PostAt(SteadyClock::now() + kWelcomeWithin, [weak = weak_from_this(), number = peer_] {
       if (const auto self = weak.lock()) self->DisconnectIfNotWelcome(number);
     });
+  }
+
+  // Under the lock: the server is lost when it does not admit this client within lost_after_ms from now on.
+  void LookForLoss() {
+    if (options_.lost_after_ms == 0) return;
+    const auto until = SteadyClock::now() + std::chrono::milliseconds(options_.lost_after_ms);
+    transport_->PostAt(until, [weak = weak_from_this(), connections = counts_.connections] {
+      if (const auto self = weak.lock()) self->LoseUnlessConnectedSince(connections);
+    });
+  }
+
+  void LoseUnlessConnectedSince(uint64_t connections) {
+    Status lost;
+    {
+      std::lock_guard lock(mutex_);
+      if (counts_.connections != connections) return;
+      lost = Status(ErrorCode::kPeerLost, options_.peer_name + " at " + options_.address + " could not be reached for " +
+                                              std::to_string(options_.lost_after_ms) + " ms" + LastTrouble());
+    }
+    Fail(std::move(lost).With("peer", options_.peer_name));
   }
 
   void DisconnectIfNotWelcome(PeerId peer) {

@@ -294,7 +294,9 @@ void ClusterTrainer::WatchLoop(uint32_t rank) {
   while (true) {
     WireWriter writer;
     writer.Value(version);
-    const auto response = nn_workers_.Call(rank, {nn_request::kWatch}, Payload(writer.Take()));
+    // It answers several times within the deadline, if it lives.
+    const RoleCall watch{nn_request::kWatch, {}, true, nn_workers_.deadline_ms()};
+    const auto response = nn_workers_.Call(rank, watch, Payload(writer.Take()));
     if (!response.ok()) return Lost(rank, response.status());
     Result<NnState> state = DecodeState(response.value().payload.bytes());
     if (!state.ok()) return Lost(rank, state.status());

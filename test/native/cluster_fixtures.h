@@ -34,11 +34,11 @@ class TestCluster {
     for (uint32_t i = 0; i < shape.embedding_workers; ++i) StartEmbeddingWorker(i);
     for (uint32_t i = 0; i < config.nn_workers; ++i) {
       const auto transport = TransportOf("nn-" + std::to_string(i));
-      nn.push_back(std::make_unique<NnServer>(transport, NnServer::Options{config, i, shape.activations, 200, Rpc()}));
+      nn.push_back(std::make_unique<NnServer>(transport, NnServer::Options{config, i, shape.activations, std::min<uint64_t>(200, shape.deadline_ms / 4), Rpc()}));
       nn_addresses_.push_back(Listen(*nn.back(), "nn-" + std::to_string(i)));
     }
     const bool sums = config.mode != TrainerMode::kAsync && config.nn_workers > 1;
-    auto collectives = sums ? MakeLocalCollectives(config.nn_workers, {.deadline_ms = shape.deadline_ms})
+    auto collectives = sums ? MakeLocalCollectives(config.nn_workers, {.deadline_ms = kSilence * shape.deadline_ms})
                             : std::vector<std::unique_ptr<Collective>>(config.nn_workers);
     for (uint32_t i = 0; i < config.nn_workers; ++i) {
       const Status status = nn[i]->Connect({Clients("embedding worker", ew_addresses_),
