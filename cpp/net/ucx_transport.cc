@@ -561,6 +561,7 @@ void UcxTransport::Transmit(const PeerPtr& peer, std::unique_ptr<Outgoing> messa
     data = message->pieces.data();
     count = payload.pieces();
   }
+  if (message->head_bytes == kGoodbyeBytes) peer->phase = Phase::kLeaving;
   ++peer->on_the_way;
   ++in_ucx_;
   Outgoing* const raw = message.release();
@@ -596,13 +597,12 @@ void UcxTransport::Sent(Outgoing* raw, ucs_status_t status) {
 void UcxTransport::Leave(const PeerPtr& peer) {
   const Status done(ErrorCode::kAborted, "disconnected");
   if (peer->phase == Phase::kLost || peer->phase == Phase::kLeaving) return;
-  if (peer->phase == Phase::kConnecting) return LosePeer(peer, done);
+  if (peer->phase != Phase::kOpen && peer->waiting.empty()) return LosePeer(peer, done);
   auto goodbye = std::make_unique<Outgoing>();
   goodbye->transport = this;
   goodbye->peer = peer->id;
   goodbye->head_bytes = kGoodbyeBytes;
   Transmit(peer, std::move(goodbye));
-  if (peer->phase == Phase::kOpen) peer->phase = Phase::kLeaving;
   loop_.PostAt(SteadyClock::now() + kLinger, [this, peer, done] { LosePeer(peer, done); });
 }
 
