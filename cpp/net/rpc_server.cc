@@ -36,9 +36,8 @@ class RpcSession {
   // The connection on which replies go from now on; 0: none. Returns the one before.
   PeerId Attach(PeerId peer) {
     std::lock_guard lock(mutex_);
-    const PeerId before = std::exchange(peer_, peer);
-    detached_at_ = SteadyClock::now();
-    return before;
+    if (forgotten_) return peer;
+    return std::exchange(peer_, peer);
   }
   void Detach(PeerId peer) {
     std::lock_guard lock(mutex_);
@@ -47,7 +46,11 @@ class RpcSession {
     detached_at_ = SteadyClock::now();
   }
   // Forgotten sessions answer nobody.
-  void Forget() { Attach(0); }
+  void Forget() {
+    std::lock_guard lock(mutex_);
+    forgotten_ = true;
+    peer_ = 0;
+  }
   bool Idle(SteadyClock::time_point since) const {
     std::lock_guard lock(mutex_);
     return peer_ == 0 && detached_at_ < since && running_ == 0;
@@ -79,6 +82,7 @@ class RpcSession {
 
   mutable std::mutex mutex_;  // guards what follows
   PeerId peer_ = 0;
+  bool forgotten_ = false;
   SteadyClock::time_point detached_at_ = SteadyClock::now();
   std::map<uint64_t, Entry> entries_;  // ids >= done_below_ that came
   uint64_t done_below_ = 0;
