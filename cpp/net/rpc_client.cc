@@ -25,8 +25,8 @@ using Time = SteadyClock::time_point;
 
 class ClientCore final : public PeerHandler, public std::enable_shared_from_this<ClientCore> {
  public:
-  ClientCore(std::shared_ptr<Transport> transport, const RpcClientOptions& options)
-      : transport_(std::move(transport)), options_(options), backoff_ms_(options.least_backoff_ms) {}
+  ClientCore(Transport* transport, const RpcClientOptions& options)
+      : transport_(transport), options_(options), backoff_ms_(options.least_backoff_ms) {}
 
   void Start() {
     transport_->Post([weak = weak_from_this()] {
@@ -324,7 +324,9 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
         .With("peer", options_.peer_name);
   }
 
-  const std::shared_ptr<Transport> transport_;
+  // The client's, which closes before it lets go of it. Not owned here: the last owner of this may be a task on the
+  // transport's own thread.
+  Transport* const transport_;
   const RpcClientOptions options_;
   const uint64_t session_ = RandomNumber();
 
@@ -345,7 +347,10 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
 
 class Client final : public RpcClient {
  public:
-  explicit Client(std::shared_ptr<ClientCore> core) : core_(std::move(core)) { core_->Start(); }
+  Client(std::shared_ptr<Transport> transport, const RpcClientOptions& options)
+      : transport_(std::move(transport)), core_(std::make_shared<ClientCore>(transport_.get(), options)) {
+    core_->Start();
+  }
   ~Client() override { Close(); }
 
   void Call(uint16_t type, Payload request, const RpcCallOptions& options, RpcDone done) override {
@@ -357,6 +362,7 @@ class Client final : public RpcClient {
   void Close() override { core_->Close(); }
 
  private:
+  const std::shared_ptr<Transport> transport_;
   const std::shared_ptr<ClientCore> core_;
 };
 
@@ -381,7 +387,7 @@ Result<RpcResponse> RpcClient::Call(uint16_t type, Payload request, const RpcCal
 }
 
 std::unique_ptr<RpcClient> MakeRpcClient(std::shared_ptr<Transport> transport, const RpcClientOptions& options) {
-  return std::make_unique<Client>(std::make_shared<ClientCore>(std::move(transport), options));
+  return std::make_unique<Client>(std::move(transport), options);
 }
 
 }  // namespace persia

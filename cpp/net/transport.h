@@ -1,5 +1,5 @@
 // Transport: messages between processes, over whatever carries them. Implementations: in_process_transport.h (threads of
-// one process, for tests), ucx_transport.h (tcp, rdma, shm), fault_transport.h (breaks another one on purpose).
+// one process, for tests), process_transport.h (tcp, rdma, shm), fault_transport.h (breaks another one on purpose).
 //
 // A connection is a *peer*: a number that is never used again in its transport. Messages of a peer arrive whole, once
 // and in order, or the peer is lost; nothing arrives after that. What was sent before and did not arrive by then is gone:

@@ -11,11 +11,11 @@ using Settings = std::vector<std::pair<const char*, std::string>>;
 Settings SettingsOf(TransportChoice kind, const std::string& device) {
   switch (kind) {
     case TransportChoice::kTcp: return {{"TLS", "tcp"}, {"NET_DEVICES", device}};
-    case TransportChoice::kShm: return {{"TLS", "posix"}};
     // UD only connects RC. Its check of a packet's destination refuses all that come over RoCE with IPv4 addresses.
     case TransportChoice::kRdma:
       return {{"TLS", "rc_verbs,rc_mlx5,ud_verbs:aux,ud_mlx5:aux"}, {"NET_DEVICES", device}, {"UD_VERBS_ETH_DGID_CHECK", "n"}};
-    case TransportChoice::kAuto: break;
+    case TransportChoice::kAuto:
+    case TransportChoice::kShm: break;
   }
   PERSIA_CHECK(false);
 }

@@ -1,4 +1,4 @@
-// One UCX context and worker of one kind (tcp, rdma or shm) on one device. Kinds are kept apart, so that which one carries
+// One UCX context and worker of one kind (tcp or rdma) on one device. Kinds are kept apart, so that which one carries
 // a connection is decided by our rule (transport_choice.h) and nothing is opened that is not used.
 //
 // Thread-safety: confined to the progress thread of its transport.
@@ -14,7 +14,7 @@ namespace persia {
 
 class UcxEngine {
  public:
-  // `device` is a network interface for tcp ("lo"), a device and port for rdma ("mlx5_0:1"), empty for shm. Messages come
+  // `device` is a network interface for tcp ("lo"), a device and port for rdma ("mlx5_0:1"). Messages come
   // to on_message(arg, …) while the worker progresses. kTransport: UCX can't do it here.
   static Result<std::unique_ptr<UcxEngine>> Make(const UcxApi& api, TransportChoice kind, const std::string& device,
                                                  ucp_am_recv_callback_t on_message, void* arg);

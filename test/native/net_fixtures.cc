@@ -5,7 +5,7 @@
 #include <doctest/doctest.h>
 
 #include "net/in_process_transport.h"
-#include "net/ucx_transport.h"
+#include "net/process_transport.h"
 
 namespace persia {
 namespace {
@@ -28,7 +28,7 @@ class UcxKind final : public TransportKind {
 
   std::string name() const override { return TransportChoiceName(choice_); }
   std::unique_ptr<Transport> Make(const TransportOptions& options) override {
-    auto made = MakeUcxTransport({options, choice_, "the transport's secret"});
+    auto made = MakeProcessTransport({options, choice_, "the transport's secret"});
     REQUIRE_MESSAGE(made.ok(), made.status().message());
     return std::move(made.value());
   }

@@ -1,4 +1,4 @@
-#include "net/ucx_transport.h"
+#include "net/process_transport.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -18,10 +18,11 @@
 #include <utility>
 #include <vector>
 
+#include "net/control_message.h"
 #include "net/event_loop.h"
 #include "net/rpc_session.h"
+#include "net/shm_link.h"
 #include "net/socket_address.h"
-#include "net/ucx_control.h"
 #include "net/ucx_engine.h"
 
 namespace persia {
@@ -29,7 +30,7 @@ namespace {
 
 constexpr std::chrono::milliseconds kLinger{1'000};  // for what was sent before a disconnect
 
-// What goes before each payload. A goodbye is the first two fields alone.
+// What goes before each payload. A goodbye is the first two fields alone; in shared memory, a header of zeros.
 struct FrameHead {
   uint64_t token;
   uint64_t number;  // 0, 1, … of its connection and direction
@@ -41,14 +42,14 @@ constexpr size_t kGoodbyeBytes = 16;
 Status Lost(const std::string& why) { return Status(ErrorCode::kPeerLost, why); }
 std::string ErrnoText() { return std::strerror(errno); }
 
-class UcxTransport;
+class ProcessTransport;
 
 // A message on its way out; lives until UCX is done with it.
 struct Outgoing {
-  UcxTransport* transport = nullptr;
+  ProcessTransport* transport = nullptr;
   PeerId peer = 0;
+  bool goodbye = false;
   FrameHead head{};
-  size_t head_bytes = sizeof(FrameHead);
   Payload payload;
   std::array<ucp_dt_iov_t, Payload::kMostPieces> pieces{};
 };
@@ -79,7 +80,7 @@ struct Peer {
   Acceptor acceptor;
   std::string from;
   int control = -1;
-  std::string read, unsent;  // of the control connection
+  std::string received, unsent;  // of the control connection
   uint64_t token = 0;        // in messages that come
   uint64_t token_there = 0;  // in messages that go
   ControlAnswer answer;
@@ -88,7 +89,14 @@ struct Peer {
   std::deque<std::unique_ptr<Outgoing>> waiting;  // for the endpoint
   uint64_t next_out = 0, next_in = 0;
   std::map<uint64_t, Arrived> arrived;  // from next_in on
-  uint64_t on_the_way = 0;              // outgoing messages that UCX has
+
+  // Shared memory: what is being written and read, and how far that is.
+  std::unique_ptr<ShmLink> link;
+  std::deque<std::unique_ptr<Outgoing>> writing;
+  size_t written = 0;  // of the first message, with its head
+  FrameHead reading{};
+  size_t read_bytes = 0;  // of the head, then of the payload
+  Arrived arriving;
 
   // Guarded by the transport's mutex.
   bool open = true;  // takes messages
@@ -100,17 +108,18 @@ using PeerPtr = std::shared_ptr<Peer>;
 
 // What is being fetched.
 struct Fetch {
-  UcxTransport* transport;
+  ProcessTransport* transport;
   PeerId peer;
   uint64_t number;
   Buffer payload;  // outlives a peer that is lost meanwhile
 };
 
-class UcxTransport final : public Transport, private Poller {
+class ProcessTransport final : public Transport, private Poller {
  public:
-  UcxTransport(const UcxApi& api, const UcxOptions& options)
-      : api_(api), options_(options), reach_(LocalReach()), loop_("net", options.transport.spin_us, this) {}
-  ~UcxTransport() override { Close(); }
+  // `ucx` may be null: shared memory only.
+  ProcessTransport(const UcxApi* ucx, const ProcessTransportOptions& options)
+      : ucx_(ucx), options_(options), reach_(LocalReach()), loop_("net", options.transport.spin_us, this) {}
+  ~ProcessTransport() override { Close(); }
 
   Result<std::string> Listen(const std::string& address, Acceptor acceptor) override;
   Result<PeerId> Connect(const std::string& address, std::shared_ptr<PeerHandler> handler) override;
@@ -139,9 +148,11 @@ class UcxTransport final : public Transport, private Poller {
   Status TakeAnswer(const PeerPtr& peer, Bytes body);
   Status OpenEndpoint(const PeerPtr& peer, const std::string& worker);
   Result<UcxEngine*> EngineFor(TransportChoice kind, const std::string& interface);
-  std::string DescribeEndpoint(const Peer& peer) const;
+  Result<std::string> MakePlace(const PeerPtr& peer, ChosenTransport* chosen);
+  Status Open(const PeerPtr& peer, const std::string& place);
 
   void Transmit(const PeerPtr& peer, std::unique_ptr<Outgoing> message);
+  void TransmitByUcx(const PeerPtr& peer, std::unique_ptr<Outgoing> message);
   void Sent(Outgoing* message, ucs_status_t status);
   static void OnSent(void* request, ucs_status_t status, void* user_data);
   void Leave(const PeerPtr& peer);
@@ -154,6 +165,12 @@ class UcxTransport final : public Transport, private Poller {
   static void OnFetched(void* request, ucs_status_t status, size_t length, void* user_data);
   void Fetched(Fetch* fetch, ucs_status_t status);
   void DeliverInOrder(const PeerPtr& peer);
+  void Deliver(const PeerPtr& peer, Arrived arrived);
+  bool PollLinks();
+  bool WriteLink(const PeerPtr& peer);
+  bool ReadLink(const PeerPtr& peer);
+  bool ReadLinkHead(const PeerPtr& peer);
+  void WakeOther(const PeerPtr& peer);
   void DeliverArrivals();
   static void OnEndpointError(void* arg, ucp_ep_h endpoint, ucs_status_t status);
 
@@ -164,8 +181,8 @@ class UcxTransport final : public Transport, private Poller {
 
   PeerPtr Find(PeerId peer) const;
 
-  const UcxApi& api_;
-  const UcxOptions options_;
+  const UcxApi* const ucx_;
+  const ProcessTransportOptions options_;
   const TransportReach reach_;
 
   mutable std::mutex mutex_;  // guards these, and of the peers what they say
@@ -179,6 +196,7 @@ class UcxTransport final : public Transport, private Poller {
   std::map<std::pair<TransportChoice, std::string>, std::unique_ptr<UcxEngine>> engines_;
   std::map<uint64_t, PeerPtr> by_token_;
   std::map<ucp_ep_h, PeerPtr> by_endpoint_;
+  std::vector<PeerPtr> linked_;  // by shared memory
   std::vector<PeerPtr> to_deliver_;                        // have arrivals since the last look
   std::vector<std::pair<PeerPtr, uint64_t>> to_fetch_;     // numbers of messages
   std::vector<std::pair<PeerPtr, Status>> to_lose_;        // found inside UCX's callbacks
@@ -191,13 +209,13 @@ class UcxTransport final : public Transport, private Poller {
 
 // ------------------------------------------------------------------------------------------------ any thread
 
-PeerPtr UcxTransport::Find(PeerId peer) const {
+PeerPtr ProcessTransport::Find(PeerId peer) const {
   std::lock_guard lock(mutex_);
   const auto found = peers_.find(peer);
   return found == peers_.end() ? nullptr : found->second;
 }
 
-Result<std::string> UcxTransport::Listen(const std::string& text, Acceptor acceptor) {
+Result<std::string> ProcessTransport::Listen(const std::string& text, Acceptor acceptor) {
   const Result<SocketAddress> address = SocketAddress::Parse(text);
   if (!address.ok()) return address.status();
   const int listener = socket(address.value().family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -223,7 +241,7 @@ Result<std::string> UcxTransport::Listen(const std::string& text, Acceptor accep
   return taken;
 }
 
-Result<PeerId> UcxTransport::Connect(const std::string& text, std::shared_ptr<PeerHandler> handler) {
+Result<PeerId> ProcessTransport::Connect(const std::string& text, std::shared_ptr<PeerHandler> handler) {
   const Result<SocketAddress> address = SocketAddress::Parse(text);
   if (!address.ok()) return Status(ErrorCode::kUsage, address.status().message());
   const auto peer = std::make_shared<Peer>();
@@ -239,7 +257,7 @@ Result<PeerId> UcxTransport::Connect(const std::string& text, std::shared_ptr<Pe
   return peer->id;
 }
 
-Status UcxTransport::Send(PeerId id, const MessageHeader& header, Payload payload) {
+Status ProcessTransport::Send(PeerId id, const MessageHeader& header, Payload payload) {
   const TransportOptions& limits = options_.transport;
   if (payload.bytes() > limits.limits.max_payload_bytes) {
     return Status(ErrorCode::kUsage, "a message of " + std::to_string(payload.bytes()) + " bytes is over the limit of " +
@@ -277,13 +295,13 @@ Status UcxTransport::Send(PeerId id, const MessageHeader& header, Payload payloa
   return Status::Ok();
 }
 
-void UcxTransport::Admit(PeerId id) {
+void ProcessTransport::Admit(PeerId id) {
   std::lock_guard lock(mutex_);
   const auto found = peers_.find(id);
   if (found != peers_.end()) found->second->admitted = true;
 }
 
-void UcxTransport::Disconnect(PeerId id) {
+void ProcessTransport::Disconnect(PeerId id) {
   PeerPtr peer;
   {
     std::lock_guard lock(mutex_);
@@ -295,13 +313,13 @@ void UcxTransport::Disconnect(PeerId id) {
   loop_.Post([this, peer] { Leave(peer); });
 }
 
-std::string UcxTransport::Describe(PeerId id) const {
+std::string ProcessTransport::Describe(PeerId id) const {
   std::lock_guard lock(mutex_);
   const auto found = peers_.find(id);
   return found == peers_.end() ? "not connected" : found->second->description;
 }
 
-void UcxTransport::Close() {
+void ProcessTransport::Close() {
   {
     std::unique_lock lock(mutex_);
     if (!std::exchange(closed_, true)) loop_.Post([this] { LeaveAll(); });
@@ -324,7 +342,7 @@ void Configure(int socket) {
   setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 
-void UcxTransport::OnListener(int listener, const Acceptor& acceptor) {
+void ProcessTransport::OnListener(int listener, const Acceptor& acceptor) {
   for (;;) {
     const int socket = accept4(listener, nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (socket < 0) return;
@@ -354,7 +372,7 @@ void UcxTransport::OnListener(int listener, const Acceptor& acceptor) {
   }
 }
 
-void UcxTransport::StartConnecting(const PeerPtr& peer, const SocketAddress& address) {
+void ProcessTransport::StartConnecting(const PeerPtr& peer, const SocketAddress& address) {
   if (peer->phase != Phase::kConnecting) return;
   peer->control = socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
   if (peer->control < 0) return LosePeer(peer, Lost("no socket: " + ErrnoText()));
@@ -369,7 +387,7 @@ void UcxTransport::StartConnecting(const PeerPtr& peer, const SocketAddress& add
   });
 }
 
-void UcxTransport::OnControl(const PeerPtr& peer, uint32_t events) {
+void ProcessTransport::OnControl(const PeerPtr& peer, uint32_t events) {
   if (peer->phase == Phase::kLost) return;
   if (peer->phase == Phase::kConnecting) {
     int error = 0;
@@ -384,7 +402,7 @@ void UcxTransport::OnControl(const PeerPtr& peer, uint32_t events) {
   if ((events & EPOLLOUT) != 0) FlushControl(peer);
   const bool ended = !ReadControl(peer);
   while (peer->phase != Phase::kLost) {
-    Result<std::optional<ControlMessage>> message = NextControlMessage(&peer->read);
+    Result<std::optional<ControlMessage>> message = NextControlMessage(&peer->received);
     if (!message.ok()) return LosePeer(peer, message.status());
     if (!message.value().has_value()) break;
     const Status taken = TakeControl(peer, *message.value());
@@ -398,23 +416,23 @@ void UcxTransport::OnControl(const PeerPtr& peer, uint32_t events) {
 }
 
 // False: the other side has ended it.
-bool UcxTransport::ReadControl(const PeerPtr& peer) {
+bool ProcessTransport::ReadControl(const PeerPtr& peer) {
   std::array<char, 4096> bytes;
   for (;;) {
     const ssize_t count = recv(peer->control, bytes.data(), bytes.size(), 0);
     if (count == 0) return false;
     if (count < 0) return errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR;
-    peer->read.append(bytes.data(), static_cast<size_t>(count));
-    if (peer->read.size() > 2 * ControlHead::kMostBodyBytes) return false;
+    peer->received.append(bytes.data(), static_cast<size_t>(count));
+    if (peer->received.size() > 2 * ControlHead::kMostBodyBytes) return false;
   }
 }
 
-void UcxTransport::WriteControl(const PeerPtr& peer, const std::string& bytes) {
+void ProcessTransport::WriteControl(const PeerPtr& peer, const std::string& bytes) {
   peer->unsent += bytes;
   FlushControl(peer);
 }
 
-void UcxTransport::FlushControl(const PeerPtr& peer) {
+void ProcessTransport::FlushControl(const PeerPtr& peer) {
   while (!peer->unsent.empty()) {
     const ssize_t count = send(peer->control, peer->unsent.data(), peer->unsent.size(), MSG_NOSIGNAL);
     if (count <= 0) break;  // full: when there is room; an error shows when it is read
@@ -423,66 +441,110 @@ void UcxTransport::FlushControl(const PeerPtr& peer) {
   loop_.Change(peer->control, EPOLLIN | EPOLLRDHUP | (peer->unsent.empty() ? 0u : uint32_t{EPOLLOUT}));
 }
 
-Status UcxTransport::TakeControl(const PeerPtr& peer, const ControlMessage& message) {
+Status ProcessTransport::TakeControl(const PeerPtr& peer, const ControlMessage& message) {
   const Bytes body(reinterpret_cast<const std::byte*>(message.body.data()), message.body.size());
   if (peer->phase == Phase::kGreeting) {
-    if (peer->accepted && message.kind == ControlKind::kOffer && peer->engine == nullptr) return TakeOffer(peer, body);
+    if (peer->accepted && message.kind == ControlKind::kOffer && peer->token_there == 0) return TakeOffer(peer, body);
     if (!peer->accepted && message.kind == ControlKind::kAnswer) return TakeAnswer(peer, body);
     if (!peer->accepted && message.kind == ControlKind::kRefuse) {
       return Status(ErrorCode::kRefused, "the connection was refused: " + DecodeRefusal(body));
     }
-    if (peer->accepted && message.kind == ControlKind::kAddress && peer->engine != nullptr) {
-      const Result<std::string> worker = DecodeAddress(body);
-      if (!worker.ok()) return worker.status();
+    if (peer->accepted && message.kind == ControlKind::kPlace && peer->token_there != 0) {
+      const Result<std::string> place = DecodePlace(body);
+      if (!place.ok()) return place.status();
       peer->handler = peer->acceptor(peer->id, peer->from);
       if (peer->handler == nullptr) return Lost("refused");
-      return OpenEndpoint(peer, worker.value());
+      return Open(peer, place.value());
     }
   }
+  if (message.kind == ControlKind::kWake && peer->link != nullptr) return Status::Ok();  // Poll comes after this
   return Status(ErrorCode::kProtocol, "a control message came out of turn");
 }
 
-Status UcxTransport::TakeOffer(const PeerPtr& peer, Bytes body) {
+Status ProcessTransport::TakeOffer(const PeerPtr& peer, Bytes body) {
   const Result<ControlOffer> offer = DecodeOffer(body);
   if (!offer.ok()) return offer.status();
-  Status refused;
   Result<ChosenTransport> chosen = ChooseTransport(options_.choice, reach_, offer.value().asked, offer.value().reach);
-  Result<UcxEngine*> engine = Status(ErrorCode::kInternal, "none");
-  if (!SameSecret(options_.secret, offer.value().secret)) {
-    refused = Status(ErrorCode::kRefused, "the secret is wrong");
-  } else if (!chosen.ok()) {
-    refused = chosen.status();
-  } else {
-    engine = EngineFor(chosen.value().kind, SocketAddress::OfSocket(peer->control).Interface());
-    if (!engine.ok()) refused = engine.status();
+  Result<std::string> place = Status(ErrorCode::kRefused, "the secret is wrong");
+  if (SameSecret(options_.secret, offer.value().secret)) {
+    place = chosen.ok() ? MakePlace(peer, &chosen.value()) : chosen.status();
   }
-  if (!refused.ok()) {
-    WriteControl(peer, EncodeRefusal(refused.message()));
-    return refused;
+  if (!place.ok()) {
+    WriteControl(peer, EncodeRefusal(place.status().message()));
+    return place.status();
   }
-  peer->engine = engine.value();
   peer->token_there = offer.value().token;
   peer->answer.chosen = chosen.value();
   by_token_[peer->token] = peer;
-  WriteControl(peer, EncodeAnswer({chosen.value(), peer->token, engine.value()->address()}));
+  WriteControl(peer, EncodeAnswer({chosen.value(), peer->token, place.value()}));
   return Status::Ok();
 }
 
-Status UcxTransport::TakeAnswer(const PeerPtr& peer, Bytes body) {
-  const Result<ControlAnswer> answer = DecodeAnswer(body);
-  if (!answer.ok()) return answer.status();
-  const Result<UcxEngine*> engine =
-      EngineFor(answer.value().chosen.kind, SocketAddress::OfSocket(peer->control).Interface());
+// What will carry the messages of an accepted peer, and where it is. Shared memory that there is no room for becomes
+// another choice where nobody has asked for it.
+Result<std::string> ProcessTransport::MakePlace(const PeerPtr& peer, ChosenTransport* chosen) {
+  if (chosen->kind == TransportChoice::kShm) {
+    auto link = ShmLink::Create();
+    if (link.ok()) {
+      peer->link = std::move(link.value());
+      return peer->link->name();
+    }
+    if (options_.choice == TransportChoice::kShm || ucx_ == nullptr) return link.status();
+    *chosen = {TransportChoice::kTcp, link.status().message()};
+  }
+  const Result<UcxEngine*> engine = EngineFor(chosen->kind, SocketAddress::OfSocket(peer->control).Interface());
   if (!engine.ok()) return engine.status();
   peer->engine = engine.value();
-  peer->answer = answer.value();
-  peer->token_there = answer.value().token;
-  by_token_[peer->token] = peer;
-  WriteControl(peer, EncodeAddress(engine.value()->address()));
-  return OpenEndpoint(peer, answer.value().worker);
+  return peer->engine->address();
 }
 
-Result<UcxEngine*> UcxTransport::EngineFor(TransportChoice kind, const std::string& interface) {
+Status ProcessTransport::TakeAnswer(const PeerPtr& peer, Bytes body) {
+  const Result<ControlAnswer> answer = DecodeAnswer(body);
+  if (!answer.ok()) return answer.status();
+  peer->answer = answer.value();
+  peer->token_there = answer.value().token;
+  std::string place;
+  if (answer.value().chosen.kind == TransportChoice::kShm) {
+    auto link = ShmLink::Open(answer.value().place);
+    if (!link.ok()) return link.status();
+    peer->link = std::move(link.value());
+  } else {
+    const Result<UcxEngine*> engine =
+        EngineFor(answer.value().chosen.kind, SocketAddress::OfSocket(peer->control).Interface());
+    if (!engine.ok()) return engine.status();
+    peer->engine = engine.value();
+    place = peer->engine->address();
+  }
+  by_token_[peer->token] = peer;
+  WriteControl(peer, EncodePlace(place));
+  return Open(peer, answer.value().place);
+}
+
+// Both sides are known to each other: messages may go.
+Status ProcessTransport::Open(const PeerPtr& peer, const std::string& place) {
+  if (peer->link != nullptr) {
+    peer->link->Unlink();
+    linked_.push_back(peer);
+  } else {
+    PERSIA_RETURN_IF_ERROR(OpenEndpoint(peer, place));
+  }
+  peer->phase = Phase::kOpen;
+  {
+    std::lock_guard lock(mutex_);
+    const std::string device = peer->engine != nullptr ? " (" + peer->engine->device() + ")" : "";
+    peer->description = TransportChoiceName(peer->answer.chosen.kind) + device + ", because " + peer->answer.chosen.why;
+  }
+  while (!peer->waiting.empty() && peer->phase == Phase::kOpen) {
+    auto message = std::move(peer->waiting.front());
+    peer->waiting.pop_front();
+    Transmit(peer, std::move(message));
+  }
+  to_deliver_.push_back(peer);  // the other side may have been quicker
+  return Status::Ok();
+}
+
+Result<UcxEngine*> ProcessTransport::EngineFor(TransportChoice kind, const std::string& interface) {
+  if (ucx_ == nullptr) return LoadUcx().status();
   std::string device;
   if (kind == TransportChoice::kTcp) device = interface;
   if (kind == TransportChoice::kRdma) {
@@ -491,7 +553,7 @@ Result<UcxEngine*> UcxTransport::EngineFor(TransportChoice kind, const std::stri
   }
   auto& engine = engines_[{kind, device}];
   if (engine == nullptr) {
-    auto made = UcxEngine::Make(api_, kind, device, OnFrame, this);
+    auto made = UcxEngine::Make(*ucx_, kind, device, OnFrame, this);
     if (!made.ok()) return made.status();
     engine = std::move(made.value());
     loop_.Watch(engine->event_fd(), [](uint32_t) {}, EPOLLIN);  // only to wake up; Poll does the rest
@@ -501,7 +563,7 @@ Result<UcxEngine*> UcxTransport::EngineFor(TransportChoice kind, const std::stri
 
 // ------------------------------------------------------------------------------------------------ sending
 
-Status UcxTransport::OpenEndpoint(const PeerPtr& peer, const std::string& worker) {
+Status ProcessTransport::OpenEndpoint(const PeerPtr& peer, const std::string& worker) {
   ucp_ep_params_t params{};
   params.field_mask = UCP_EP_PARAM_FIELD_REMOTE_ADDRESS | UCP_EP_PARAM_FIELD_ERR_HANDLING_MODE |
                       UCP_EP_PARAM_FIELD_ERR_HANDLER | UCP_EP_PARAM_FIELD_FLAGS;
@@ -510,33 +572,17 @@ Status UcxTransport::OpenEndpoint(const PeerPtr& peer, const std::string& worker
   params.err_handler.cb = OnEndpointError;
   params.err_handler.arg = this;
   params.flags = UCP_EP_PARAMS_FLAGS_NO_LOOPBACK;
-  const ucs_status_t status = api_.ep_create(peer->engine->worker(), &params, &peer->endpoint);
+  const ucs_status_t status = ucx_->ep_create(peer->engine->worker(), &params, &peer->endpoint);
   if (status != UCS_OK) {
     peer->endpoint = nullptr;
     return Status(ErrorCode::kTransport, std::string("UCX cannot reach the other side by ") +
-                                             TransportChoiceName(peer->engine->kind()) + ": " + api_.status_string(status));
+                                             TransportChoiceName(peer->engine->kind()) + ": " + ucx_->status_string(status));
   }
   by_endpoint_[peer->endpoint] = peer;
-  peer->phase = Phase::kOpen;
-  {
-    std::lock_guard lock(mutex_);
-    peer->description = DescribeEndpoint(*peer);
-  }
-  while (!peer->waiting.empty() && peer->phase == Phase::kOpen) {
-    auto message = std::move(peer->waiting.front());
-    peer->waiting.pop_front();
-    Transmit(peer, std::move(message));
-  }
   return Status::Ok();
 }
 
-std::string UcxTransport::DescribeEndpoint(const Peer& peer) const {
-  const std::string& device = peer.engine->device();
-  return std::string(TransportChoiceName(peer.engine->kind())) + (device.empty() ? "" : " (" + device + ")") + ", because " +
-         peer.answer.chosen.why;
-}
-
-void UcxTransport::Transmit(const PeerPtr& peer, std::unique_ptr<Outgoing> message) {
+void ProcessTransport::Transmit(const PeerPtr& peer, std::unique_ptr<Outgoing> message) {
   if (peer->phase == Phase::kConnecting || peer->phase == Phase::kGreeting) {
     peer->waiting.push_back(std::move(message));
     return;
@@ -544,6 +590,13 @@ void UcxTransport::Transmit(const PeerPtr& peer, std::unique_ptr<Outgoing> messa
   if (peer->phase != Phase::kOpen) return;  // lost, or a message behind a goodbye
   message->head.token = peer->token_there;
   message->head.number = peer->next_out++;
+  if (message->goodbye) peer->phase = Phase::kLeaving;
+  if (peer->link == nullptr) return TransmitByUcx(peer, std::move(message));
+  peer->writing.push_back(std::move(message));
+  WriteLink(peer);
+}
+
+void ProcessTransport::TransmitByUcx(const PeerPtr& peer, std::unique_ptr<Outgoing> message) {
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_DATATYPE;
   param.cb.send = OnSent;
@@ -561,75 +614,78 @@ void UcxTransport::Transmit(const PeerPtr& peer, std::unique_ptr<Outgoing> messa
     data = message->pieces.data();
     count = payload.pieces();
   }
-  ++peer->on_the_way;
   ++in_ucx_;
   Outgoing* const raw = message.release();
-  const ucs_status_ptr_t request = api_.am_send(peer->endpoint, 0, &raw->head, raw->head_bytes, data, count, &param);
+  const size_t head_bytes = raw->goodbye ? kGoodbyeBytes : sizeof(FrameHead);
+  const ucs_status_ptr_t request = ucx_->am_send(peer->endpoint, 0, &raw->head, head_bytes, data, count, &param);
   if (UCS_PTR_IS_PTR(request)) return;  // OnSent comes
   Sent(raw, UCS_PTR_STATUS(request));
 }
 
-void UcxTransport::OnSent(void* request, ucs_status_t status, void* user_data) {
+void ProcessTransport::OnSent(void* request, ucs_status_t status, void* user_data) {
   auto* message = static_cast<Outgoing*>(user_data);
-  UcxTransport* const transport = message->transport;
+  ProcessTransport* const transport = message->transport;
   transport->Sent(message, status);
-  transport->api_.request_free(request);
+  transport->ucx_->request_free(request);
 }
 
-void UcxTransport::Sent(Outgoing* raw, ucs_status_t status) {
+void ProcessTransport::Sent(Outgoing* raw, ucs_status_t status) {
   const std::unique_ptr<Outgoing> message(raw);
   --in_ucx_;
   const PeerPtr peer = Find(message->peer);
   if (peer == nullptr) return;
-  --peer->on_the_way;
   {
     std::lock_guard lock(mutex_);
     peer->queued_bytes -= message->payload.bytes();
   }
   // A lost peer's messages end with an error too; it is known already.
   if (status != UCS_OK && peer->phase != Phase::kLost) {
-    to_lose_.emplace_back(peer, Lost(std::string("UCX could not send: ") + api_.status_string(status)));
+    to_lose_.emplace_back(peer, Lost(std::string("UCX could not send: ") + ucx_->status_string(status)));
   }
 }
 
 // Says goodbye behind everything that was sent. The other side then ends the control connection.
-void UcxTransport::Leave(const PeerPtr& peer) {
+void ProcessTransport::Leave(const PeerPtr& peer) {
   const Status done(ErrorCode::kAborted, "disconnected");
   if (peer->phase == Phase::kLost || peer->phase == Phase::kLeaving) return;
-  if (peer->phase == Phase::kConnecting) return LosePeer(peer, done);
+  if (peer->phase != Phase::kOpen && peer->waiting.empty()) return LosePeer(peer, done);
   auto goodbye = std::make_unique<Outgoing>();
   goodbye->transport = this;
   goodbye->peer = peer->id;
-  goodbye->head_bytes = kGoodbyeBytes;
+  goodbye->goodbye = true;
+  goodbye->head.message.magic = 0;
   Transmit(peer, std::move(goodbye));
-  if (peer->phase == Phase::kOpen) peer->phase = Phase::kLeaving;
   loop_.PostAt(SteadyClock::now() + kLinger, [this, peer, done] { LosePeer(peer, done); });
 }
 
 // ------------------------------------------------------------------------------------------------ receiving
 
-bool UcxTransport::Poll() {
+bool ProcessTransport::Poll() {
   bool any = false;
   for (const auto& [key, engine] : engines_) any = (engine != nullptr && engine->Progress()) || any;
+  any = PollLinks() || any;
   DeliverArrivals();
   return any;
 }
 
-bool UcxTransport::Arm() {
+bool ProcessTransport::Arm() {
   for (const auto& [key, engine] : engines_) {
     if (engine != nullptr && !engine->Arm()) return false;
   }
-  return true;
+  // All of them, so that none is left without having said that it sleeps.
+  bool sleeps = true;
+  for (const PeerPtr& peer : linked_) sleeps = peer->link->Sleep(!peer->writing.empty()) && sleeps;
+  return sleeps;
 }
 
-ucs_status_t UcxTransport::OnFrame(void* arg, const void* header, size_t header_length, void* data, size_t length,
+ucs_status_t ProcessTransport::OnFrame(void* arg, const void* header, size_t header_length, void* data, size_t length,
                                    const ucp_am_recv_param_t* param) {
   const Bytes head(static_cast<const std::byte*>(header), header_length);
-  return static_cast<UcxTransport*>(arg)->TakeFrame(head, data, length, param->recv_attr);
+  return static_cast<ProcessTransport*>(arg)->TakeFrame(head, data, length, param->recv_attr);
 }
 
 // Inside UCX: nobody is called back from here, and no peer is lost.
-ucs_status_t UcxTransport::TakeFrame(Bytes head, void* data, size_t length, uint64_t attributes) {
+ucs_status_t ProcessTransport::TakeFrame(Bytes head, void* data, size_t length, uint64_t attributes) {
   const bool fetch = (attributes & UCP_AM_RECV_ATTR_FLAG_RNDV) != 0;
   const ucs_status_t drop = fetch ? UCS_ERR_REJECTED : UCS_OK;
   std::array<uint64_t, 2> ids{};
@@ -656,7 +712,7 @@ ucs_status_t UcxTransport::TakeFrame(Bytes head, void* data, size_t length, uint
   return fetch ? UCS_INPROGRESS : UCS_OK;
 }
 
-Status UcxTransport::CheckFrame(const Peer& peer, Bytes head, size_t length, Arrived* arrived) {
+Status ProcessTransport::CheckFrame(const Peer& peer, Bytes head, size_t length, Arrived* arrived) {
   arrived->goodbye = head.empty();
   if (arrived->goodbye) return Status::Ok();
   MessageLimits limits = options_.transport.limits;
@@ -670,7 +726,7 @@ Status UcxTransport::CheckFrame(const Peer& peer, Bytes head, size_t length, Arr
                                           std::to_string(arrived->header.payload_bytes));
 }
 
-void UcxTransport::FetchPayload(const PeerPtr& peer, uint64_t number) {
+void ProcessTransport::FetchPayload(const PeerPtr& peer, uint64_t number) {
   const auto found = peer->arrived.find(number);
   if (found == peer->arrived.end()) return;
   void* const descriptor = std::exchange(found->second.descriptor, nullptr);
@@ -685,19 +741,19 @@ void UcxTransport::FetchPayload(const PeerPtr& peer, uint64_t number) {
   ++in_ucx_;
   Fetch* const raw = fetch.release();
   const ucs_status_ptr_t request =
-      api_.am_recv_data(peer->engine->worker(), descriptor, raw->payload.data(), bytes, &param);
+      ucx_->am_recv_data(peer->engine->worker(), descriptor, raw->payload.data(), bytes, &param);
   if (UCS_PTR_IS_PTR(request)) return;  // OnFetched comes
   Fetched(raw, UCS_PTR_STATUS(request));
 }
 
-void UcxTransport::OnFetched(void* request, ucs_status_t status, size_t, void* user_data) {
+void ProcessTransport::OnFetched(void* request, ucs_status_t status, size_t, void* user_data) {
   auto* fetch = static_cast<Fetch*>(user_data);
-  UcxTransport* const transport = fetch->transport;
+  ProcessTransport* const transport = fetch->transport;
   transport->Fetched(fetch, status);
-  transport->api_.request_free(request);
+  transport->ucx_->request_free(request);
 }
 
-void UcxTransport::Fetched(Fetch* raw, ucs_status_t status) {
+void ProcessTransport::Fetched(Fetch* raw, ucs_status_t status) {
   const std::unique_ptr<Fetch> fetch(raw);
   --in_ucx_;
   const PeerPtr peer = Find(fetch->peer);
@@ -705,7 +761,7 @@ void UcxTransport::Fetched(Fetch* raw, ucs_status_t status) {
   const auto found = peer->arrived.find(fetch->number);
   if (found == peer->arrived.end()) return;
   if (status != UCS_OK) {
-    to_lose_.emplace_back(peer, Lost(std::string("UCX could not fetch a message: ") + api_.status_string(status)));
+    to_lose_.emplace_back(peer, Lost(std::string("UCX could not fetch a message: ") + ucx_->status_string(status)));
     return;
   }
   found->second.payload = std::move(fetch->payload);
@@ -714,47 +770,143 @@ void UcxTransport::Fetched(Fetch* raw, ucs_status_t status) {
 }
 
 // What UCX's callbacks have noted, now that it has returned.
-void UcxTransport::DeliverArrivals() {
+void ProcessTransport::DeliverArrivals() {
   while (!to_fetch_.empty() || !to_deliver_.empty() || !to_lose_.empty()) {
     for (const auto& [peer, number] : std::exchange(to_fetch_, {})) FetchPayload(peer, number);
     for (const PeerPtr& peer : std::exchange(to_deliver_, {})) DeliverInOrder(peer);
     for (const auto& [peer, reason] : std::exchange(to_lose_, {})) LosePeer(peer, reason);
   }
   std::erase_if(closing_, [&](void* request) {
-    if (api_.request_check_status(request) == UCS_INPROGRESS) return false;
-    api_.request_free(request);
+    if (ucx_->request_check_status(request) == UCS_INPROGRESS) return false;
+    ucx_->request_free(request);
     return true;
   });
 }
 
-void UcxTransport::DeliverInOrder(const PeerPtr& peer) {
-  while (peer->phase == Phase::kOpen || peer->phase == Phase::kLeaving || peer->phase == Phase::kGreeting) {
-    // A client may be quicker with its messages than with its address, over two connections.
-    if (peer->phase == Phase::kGreeting) return;
+void ProcessTransport::DeliverInOrder(const PeerPtr& peer) {
+  // A client may be quicker with its messages than with its place, over two connections: these wait for Open.
+  while (peer->phase == Phase::kOpen || peer->phase == Phase::kLeaving) {
     const auto first = peer->arrived.find(peer->next_in);
     if (first == peer->arrived.end() || !first->second.whole) return;
     Arrived arrived = std::move(first->second);
     peer->arrived.erase(first);
     ++peer->next_in;
-    if (arrived.goodbye) return LosePeer(peer, Lost("the other side ended the connection"));
-    const Status good = CheckPayload(arrived.header, arrived.payload.bytes());
-    if (!good.ok()) return LosePeer(peer, good);
-    if (peer->phase == Phase::kOpen) peer->handler->OnMessage(peer->id, arrived.header, std::move(arrived.payload));
+    Deliver(peer, std::move(arrived));
   }
+}
+
+void ProcessTransport::Deliver(const PeerPtr& peer, Arrived arrived) {
+  if (arrived.goodbye) return LosePeer(peer, Lost("the other side ended the connection"));
+  const Status good = CheckPayload(arrived.header, arrived.payload.bytes());
+  if (!good.ok()) return LosePeer(peer, good);
+  if (peer->phase == Phase::kOpen) peer->handler->OnMessage(peer->id, arrived.header, std::move(arrived.payload));
+}
+
+// ------------------------------------------------------------------------------------------------ shared memory
+
+bool ProcessTransport::PollLinks() {
+  bool any = false;
+  // A callback may lose peers, which changes the list.
+  for (size_t i = 0; i < linked_.size(); ++i) {
+    const PeerPtr peer = linked_[i];
+    bool moved = ReadLink(peer);
+    if (peer->phase != Phase::kLost) moved = WriteLink(peer) || moved;
+    any = any || moved;
+  }
+  return any;
+}
+
+// Writes what there is room for. False: nothing.
+bool ProcessTransport::WriteLink(const PeerPtr& peer) {
+  bool any = false;
+  while (!peer->writing.empty()) {
+    Outgoing& message = *peer->writing.front();
+    const Bytes head(reinterpret_cast<const std::byte*>(&message.head), sizeof(FrameHead));
+    size_t begin = 0;  // of the piece, in the message
+    size_t wrote = 0;
+    for (size_t i = 0; i <= message.payload.pieces(); ++i) {
+      const Bytes piece = i == 0 ? head : message.payload.piece(i - 1);
+      if (peer->written < begin + piece.size()) {
+        const size_t count = peer->link->Write(piece.subspan(peer->written - begin));
+        wrote += count;
+        peer->written += count;
+        if (peer->written < begin + piece.size()) break;
+      }
+      begin += piece.size();
+    }
+    any = any || wrote > 0;
+    if (peer->written < sizeof(FrameHead) + message.payload.bytes()) break;
+    peer->written = 0;
+    const auto done = std::move(peer->writing.front());
+    peer->writing.pop_front();
+    std::lock_guard lock(mutex_);
+    peer->queued_bytes -= done->payload.bytes();
+  }
+  if (any) WakeOther(peer);
+  return any;
+}
+
+// Reads at most a ring's worth, so that other peers get their turn. False: nothing was there.
+bool ProcessTransport::ReadLink(const PeerPtr& peer) {
+  size_t budget = kShmRingBytes;
+  bool any = false;
+  while (budget > 0 && (peer->phase == Phase::kOpen || peer->phase == Phase::kLeaving)) {
+    if (peer->read_bytes < sizeof(FrameHead) && !ReadLinkHead(peer)) break;
+    if (peer->phase == Phase::kLost) return true;
+    const size_t have = peer->read_bytes - sizeof(FrameHead);
+    const size_t count = peer->link->Read(peer->arriving.payload.span().subspan(have));
+    peer->read_bytes += count;
+    budget -= std::min(budget, count + 1);
+    any = true;
+    if (have + count < peer->arriving.payload.size()) {
+      if (count == 0) break;
+      continue;
+    }
+    peer->read_bytes = 0;
+    Deliver(peer, std::move(peer->arriving));
+  }
+  if (peer->phase == Phase::kLost) return true;
+  if (!peer->link->sound()) LosePeer(peer, Status(ErrorCode::kProtocol, "the shared memory is damaged"));
+  if (any && peer->phase != Phase::kLost) WakeOther(peer);
+  return any;
+}
+
+// True: the head is there and right, and memory for the payload is taken; or the peer is lost.
+bool ProcessTransport::ReadLinkHead(const PeerPtr& peer) {
+  auto* const head = reinterpret_cast<std::byte*>(&peer->reading);
+  peer->read_bytes += peer->link->Read({head + peer->read_bytes, sizeof(FrameHead) - peer->read_bytes});
+  if (peer->read_bytes < sizeof(FrameHead)) return false;
+  peer->arriving = Arrived();
+  const bool goodbye = peer->reading.message.magic == 0;
+  const Bytes header(reinterpret_cast<const std::byte*>(&peer->reading.message), goodbye ? 0 : sizeof(MessageHeader));
+  Status good = CheckFrame(*peer, header, peer->reading.message.payload_bytes, &peer->arriving);
+  if (peer->reading.token != peer->token || peer->reading.number != peer->next_in++) {
+    good = Status(ErrorCode::kProtocol, "a message is not of this connection or out of turn");
+  }
+  if (!good.ok()) {
+    LosePeer(peer, good);
+    return true;
+  }
+  if (!goodbye) peer->arriving.payload = Buffer(peer->arriving.header.payload_bytes);
+  return true;
+}
+
+void ProcessTransport::WakeOther(const PeerPtr& peer) {
+  if (peer->link->MustWake()) WriteControl(peer, EncodeWake());
 }
 
 // ------------------------------------------------------------------------------------------------ ending
 
 // Inside UCX: nobody is called back from here.
-void UcxTransport::OnEndpointError(void* arg, ucp_ep_h endpoint, ucs_status_t status) {
-  auto* transport = static_cast<UcxTransport*>(arg);
+void ProcessTransport::OnEndpointError(void* arg, ucp_ep_h endpoint, ucs_status_t status) {
+  auto* transport = static_cast<ProcessTransport*>(arg);
   const auto found = transport->by_endpoint_.find(endpoint);
   if (found == transport->by_endpoint_.end()) return;
   transport->to_lose_.emplace_back(found->second,
-                                   Lost(std::string("the connection broke: ") + transport->api_.status_string(status)));
+                                   Lost(std::string("the connection broke: ") + transport->ucx_->status_string(status)));
 }
 
-void UcxTransport::LosePeer(const PeerPtr& peer, const Status& reason) {
+void ProcessTransport::LosePeer(const PeerPtr& peer, const Status& reason) {
   if (std::exchange(peer->phase, Phase::kLost) == Phase::kLost) return;
   if (peer->control >= 0) {
     loop_.Unwatch(peer->control);
@@ -762,10 +914,12 @@ void UcxTransport::LosePeer(const PeerPtr& peer, const Status& reason) {
   }
   by_token_.erase(peer->token);
   for (auto& [number, arrived] : peer->arrived) {
-    if (arrived.descriptor != nullptr) api_.am_data_release(peer->engine->worker(), arrived.descriptor);
+    if (arrived.descriptor != nullptr) ucx_->am_data_release(peer->engine->worker(), arrived.descriptor);
   }
   peer->arrived.clear();
   peer->waiting.clear();
+  peer->writing.clear();
+  std::erase(linked_, peer);
   CloseEndpoint(peer.get());
   if (peer->accepted) --accepted_;
   bool closed;
@@ -782,17 +936,17 @@ void UcxTransport::LosePeer(const PeerPtr& peer, const Status& reason) {
 }
 
 // At once, whatever is on the way; UCX then ends the messages that it still has.
-void UcxTransport::CloseEndpoint(Peer* peer) {
+void ProcessTransport::CloseEndpoint(Peer* peer) {
   if (peer->endpoint == nullptr) return;
   by_endpoint_.erase(peer->endpoint);
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
   param.flags = UCP_EP_CLOSE_FLAG_FORCE;
-  const ucs_status_ptr_t request = api_.ep_close(std::exchange(peer->endpoint, nullptr), &param);
+  const ucs_status_ptr_t request = ucx_->ep_close(std::exchange(peer->endpoint, nullptr), &param);
   if (UCS_PTR_IS_PTR(request)) closing_.push_back(request);
 }
 
-void UcxTransport::LeaveAll() {
+void ProcessTransport::LeaveAll() {
   std::vector<PeerPtr> peers;
   {
     std::lock_guard lock(mutex_);
@@ -810,7 +964,7 @@ void UcxTransport::LeaveAll() {
 }
 
 // The last thing on the progress thread.
-void UcxTransport::CloseAll() {
+void ProcessTransport::CloseAll() {
   LeaveAll();
   std::vector<PeerPtr> peers;
   {
@@ -828,9 +982,7 @@ void UcxTransport::CloseAll() {
 
 }  // namespace
 
-Result<std::unique_ptr<Transport>> MakeUcxTransport(const UcxOptions& options) {
-  const Result<const UcxApi*> api = LoadUcx();
-  if (!api.ok()) return api.status();
+Result<std::unique_ptr<Transport>> MakeProcessTransport(const ProcessTransportOptions& options) {
   const TransportReach reach = LocalReach();
   if (options.choice == TransportChoice::kRdma && reach.rdma_devices.empty()) {
     return Status(ErrorCode::kTransport, "rdma: " + reach.no_rdma);
@@ -838,28 +990,32 @@ Result<std::unique_ptr<Transport>> MakeUcxTransport(const UcxOptions& options) {
   if (options.choice == TransportChoice::kShm && reach.host.empty()) {
     return Status(ErrorCode::kTransport, "shm: there is no /dev/shm");
   }
-  return std::unique_ptr<Transport>(std::make_unique<UcxTransport>(*api.value(), options));
+  const UcxApi* ucx = nullptr;
+  if (options.choice != TransportChoice::kShm) {
+    const Result<const UcxApi*> loaded = LoadUcx();
+    if (!loaded.ok()) return loaded.status();
+    ucx = loaded.value();
+  }
+  return std::unique_ptr<Transport>(std::make_unique<ProcessTransport>(ucx, options));
 }
 
-std::string DescribeUcx() {
-  const Result<const UcxApi*> api = LoadUcx();
-  if (!api.ok()) return "ucx: " + api.status().message();
-  std::string text = "ucx: " + api.value()->version + " (" + api.value()->path + ")";
+std::string DescribeTransports() {
   const TransportReach reach = LocalReach();
-  for (const TransportChoice kind : {TransportChoice::kShm, TransportChoice::kRdma, TransportChoice::kTcp}) {
+  std::string text = std::string("shm: ") + (reach.host.empty() ? "there is no /dev/shm" : "works between processes of this host");
+  const Result<const UcxApi*> ucx = LoadUcx();
+  if (!ucx.ok()) return text + "\nrdma, tcp: " + ucx.status().message();
+  for (const TransportChoice kind : {TransportChoice::kRdma, TransportChoice::kTcp}) {
     text += std::string("\n") + TransportChoiceName(kind) + ": ";
     if (kind == TransportChoice::kRdma && reach.rdma_devices.empty()) {
       text += reach.no_rdma;
       continue;
     }
-    const std::string device = kind == TransportChoice::kTcp    ? "lo"
-                               : kind == TransportChoice::kRdma ? reach.rdma_devices.front()
-                                                                : "";
+    const std::string device = kind == TransportChoice::kTcp ? "lo" : reach.rdma_devices.front();
     const auto ignore = [](void*, const void*, size_t, void*, size_t, const ucp_am_recv_param_t*) { return UCS_OK; };
-    const auto engine = UcxEngine::Make(*api.value(), kind, device, ignore, nullptr);
-    text += engine.ok() ? "works" + (device.empty() ? "" : " (" + device + ")") : engine.status().message();
+    const auto engine = UcxEngine::Make(*ucx.value(), kind, device, ignore, nullptr);
+    text += engine.ok() ? "works (" + device + ")" : engine.status().message();
   }
-  return text;
+  return text + "\nucx: " + ucx.value()->version + " (" + ucx.value()->path + ")";
 }
 
 }  // namespace persia

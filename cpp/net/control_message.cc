@@ -1,4 +1,4 @@
-#include "net/ucx_control.h"
+#include "net/control_message.h"
 
 #include <cstring>
 
@@ -7,7 +7,7 @@
 namespace persia {
 namespace {
 
-constexpr size_t kMostTextBytes = 1024, kMostWorkerBytes = 32 * 1024, kMostDevices = 64;
+constexpr size_t kMostTextBytes = 1024, kMostPlaceBytes = 32 * 1024, kMostDevices = 64;
 
 std::string Frame(ControlKind kind, WireWriter* writer) {
   const Buffer body = writer->Take();
@@ -63,7 +63,7 @@ std::string EncodeAnswer(const ControlAnswer& answer) {
   writer.Value(answer.chosen.kind);
   writer.Text(answer.chosen.why);
   writer.Value(answer.token);
-  writer.Text(answer.worker);
+  writer.Text(answer.place);
   return Frame(ControlKind::kAnswer, &writer);
 }
 
@@ -74,28 +74,33 @@ Result<ControlAnswer> DecodeAnswer(Bytes body) {
   if (answer.chosen.kind == TransportChoice::kAuto) reader.Fail("chooses no transport");
   answer.chosen.why = reader.Text(kMostTextBytes);
   answer.token = reader.Value<uint64_t>();
-  answer.worker = reader.Text(kMostWorkerBytes);
+  answer.place = reader.Text(kMostPlaceBytes);
   PERSIA_RETURN_IF_ERROR(reader.End());
   return answer;
 }
 
-std::string EncodeAddress(const std::string& worker) {
+std::string EncodePlace(const std::string& place) {
   WireWriter writer;
-  writer.Text(worker);
-  return Frame(ControlKind::kAddress, &writer);
+  writer.Text(place);
+  return Frame(ControlKind::kPlace, &writer);
 }
 
-Result<std::string> DecodeAddress(Bytes body) {
+Result<std::string> DecodePlace(Bytes body) {
   WireReader reader(body);
-  std::string worker = reader.Text(kMostWorkerBytes);
+  std::string place = reader.Text(kMostPlaceBytes);
   PERSIA_RETURN_IF_ERROR(reader.End());
-  return worker;
+  return place;
 }
 
 std::string EncodeRefusal(const std::string& why) {
   WireWriter writer;
   writer.Text(std::string_view(why).substr(0, kMostTextBytes));
   return Frame(ControlKind::kRefuse, &writer);
+}
+
+std::string EncodeWake() {
+  WireWriter writer;
+  return Frame(ControlKind::kWake, &writer);
 }
 
 std::string DecodeRefusal(Bytes body) {

@@ -1,4 +1,4 @@
-// What two UCX transports say to each other before messages flow, over the control connection: a plain TCP connection to the
+// What two processes' transports say to each other before messages flow, over the control connection: a plain TCP connection to the
 // address that was listened at. It stays open: when it ends, so has the peer.
 //
 //   byte  0        4         6      8             12
@@ -6,8 +6,9 @@
 //
 //   Offer   client → server   secret text | what was asked for u8 | host text | count u32 | device text … | no_rdma text |
 //                             token u64
-//   Answer  server → client   kind u8 | why text | token u64 | worker address (length u32, bytes)
-//   Address client → server   worker address
+//   Answer  server → client   kind u8 | why text | token u64 | place text: of UCX's worker, or the name of shared memory
+//   Place   client → server   place text: of UCX's worker; empty for shared memory
+//   Wake    either way        nothing: look into the shared memory
 //   Refuse  server → client   the reason, a text
 //
 // The secret is checked before anything is handed to UCX, which trusts what it is given.
@@ -28,7 +29,7 @@
 
 namespace persia {
 
-enum class ControlKind : uint16_t { kOffer = 1, kAnswer = 2, kAddress = 3, kRefuse = 4 };
+enum class ControlKind : uint16_t { kOffer = 1, kAnswer = 2, kPlace = 3, kRefuse = 4, kWake = 5 };
 
 struct ControlHead {
   static constexpr uint32_t kMagic = 0x54'43'53'50;  // "PSCT"
@@ -51,17 +52,18 @@ struct ControlOffer {
 struct ControlAnswer {
   ChosenTransport chosen;
   uint64_t token = 0;
-  std::string worker;  // its address
+  std::string place;
 };
 
 std::string EncodeOffer(const ControlOffer& offer);
 std::string EncodeAnswer(const ControlAnswer& answer);
-std::string EncodeAddress(const std::string& worker);
+std::string EncodePlace(const std::string& place);
 std::string EncodeRefusal(const std::string& why);
+std::string EncodeWake();
 
 Result<ControlOffer> DecodeOffer(Bytes body);
 Result<ControlAnswer> DecodeAnswer(Bytes body);
-Result<std::string> DecodeAddress(Bytes body);
+Result<std::string> DecodePlace(Bytes body);
 std::string DecodeRefusal(Bytes body);
 
 // Takes the next whole message off the front of what has been read; nothing when there is none yet. kProtocol: what came
