@@ -5,7 +5,7 @@
 #include <thread>
 #include <utility>
 
-#include "net/ucx_transport.h"
+#include "net/process_transport.h"
 #include "store/parameter_server.h"
 #include "trainer/nn_server.h"
 #include "worker/embedding_server.h"
@@ -14,10 +14,10 @@ namespace persia {
 namespace {
 
 Result<std::shared_ptr<CountingTransport>> MakeTransport(const NetOptions& net) {
-  UcxOptions options;
+  ProcessTransportOptions options;
   options.choice = net.transport;
   options.secret = net.secret;
-  Result<std::unique_ptr<Transport>> transport = MakeUcxTransport(options);
+  Result<std::unique_ptr<Transport>> transport = MakeProcessTransport(options);
   if (!transport.ok()) return transport.status();
   return std::make_shared<CountingTransport>(std::move(*transport));
 }
@@ -188,40 +188,48 @@ Result<std::unique_ptr<ClusterRole>> Listening(std::shared_ptr<CountingTransport
   return std::unique_ptr<ClusterRole>(std::move(role));
 }
 
-// A driver whose transport ends after it.
-class Driver final : public ModelTrainer {
- public:
-  Driver(std::shared_ptr<Transport> transport, std::unique_ptr<ClusterTrainer> trainer)
-      : transport_(std::move(transport)), trainer_(std::move(trainer)) {}
-  ~Driver() override { Driver::Close(); }
-
-  const TrainerConfig& config() const override { return trainer_->config(); }
-  void Close() override {
-    trainer_->Close();
-    transport_->Close();
-  }
-  void Push(std::shared_ptr<const Batch> batch, Completion accepted) override {
-    trainer_->Push(std::move(batch), std::move(accepted));
-  }
-  void Drain(Completion done, bool more_comes) override { trainer_->Drain(std::move(done), more_comes); }
-  void Pause(std::optional<uint64_t> at, Completion paused) override { trainer_->Pause(at, std::move(paused)); }
-  void Resume() override { trainer_->Resume(); }
-  bool at_rest() const override { return trainer_->at_rest(); }
-  Result<std::vector<SnapshotFile>> Save(const std::string& directory) override { return trainer_->Save(directory); }
-  Status Restore(const std::string& directory, const std::vector<SnapshotFile>& files) override {
-    return trainer_->Restore(directory, files);
-  }
-  Status Predict(const Batch& batch, std::vector<float>* outputs) override { return trainer_->Predict(batch, outputs); }
-  TrainerProgress progress() const override { return trainer_->progress(); }
-  TrainerCounters counters() const override { return trainer_->counters(); }
-  std::vector<StageReport> StageReports() const override { return trainer_->StageReports(); }
-  Result<std::string> Trace() const override { return trainer_->Trace(); }
-  ParameterStore& store() override { return trainer_->store(); }
-
- private:
-  const std::shared_ptr<Transport> transport_;
-  const std::unique_ptr<ClusterTrainer> trainer_;
-};
-
 }  // namespace
+
+Result<std::unique_ptr<ClusterRole>> MakeParameterServerRole(const TrainerConfig& config, const RoleOptions& options) {
+  auto transport = MakeTransport(options.net);
+  if (!transport.ok()) return transport.status();
+  ParameterServer::Options server{config.tables, StepOptions(config), Rpc(options.net)};
+  return Listening<ParameterServerRole>(*transport, std::make_unique<ParameterServer>(*transport, server), options);
+}
+
+Result<std::unique_ptr<ClusterRole>> MakeEmbeddingWorkerRole(const TrainerConfig& config, const RoleOptions& options) {
+  auto transport = MakeTransport(options.net);
+  if (!transport.ok()) return transport.status();
+  const size_t most_held = config.nn_workers * NnWorker::SlotsOf(config.staleness);
+  EmbeddingServer::Options server{config.schema,         config.tables, config.nn_workers, MergesParts(config), most_held,
+                                  options.wire.rows, Rpc(options.net)};
+  return Listening<EmbeddingWorkerRole>(*transport, std::make_unique<EmbeddingServer>(*transport, std::move(server)),
+                                        options);
+}
+
+Result<std::unique_ptr<ClusterRole>> MakeNnWorkerRole(const TrainerConfig& config, const RoleOptions& options) {
+  if (options.size != config.nn_workers || options.rank >= options.size) {
+    return Status(ErrorCode::kConfigInvalid, "NN worker " + std::to_string(options.rank) + " of " +
+                                                 std::to_string(options.size) + ", but the config has " +
+                                                 std::to_string(config.nn_workers));
+  }
+  auto transport = MakeTransport(options.net);
+  if (!transport.ok()) return transport.status();
+  const uint64_t heartbeat_ms = std::clamp<uint64_t>(options.net.deadline_ms / 4, 10, 1'000);
+  NnServer::Options server{config, options.rank, options.wire.activations, heartbeat_ms, Rpc(options.net)};
+  return Listening<NnWorkerRole>(*transport, std::make_unique<NnServer>(*transport, std::move(server)), options);
+}
+
+Result<std::shared_ptr<ModelTrainer>> MakeClusterDriver(const TrainerConfig& config, const RoleOptions& options,
+                                                        const ClusterPeers& peers) {
+  auto transport = MakeTransport(options.net);
+  if (!transport.ok()) return transport.status();
+  auto trainer = ClusterTrainer::Create(
+      *transport, {config, Clients("parameter server", peers.parameter_servers, options),
+                   Clients("embedding worker", peers.embedding_workers, options),
+                   Clients("NN worker", peers.nn_workers, options), options.wire.rows, true});
+  if (!trainer.ok()) return trainer.status();
+  return std::shared_ptr<ModelTrainer>(std::move(*trainer));
+}
+
 }  // namespace persia

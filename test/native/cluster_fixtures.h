@@ -48,7 +48,7 @@ class TestCluster {
     auto made = ClusterTrainer::Create(TransportOf("driver"),
                                        {config, Clients("parameter server", ps_addresses_),
                                         Clients("embedding worker", ew_addresses_),
-                                        Clients("NN worker", nn_addresses_), shape.wire});
+                                        Clients("NN worker", nn_addresses_), shape.wire, false});
     REQUIRE_MESSAGE(made.ok(), made.status().message());
     trainer = std::move(*made);
   }

@@ -143,7 +143,7 @@ TEST_CASE("a cluster of one NN worker in deterministic mode trains bit for bit l
   config.nn_workers = 2;
   const auto refused = ClusterTrainer::Create(
       nullptr, {config, {"parameter server", {}, "", 0, 1}, {"embedding worker", {}, "", 0, 1},
-                {"NN worker", {"a:1", "b:1"}, "", 0, 1}, {}});
+                {"NN worker", {"a:1", "b:1"}, "", 0, 1}, {}, false});
   CHECK(refused.status().code() == ErrorCode::kConfigUnsupported);
 }
 
