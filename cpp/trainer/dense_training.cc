@@ -117,7 +117,7 @@ class AllReduceTraining final : public DenseTraining {
 
 class SharedStoreTraining final : public DenseTraining {
  public:
-  SharedStoreTraining(std::unique_ptr<DenseModel> replica, std::shared_ptr<DenseStore> store,
+  SharedStoreTraining(std::unique_ptr<DenseModel> replica, std::shared_ptr<SharedDense> store,
                       std::shared_ptr<LossScaler> scaler, uint32_t accumulate)
       : replica_(std::move(replica)),
         store_(std::move(store)),
@@ -127,14 +127,14 @@ class SharedStoreTraining final : public DenseTraining {
   // Gradients, also those of the embeddings, are means over the worker's own rows: to it there are no others.
   Status Train(const DensePart& part, DenseOutcome* outcome) override {
     if (part.rows == 0) return Status::Ok();
-    uint64_t pulled = 0;
-    PERSIA_RETURN_IF_ERROR(store_->Pull(*replica_, &pulled));
+    const Result<uint64_t> pulled = store_->Pull(*replica_);
+    if (!pulled.ok()) return pulled.status();
     const float scale = scaler_->scale();
     PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, scale, &outcome->loss));
     outcome->loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
     outcome->skipped = !replica_->UnscaleGradients(scale);
     PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome->skipped));
-    return outcome->skipped ? Status::Ok() : store_->Push(part.step, replica_->Gradients(), pulled);
+    return outcome->skipped ? Status::Ok() : store_->Push(part.step, replica_->Gradients(), pulled.value());
   }
 
   void Abort(const Status&) override {}  // nobody waits
@@ -143,11 +143,11 @@ class SharedStoreTraining final : public DenseTraining {
     return store_->Predict(rows, input, outputs);
   }
 
-  DenseModel& model() override { return store_->model(); }
+  DenseModel& model() override { return store_->model() != nullptr ? *store_->model() : *replica_; }
 
  private:
   std::unique_ptr<DenseModel> replica_;
-  std::shared_ptr<DenseStore> store_;
+  std::shared_ptr<SharedDense> store_;
   std::shared_ptr<LossScaler> scaler_;
   Accumulator accumulator_;
 };
@@ -161,12 +161,12 @@ std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel>
 }
 
 std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseModel> replica,
-                                                       std::shared_ptr<DenseStore> store,
+                                                       std::shared_ptr<SharedDense> store,
                                                        std::shared_ptr<LossScaler> scaler, uint32_t accumulate) {
   return std::make_unique<SharedStoreTraining>(std::move(replica), std::move(store), std::move(scaler), accumulate);
 }
 
-Status DenseStore::Pull(DenseModel& replica, uint64_t* pulled) {
+Result<uint64_t> DenseStore::Pull(DenseModel& replica) {
   std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
   std::vector<NamedTensor> from = model_->Tensors();
@@ -175,8 +175,8 @@ Status DenseStore::Pull(DenseModel& replica, uint64_t* pulled) {
     PERSIA_CHECK(same != from.end() && same->values.size() == tensor.values.size());
     CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
   }
-  *pulled = updates_;
-  return replica.WriteTensors();
+  PERSIA_RETURN_IF_ERROR(replica.WriteTensors());
+  return updates_;
 }
 
 Status DenseStore::Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) {
