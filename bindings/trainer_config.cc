@@ -219,8 +219,8 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const Featu
   ReadInteraction(model, schema, config);
   config.dense_count = Uint32(model, "denseCount");
   config.threads = Uint32(model, "threads");
-  config.precision =
-      Choice<Precision>(model, "precision", {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}});
+  config.precision = Choice<Precision>(
+      model, "precision", {{"fp32", Precision::kFp32}, {"tf32", Precision::kTf32}, {"bf16", Precision::kBf16}});
   config.seed = seed;
   config.hidden = Widths(model, "hidden");
   const Napi::Array tasks = Array(model, "tasks");
@@ -256,6 +256,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");
+  result.device = Choice<DenseDevice>(config, "device", {{"cpu", DenseDevice::kCpu}, {"cuda", DenseDevice::kCuda}});
   result.loss_scaling = ReadLossScaling(Object(config, "lossScaling"));
   result.trace_spans = Uint32(config, "traceSpans");
   return result;

@@ -61,7 +61,7 @@ bool Parse(int count, char** arguments, Options* options) {
 
 Buffers MakeBuffers(DenseModel& model, uint32_t rows, uint64_t key) {
   const DenseModelConfig& config = model.config();
-  const auto take = [&](size_t count) { return static_cast<float*>(model.AllocateHost(count * sizeof(float))); };
+  const auto take = [&](size_t count) { return static_cast<float*>(model.host_memory()->Allocate(count * sizeof(float))); };
   Buffers buffers{take(size_t{rows} * config.input_width()), take(rows), take(size_t{rows} * config.embedding_width)};
   PERSIA_CHECK(buffers.input != nullptr && buffers.labels != nullptr && buffers.embedding_gradient != nullptr);
   Rng rng(key);
@@ -106,7 +106,7 @@ int Run(const Options& options) {
               seconds * 1e3 / static_cast<double>(timed), static_cast<unsigned long long>(timed),
               static_cast<unsigned long long>(model.skipped_steps()));
   for (const Buffers& b : buffers) {
-    for (float* memory : {b.input, b.labels, b.embedding_gradient}) model.FreeHost(memory);
+    for (float* memory : {b.input, b.labels, b.embedding_gradient}) model.host_memory()->Free(memory);
   }
   return 0;
 }

@@ -1,4 +1,5 @@
-// A growable array of trivial values on 64-byte boundaries, from huge pages where it is large.
+// A growable array of trivial values on 64-byte boundaries, from huge pages where it is large, or from memory of another
+// kind.
 //
 // Unlike std::vector it never initialises and Reserve never keeps old contents: it is scratch and storage for kernels.
 // Thread-safety: externally synchronised.
@@ -12,6 +13,7 @@
 
 #include <sys/mman.h>
 
+#include "base/host_memory.h"
 #include "base/status.h"
 
 namespace persia {
@@ -28,6 +30,14 @@ class AlignedBuffer {
   AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
     Swap(other);
     return *this;
+  }
+
+  // Takes its memory, from now on, from `memory`, which outlives the buffer; null: the ordinary one. Contents are lost.
+  void UseMemory(HostMemory* memory) {
+    Free();
+    data_ = nullptr;
+    size_ = capacity_ = 0;
+    memory_ = memory;
   }
 
   // Makes room for `count` values; contents are undefined when it has to grow. Ends the process when memory is out:
@@ -55,6 +65,7 @@ class AlignedBuffer {
 
   void Allocate(size_t count) {
     Free();
+    if (memory_ != nullptr) return AllocateFrom(*memory_, count);
     alignment_ = count * sizeof(T) >= kHugePage ? kHugePage : kLine;
     const size_t bytes = (count * sizeof(T) + alignment_ - 1) / alignment_ * alignment_;
     data_ = static_cast<T*>(::operator new(bytes, std::align_val_t{alignment_}, std::nothrow));
@@ -63,8 +74,15 @@ class AlignedBuffer {
     capacity_ = bytes / sizeof(T);
   }
 
+  void AllocateFrom(HostMemory& memory, size_t count) {
+    data_ = static_cast<T*>(memory.Allocate(count * sizeof(T)));
+    PERSIA_CHECK(data_ != nullptr);
+    capacity_ = count;
+  }
+
   void Free() {
-    if (data_ != nullptr) ::operator delete(data_, std::align_val_t{alignment_});
+    if (data_ == nullptr) return;
+    memory_ != nullptr ? memory_->Free(data_) : ::operator delete(data_, std::align_val_t{alignment_});
   }
 
   void Swap(AlignedBuffer& other) {
@@ -72,12 +90,14 @@ class AlignedBuffer {
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
     std::swap(alignment_, other.alignment_);
+    std::swap(memory_, other.memory_);
   }
 
   T* data_ = nullptr;
   size_t size_ = 0;
   size_t capacity_ = 0;
   size_t alignment_ = kLine;
+  HostMemory* memory_ = nullptr;
 };
 
 }  // namespace persia

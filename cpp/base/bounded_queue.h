@@ -33,12 +33,13 @@ class BoundedQueue {
   std::optional<T> Pop() {
     std::unique_lock lock(mutex_);
     filled_.wait(lock, [&] { return closed_ || !items_.empty(); });
-    if (items_.empty()) return std::nullopt;
-    T value = std::move(items_.front());
-    items_.pop_front();
-    lock.unlock();
-    room_.notify_one();
-    return value;
+    return Take(lock);
+  }
+
+  // An item if there is one.
+  std::optional<T> TryPop() {
+    std::unique_lock lock(mutex_);
+    return Take(lock);
   }
 
   // Items right now.
@@ -57,6 +58,15 @@ class BoundedQueue {
   }
 
  private:
+  std::optional<T> Take(std::unique_lock<std::mutex>& lock) {
+    if (items_.empty()) return std::nullopt;
+    T value = std::move(items_.front());
+    items_.pop_front();
+    lock.unlock();
+    room_.notify_one();
+    return value;
+  }
+
   const size_t capacity_;
   mutable std::mutex mutex_;
   std::condition_variable room_;

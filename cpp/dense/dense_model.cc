@@ -118,8 +118,4 @@ Status DenseModel::StartStep(DenseStep* step) {
 
 Status DenseModel::FinishStep(DenseStep*) { return Status::Ok(); }
 
-void* DenseModel::AllocateHost(size_t bytes) { return ::operator new(bytes, kLine, std::nothrow); }
-
-void DenseModel::FreeHost(void* memory) { ::operator delete(memory, kLine); }
-
 }  // namespace persia

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "base/host_memory.h"
 #include "base/status.h"
 
 namespace persia {
@@ -85,7 +86,7 @@ struct EmbeddingField {
 
 // Number format of the products of hidden layers, heads and DLRM's bottom MLP. kBf16: their factors are rounded to
 // bf16; sums, weights, their gradients and everything else are float32.
-enum class Precision { kFp32, kBf16 };
+enum class Precision { kFp32, kTf32, kBf16 };
 
 struct DenseModelConfig {
   ModelType type = ModelType::kFfnn;
@@ -200,10 +201,8 @@ class DenseModel {
   // Steps whose gradients were not all finite, and which therefore changed nothing.
   virtual uint64_t skipped_steps() const { return 0; }
 
-  // Memory of the host that the backend reads and writes fastest, on a cache line; null when there is none left. For
-  // the buffers of steps, in place of any other.
-  virtual void* AllocateHost(size_t bytes);
-  virtual void FreeHost(void* memory);
+  // What the buffers of steps are best taken from, for as long as the model lives; null: any memory.
+  virtual HostMemory* host_memory() { return nullptr; }
 };
 
 // What every backend refuses. kConfigInvalid: no tasks, a width or a period of 0, fields that the model type can't

@@ -75,6 +75,7 @@ class Accumulator final : public GradientSink {
   uint64_t started_ = 0;  // last bucket that was started
 };
 
+// Gradients are summed between the halves of the model's steps.
 class AllReduceTraining final : public DenseTraining {
  public:
   AllReduceTraining(std::unique_ptr<DenseModel> model, std::unique_ptr<Collective> collective,
@@ -84,15 +85,21 @@ class AllReduceTraining final : public DenseTraining {
         scaler_(std::move(scaler)),
         accumulator_(*model_, collective_.get(), accumulate) {}
 
-  Status Train(const DensePart& part, DenseOutcome* outcome) override {
+  Status Start(const DensePart& part) override {
     std::lock_guard lock(mutex_);
+    outcome_ = {};
     const float scale = scaler_->scale();
-    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.global_rows, scale, &outcome->loss));
+    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.global_rows, scale, &outcome_.loss));
     PERSIA_RETURN_IF_ERROR(accumulator_.Wait());
-    outcome->skipped = !model_->UnscaleGradients(scale);
-    skipped_ += outcome->skipped ? 1 : 0;
-    PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome->skipped));
-    return outcome->skipped ? Status::Ok() : model_->ApplyGradients(part.step, part.update - skipped_);
+    outcome_.skipped = !model_->UnscaleGradients(scale);
+    skipped_ += outcome_.skipped ? 1 : 0;
+    PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome_.skipped));
+    return outcome_.skipped ? Status::Ok() : model_->ApplyGradients(part.step, part.update - skipped_);
+  }
+
+  Status Finish(DenseOutcome* outcome) override {
+    *outcome = outcome_;
+    return Status::Ok();
   }
 
   void Abort(const Status& reason) override {
@@ -105,6 +112,7 @@ class AllReduceTraining final : public DenseTraining {
   }
 
   DenseModel& model() override { return *model_; }
+  HostMemory* host_memory() override { return model_->host_memory(); }
 
  private:
   std::mutex mutex_;  // one user of the network at a time: a step or a prediction
@@ -112,6 +120,58 @@ class AllReduceTraining final : public DenseTraining {
   std::unique_ptr<Collective> collective_;
   std::shared_ptr<LossScaler> scaler_;
   Accumulator accumulator_;
+  DenseOutcome outcome_;  // of the step that was started
+  uint64_t skipped_ = 0;  // steps
+};
+
+// The model's whole steps, several at a time where it takes them: of a worker alone, or of models that sum by themselves.
+class WholeStepTraining final : public DenseTraining {
+ public:
+  WholeStepTraining(std::unique_ptr<DenseModel> model, std::shared_ptr<LossScaler> scaler)
+      : model_(std::move(model)), scaler_(std::move(scaler)), steps_(model_->steps_in_flight()) {}
+
+  uint32_t steps_in_flight() const override { return static_cast<uint32_t>(steps_.size()); }
+
+  Status Start(const DensePart& part) override {
+    std::lock_guard lock(mutex_);
+    DenseStep& step = steps_[started_ % steps_.size()];
+    step = {.step = part.step,
+            .update = part.update - skipped_,
+            .rows = part.rows,
+            .global_rows = part.global_rows,
+            .input = part.input,
+            .labels = part.labels,
+            .embedding_gradient = part.embedding_gradient,
+            .loss_scale = scaler_->scale()};
+    PERSIA_RETURN_IF_ERROR(model_->StartStep(&step));
+    ++started_;
+    return Status::Ok();
+  }
+
+  Status Finish(DenseOutcome* outcome) override {
+    DenseStep& step = steps_[finished_++ % steps_.size()];
+    PERSIA_RETURN_IF_ERROR(model_->FinishStep(&step));
+    *outcome = {step.loss, step.skipped};
+    skipped_ += step.skipped ? 1 : 0;
+    return scaler_->Stepped(!step.skipped);
+  }
+
+  void Abort(const Status& reason) override { model_->AbortSums(reason); }
+
+  Status Predict(uint32_t rows, const float* input, float* outputs) override {
+    std::lock_guard lock(mutex_);
+    return model_->Predict(rows, input, outputs);
+  }
+
+  DenseModel& model() override { return *model_; }
+  HostMemory* host_memory() override { return model_->host_memory(); }
+
+ private:
+  std::mutex mutex_;  // a step starts or a prediction is made; finishing only waits for what was started
+  std::unique_ptr<DenseModel> model_;
+  std::shared_ptr<LossScaler> scaler_;
+  std::vector<DenseStep> steps_;  // a ring of those started and not finished
+  uint64_t started_ = 0, finished_ = 0;
   uint64_t skipped_ = 0;  // steps
 };
 
@@ -125,16 +185,22 @@ class SharedStoreTraining final : public DenseTraining {
         accumulator_(*replica_, nullptr, accumulate) {}
 
   // Gradients, also those of the embeddings, are means over the worker's own rows: to it there are no others.
-  Status Train(const DensePart& part, DenseOutcome* outcome) override {
+  Status Start(const DensePart& part) override {
+    outcome_ = {};
     if (part.rows == 0) return Status::Ok();
     const Result<uint64_t> pulled = store_->Pull(*replica_);
     if (!pulled.ok()) return pulled.status();
     const float scale = scaler_->scale();
-    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, scale, &outcome->loss));
-    outcome->loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
-    outcome->skipped = !replica_->UnscaleGradients(scale);
-    PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome->skipped));
-    return outcome->skipped ? Status::Ok() : store_->Push(part.step, replica_->Gradients(), pulled.value());
+    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, scale, &outcome_.loss));
+    outcome_.loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
+    outcome_.skipped = !replica_->UnscaleGradients(scale);
+    PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome_.skipped));
+    return outcome_.skipped ? Status::Ok() : store_->Push(part.step, replica_->Gradients(), pulled.value());
+  }
+
+  Status Finish(DenseOutcome* outcome) override {
+    *outcome = outcome_;
+    return Status::Ok();
   }
 
   void Abort(const Status&) override {}  // nobody waits
@@ -144,12 +210,14 @@ class SharedStoreTraining final : public DenseTraining {
   }
 
   DenseModel& model() override { return store_->model() != nullptr ? *store_->model() : *replica_; }
+  HostMemory* host_memory() override { return replica_->host_memory(); }
 
  private:
   std::unique_ptr<DenseModel> replica_;
   std::shared_ptr<SharedDense> store_;
   std::shared_ptr<LossScaler> scaler_;
   Accumulator accumulator_;
+  DenseOutcome outcome_;  // of the step that was started
 };
 
 }  // namespace
@@ -157,6 +225,9 @@ class SharedStoreTraining final : public DenseTraining {
 std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel> model,
                                                      std::unique_ptr<Collective> collective,
                                                      std::shared_ptr<LossScaler> scaler, uint32_t accumulate) {
+  if (collective == nullptr && accumulate == 1) {
+    return std::make_unique<WholeStepTraining>(std::move(model), std::move(scaler));
+  }
   return std::make_unique<AllReduceTraining>(std::move(model), std::move(collective), std::move(scaler), accumulate);
 }
 

@@ -49,8 +49,13 @@ class DenseTraining {
  public:
   virtual ~DenseTraining() = default;
 
-  // One step; one thread, steps in order. After an error peers that wait for this worker must be told: Abort.
-  virtual Status Train(const DensePart& part, DenseOutcome* outcome) = 0;
+  // A step in two halves; one thread, steps in order. Start may return while the network still computes: up to
+  // steps_in_flight() steps may be started before the first is finished, whose buffers must stay until then. A step that
+  // is started learns of one before it that is skipped only afterwards: its loss scale and the count of updates are those
+  // from before. After an error peers that wait for this worker must be told: Abort.
+  virtual uint32_t steps_in_flight() const { return 1; }
+  virtual Status Start(const DensePart& part) = 0;
+  virtual Status Finish(DenseOutcome* outcome) = 0;
 
   // Ends the waiting of all workers for each other, with this reason. Any thread.
   virtual void Abort(const Status& reason) = 0;
@@ -60,9 +65,12 @@ class DenseTraining {
 
   // The model whose weights and optimizer state are the worker's. Only while no step is under way.
   virtual DenseModel& model() = 0;
+
+  // As DenseModel's, of the network that steps run on.
+  virtual HostMemory* host_memory() = 0;
 };
 
-// `collective` of the worker's rank; empty for one worker alone. `scaler` is the worker's own: those of all workers are
+// `collective` of the worker's rank; empty for one worker alone, and for a model that sums over workers itself. `scaler` is the worker's own: those of all workers are
 // told the same, and so stay alike.
 std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel> model,
                                                      std::unique_ptr<Collective> collective,

@@ -16,6 +16,14 @@ StalenessGate::Schedule ScheduleOf(const TrainerConfig& config) {
   return config.just_in_time ? StalenessGate::Schedule::kJustInTime : StalenessGate::Schedule::kEager;
 }
 
+Status CheckDenseConfig(const TrainerConfig& config) {
+  if (config.mode == TrainerMode::kAsync && config.device == DenseDevice::kCuda) {
+    return Status(ErrorCode::kConfigUnsupported,
+                  "mode async trains on the CPU only; use device cpu, or mode hybrid or sync on the GPU");
+  }
+  return ValidateDenseModel(config.dense);
+}
+
 DenseModelConfig WorkerModel(const TrainerConfig& config, uint32_t threads) {
   DenseModelConfig model = config.dense;
   model.threads = threads;

@@ -17,6 +17,7 @@
 #include "batch/batch.h"
 #include "batch/feature_schema.h"
 #include "checkpoint/snapshot.h"
+#include "dense/dense_device.h"
 #include "dense/dense_model.h"
 #include "dense/loss_scaler.h"
 #include "store/parameter_store.h"
@@ -34,6 +35,7 @@ struct TrainerConfig {
   FeatureSchema schema;
   std::vector<TableOptions> tables;  // one for each row class of the schema
   DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
+  DenseDevice device = DenseDevice::kCpu;  // of the dense networks
   TrainerMode mode = TrainerMode::kHybrid;
   uint64_t staleness = 0;            // bound; sync: 0
   // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so far).
@@ -52,6 +54,9 @@ struct TrainerConfig {
 bool MergesParts(const TrainerConfig& config);
 StepStore::Options StepOptions(const TrainerConfig& config);
 StalenessGate::Schedule ScheduleOf(const TrainerConfig& config);
+// What no NN worker can train with. kConfigUnsupported: async on a GPU. Errors of ValidateDenseModel.
+Status CheckDenseConfig(const TrainerConfig& config);
+
 // The dense model of an NN worker.
 DenseModelConfig WorkerModel(const TrainerConfig& config, uint32_t threads);
 // Of the same shape, for one that only computes gradients: without optimizer state.

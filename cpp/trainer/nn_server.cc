@@ -52,9 +52,9 @@ Status NnServer::MakeDense(Peers& peers, std::unique_ptr<DenseTraining>* dense) 
   const TrainerConfig& config = options_.config;
   const bool async = config.mode == TrainerMode::kAsync;
   const DenseModelConfig whole = WorkerModel(config, config.dense.threads), replica = ReplicaModel(whole);
-  PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config.dense));
+  PERSIA_RETURN_IF_ERROR(CheckDenseConfig(config));
   PERSIA_RETURN_IF_ERROR(CheckDenseMemory(DenseModelBytes(whole) + (async ? 2 * DenseModelBytes(replica) : 0.0)));
-  auto model = MakeCpuDenseModel(async ? replica : whole);
+  auto model = MakeDenseModel(async ? replica : whole, config.device, options_.rank);
   if (!model.ok()) return model.status();
   if (!async) {
     *dense = MakeAllReduceTraining(std::move(*model), std::move(peers.collective), scaler_, config.accumulate);
@@ -62,7 +62,7 @@ Status NnServer::MakeDense(Peers& peers, std::unique_ptr<DenseTraining>* dense) 
   }
   std::shared_ptr<SharedDense> store = MakeRemoteDense(*nn_workers_);
   if (options_.rank == 0) {
-    auto stored = MakeCpuDenseModel(whole), scratch = MakeCpuDenseModel(replica);
+    auto stored = MakeDenseModel(whole, config.device), scratch = MakeDenseModel(replica, config.device);
     if (!stored.ok()) return stored.status();
     if (!scratch.ok()) return scratch.status();
     dense_store_ = std::make_shared<DenseStore>(std::move(*stored));

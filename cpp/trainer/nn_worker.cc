@@ -1,5 +1,6 @@
 #include "trainer/nn_worker.h"
 
+#include <deque>
 #include <string>
 #include <utility>
 
@@ -55,6 +56,10 @@ NnWorker::NnWorker(const Config& config, std::unique_ptr<StepEmbeddings> embeddi
       apply_meter_("apply", config.rank, config.trace_spans) {
   for (size_t i = 0; i < slots(); ++i) {
     slots_.push_back(std::make_unique<StepSlot>());
+    StepSlot& slot = *slots_.back();
+    for (AlignedBuffer<float>* buffer : {&slot.input, &slot.labels, &slot.embedding_gradient}) {
+      buffer->UseMemory(dense_->host_memory());
+    }
     free_.Push(slots_.back().get());
   }
 }
@@ -108,26 +113,61 @@ void NnWorker::LookupLoop() {
   to_train_.Close();
 }
 
+// While the network computes a step, the next one is started if it is there and may be; else the oldest is finished.
 void NnWorker::TrainLoop() {
-  while (std::optional<StepSlot*> slot = to_train_.Pop()) {
-    const uint64_t step = (*slot)->step;
-    train_meter_.Queued(to_train_.size() + 1);
-    train_meter_.Enter(Activity::kHeld);
-    if (!gate_.BeginTrain(step)) break;
-    {
-      std::lock_guard lock(mutex_);
-      looked_up_.erase(step);
+  std::deque<StepSlot*> started;  // the oldest first
+  std::optional<StepSlot*> next;
+  while (true) {
+    const bool room = started.size() < dense_->steps_in_flight();
+    if (!next && room) next = started.empty() ? to_train_.Pop() : to_train_.TryPop();
+    if (next && room && (started.empty() || gate_.state().MayTrain((*next)->step))) {
+      if (!StartTraining(**next)) break;
+      started.push_back(*std::exchange(next, std::nullopt));
+    } else if (!started.empty()) {
+      StepSlot* slot = started.front();
+      started.pop_front();
+      if (!FinishTraining(*slot, started.empty())) break;
+    } else {
+      break;  // closed, and all is done
     }
-    train_meter_.Enter(Activity::kBusy, step);
-    if (Status status = TrainStep(**slot); !status.ok()) {
-      events_.failed(std::move(status));
-      break;
-    }
-    train_meter_.Enter(Activity::kIdle);
-    gate_.EndTrain(step);
-    to_apply_.Push(*slot);
+  }
+  for (StepSlot* slot : started) {
+    if (!FinishTraining(*slot, slot == started.back())) break;
   }
   to_apply_.Close();
+}
+
+// False: the worker was stopped, or the step failed.
+bool NnWorker::StartTraining(StepSlot& slot) {
+  train_meter_.Queued(to_train_.size() + 1);
+  train_meter_.Enter(Activity::kHeld);
+  if (!gate_.BeginTrain(slot.step)) return false;
+  {
+    std::lock_guard lock(mutex_);
+    looked_up_.erase(slot.step);
+  }
+  train_meter_.Enter(Activity::kBusy, slot.step);
+  const DensePart part{slot.step, slot.step + static_cast<uint64_t>(dense_ahead_), slot.rows, slot.global_rows,
+                       slot.input.data(), slot.labels.data(), slot.embedding_gradient.data()};
+  return TellFailure(slot, dense_->Start(part));
+}
+
+bool NnWorker::FinishTraining(StepSlot& slot, bool last) {
+  DenseOutcome outcome;
+  if (!TellFailure(slot, dense_->Finish(&outcome))) return false;
+  slot.skipped = outcome.skipped;
+  events_.trained(outcome.loss, static_cast<double>(slot.rows) / slot.global_rows);
+  if (last) train_meter_.Enter(Activity::kIdle);
+  gate_.EndTrain(slot.step);
+  to_apply_.Push(&slot);
+  return true;
+}
+
+bool NnWorker::TellFailure(const StepSlot& slot, const Status& status) {
+  if (status.ok()) return true;
+  const std::string step = std::to_string(slot.step);
+  events_.failed(Status(status.code(), "step " + step + ": " + status.message()).With("step", step));
+  return false;
 }
 
 void NnWorker::ApplyLoop() {
@@ -175,19 +215,6 @@ Status NnWorker::UseRestored(StepSlot& slot, const Restored& restored) const {
   for (size_t row = 0; row < slot.rows; ++row) {
     CopyFloats(slot.input.data() + row * config_.input_width, restored.pooled.data() + row * width, width);
   }
-  return Status::Ok();
-}
-
-Status NnWorker::TrainStep(StepSlot& slot) {
-  DenseOutcome outcome;
-  const DensePart part{slot.step, slot.step + static_cast<uint64_t>(dense_ahead_), slot.rows, slot.global_rows,
-                       slot.input.data(), slot.labels.data(), slot.embedding_gradient.data()};
-  if (Status status = dense_->Train(part, &outcome); !status.ok()) {
-    return Status(status.code(), "step " + std::to_string(slot.step) + ": " + status.message())
-        .With("step", std::to_string(slot.step));
-  }
-  slot.skipped = outcome.skipped;
-  events_.trained(outcome.loss, static_cast<double>(slot.rows) / slot.global_rows);
   return Status::Ok();
 }
 

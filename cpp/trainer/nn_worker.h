@@ -134,7 +134,9 @@ class NnWorker {
   void ApplyLoop();
   Status LookupStep(StepSlot& slot);
   Status UseRestored(StepSlot& slot, const Restored& restored) const;
-  Status TrainStep(StepSlot& slot);
+  bool StartTraining(StepSlot& slot);
+  bool FinishTraining(StepSlot& slot, bool last);
+  bool TellFailure(const StepSlot& slot, const Status& status);
   Status ApplyStep(StepSlot& slot);
   bool EnterTurn(uint64_t step);
 

@@ -67,23 +67,26 @@ Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   const bool async = config_.mode == TrainerMode::kAsync;
   const uint32_t all = config_.dense.threads > 0 ? config_.dense.threads : std::thread::hardware_concurrency();
   const uint32_t threads = std::max(1u, all / workers());
-  PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config_.dense));
-  const double own = DenseModelBytes(async ? ReplicaModel(WorkerModel(config_, threads)) : WorkerModel(config_, threads));
-  PERSIA_RETURN_IF_ERROR(CheckDenseMemory(own * workers() + (async ? DenseModelBytes(WorkerModel(config_, threads)) : 0.0)));
+  PERSIA_RETURN_IF_ERROR(CheckDenseConfig(config_));
+  const DenseModelConfig whole = WorkerModel(config_, threads), of_worker = async ? ReplicaModel(whole) : whole;
+  PERSIA_RETURN_IF_ERROR(
+      CheckDenseMemory(DenseModelBytes(of_worker) * workers() + (async ? DenseModelBytes(whole) : 0.0)));
   if (async) {
-    auto model = MakeCpuDenseModel(WorkerModel(config_, threads));
+    auto model = MakeDenseModel(whole, config_.device);
     if (!model.ok()) return model.status();
     dense_store_ = std::make_shared<DenseStore>(std::move(*model));
   }
-  auto collectives = workers() > 1 && !async ? MakeLocalCollectives(workers(), {.deadline_ms = kNoDeadlineMs})
-                                             : std::vector<std::unique_ptr<Collective>>(workers());
+  auto models = MakeDenseModels(of_worker, config_.device, workers(), !async && config_.accumulate == 1);
+  if (!models.ok()) return models.status();
+  const bool exchange = workers() > 1 && !async && !models.value()[0]->sums_over_workers();
+  auto collectives = exchange ? MakeLocalCollectives(workers(), {.deadline_ms = kNoDeadlineMs})
+                              : std::vector<std::unique_ptr<Collective>>(workers());
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    auto model = MakeCpuDenseModel(async ? ReplicaModel(WorkerModel(config_, threads)) : WorkerModel(config_, threads));
-    if (!model.ok()) return model.status();
     if (!async || rank == 0) scalers_.push_back(std::make_shared<LossScaler>(config_.loss_scaling));
-    dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, scalers_[0], config_.accumulate)
-                           : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]), scalers_[rank],
-                                                   config_.accumulate));
+    dense->push_back(async ? MakeSharedStoreTraining(std::move((*models)[rank]), dense_store_, scalers_[0],
+                                                     config_.accumulate)
+                           : MakeAllReduceTraining(std::move((*models)[rank]), std::move(collectives[rank]),
+                                                   scalers_[rank], config_.accumulate));
   }
   return Status::Ok();
 }

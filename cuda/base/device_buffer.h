@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <utility>
 
+#include "base/host_memory.h"
 #include "cuda/base/cuda_status.h"
 
 namespace persia {
@@ -60,6 +61,21 @@ template <typename T>
 using DeviceArray = CudaArray<T, MemoryKind::kDevice>;
 template <typename T>
 using PinnedArray = CudaArray<T, MemoryKind::kPinned>;
+
+// Pinned memory for buffers outside of cuda/. Any thread.
+class PinnedMemory final : public HostMemory {
+ public:
+  explicit PinnedMemory(int device) : device_(device) {}
+  void* Allocate(size_t bytes) override {
+    void* memory = nullptr;
+    const bool taken = cudaSetDevice(device_) == cudaSuccess && cudaMallocHost(&memory, bytes) == cudaSuccess;
+    return taken ? memory : nullptr;
+  }
+  void Free(void* memory) override { cudaFreeHost(memory); }
+
+ private:
+  const int device_;
+};
 
 // A stream that does not wait for the default stream.
 class CudaStream {

@@ -86,8 +86,7 @@ class CudaFfnn final : public DenseModel {
   Status ReadTensors() override;
   Status WriteTensors() override;
   uint64_t skipped_steps() const override { return skipped_steps_; }
-  void* AllocateHost(size_t bytes) override;
-  void FreeHost(void* memory) override { cudaFreeHost(memory); }
+  HostMemory* host_memory() override { return &pinned_; }
 
  private:
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
@@ -125,6 +124,7 @@ class CudaFfnn final : public DenseModel {
 
   const DenseModelConfig config_;
   const CudaOptions options_;
+  PinnedMemory pinned_{options_.device};
   const LtLibrary& lt_;
   const Layout layout_;
   cublasLtHandle_t handle_ = nullptr;
@@ -298,12 +298,6 @@ Status CudaFfnn<T>::Reserve(Slot<T>& slot, uint32_t rows) {
     reserved_rows_ = std::max(rows, reserved_rows_);
   }
   return PlanProducts(slot, rows);
-}
-
-template <typename T>
-void* CudaFfnn<T>::AllocateHost(size_t bytes) {
-  void* memory = nullptr;
-  return UseDevice().ok() && cudaMallocHost(&memory, bytes) == cudaSuccess ? memory : nullptr;
 }
 
 // ---- a step ---------------------------------------------------------------------------------------------------------
