@@ -192,9 +192,10 @@ Status NnWorker::TrainStep(StepSlot& slot) {
 }
 
 Status NnWorker::ApplyStep(StepSlot& slot) {
-  PERSIA_RETURN_IF_ERROR(
-      slot.skipped ? embeddings_->Skip(slot.step, slot.rows)
-                   : embeddings_->Update(slot.step, slot.rows, slot.embedding_gradient.data(), config_.embedding_width));
+  const float* gradient = slot.embedding_gradient.data();
+  PERSIA_RETURN_IF_ERROR(slot.skipped
+                             ? embeddings_->Skip(slot.step, slot.rows)
+                             : embeddings_->Update(slot.step, slot.rows, gradient, config_.embedding_width));
   events_.applied(slot.rows);
   return Status::Ok();
 }
