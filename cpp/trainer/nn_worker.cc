@@ -219,9 +219,10 @@ Status NnWorker::UseRestored(StepSlot& slot, const Restored& restored) const {
 }
 
 Status NnWorker::ApplyStep(StepSlot& slot) {
-  PERSIA_RETURN_IF_ERROR(
-      slot.skipped ? embeddings_->Skip(slot.step, slot.rows)
-                   : embeddings_->Update(slot.step, slot.rows, slot.embedding_gradient.data(), config_.embedding_width));
+  const float* gradient = slot.embedding_gradient.data();
+  PERSIA_RETURN_IF_ERROR(slot.skipped
+                             ? embeddings_->Skip(slot.step, slot.rows)
+                             : embeddings_->Update(slot.step, slot.rows, gradient, config_.embedding_width));
   events_.applied(slot.rows);
   return Status::Ok();
 }

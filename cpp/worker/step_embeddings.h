@@ -35,8 +35,8 @@ class StepEmbeddings {
   // they are applied, with those of the other workers where parts of a step are added up.
   virtual Status Update(uint64_t step, uint32_t rows, const float* gradients, size_t stride) = 0;
 
-  // The same for a step that is skipped, by all workers where parts are added up: no row changes. Its parts meet all the
-  // same, so that steps stay in order.
+  // The same for a step that is skipped, by all workers where parts are added up: no row changes. Its parts meet all
+  // the same, so that steps stay in order.
   virtual Status Skip(uint64_t step, uint32_t rows) = 0;
 
   // This worker brings nothing more: whoever waits for its part of a step gets an error.

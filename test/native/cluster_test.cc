@@ -79,6 +79,20 @@ void TrainSizes(ModelTrainer& trainer, uint64_t first, uint64_t last) {
   }
 }
 
+// Every fourth batch overflows.
+void TrainWithOverflows(ModelTrainer& trainer, uint64_t first, uint64_t last) {
+  for (uint64_t step = first; step <= last; ++step) {
+    REQUIRE(PushAndWait(trainer, step % 4 == 0 ? OverflowingBatch(step) : MakeBatch(step)).ok());
+  }
+}
+
+TrainerConfig ScaledConfig(TrainerMode mode, uint32_t workers) {
+  TrainerConfig config = ClusterConfig(mode, workers);
+  config.dense.tasks = {{"rating", Loss::kMse, 1.0f}};
+  config.loss_scaling = {.scale = 1024, .dynamic = true, .growth_interval = 5};
+  return config;
+}
+
 std::unique_ptr<Trainer> TrainedAlone(TrainerConfig config, uint64_t steps) {
   config.nn_workers = 1;
   auto trainer = Make(config);
@@ -387,6 +401,102 @@ TEST_CASE("rows and gradients in fewer bits and packed ids train to nearly the s
   }
   TestCluster cluster(ClusterConfig(TrainerMode::kHybrid, 2), {.wire = {kInt8, kInt8, IdCodec::kLz4}});
   CheckLearns(*cluster.trainer);
+}
+
+TEST_CASE("a step that is skipped leaves no trace on servers and NN workers of a cluster, which all skip it") {
+  for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid}) {
+    for (const uint32_t workers : {1u, 3u}) {
+      CAPTURE(workers);
+      TestCluster cluster(ScaledConfig(mode, workers), {});
+      ModelTrainer& trainer = *cluster.trainer;
+      Train(trainer, 1, 7);
+      Rest(trainer);
+      const Rows rows = TableOf(trainer, 0);
+      const std::vector<float> dense = DenseOf(cluster.nn[0]->dense_model());
+      const float scale = trainer.progress().loss_scale;
+      CHECK(scale == 2048);  // five good steps made it rise
+      trainer.Resume();
+      for (int i = 0; i < 3; ++i) REQUIRE(PushAndWait(trainer, OverflowingBatch(1)).ok());  // its rows are there
+      Rest(trainer);
+      const TrainerProgress progress = trainer.progress();
+      CHECK(progress.steps == 10);
+      CHECK(progress.skipped == 3);
+      CHECK(progress.loss_scale == scale / 8);
+      CHECK(TableOf(trainer, 0) == rows);
+      for (const auto& worker : cluster.nn) CHECK(DenseOf(worker->dense_model()) == dense);
+      for (const auto& worker : cluster.ew) CHECK(worker->held() == 0);
+      trainer.Resume();
+      Train(trainer, 11, 14);
+      Rest(trainer);
+      CHECK(TableOf(trainer, 0) != rows);
+      CHECK(trainer.progress().skipped == 3);
+    }
+  }
+}
+
+TEST_CASE("a cluster's checkpoint has the loss scale, and what goes on from it skips and learns as one process does") {
+  TrainerConfig config = ScaledConfig(TrainerMode::kSync, 1);
+  const auto alone = Make(config);
+  TrainWithOverflows(*alone, 1, 20);
+  Rest(*alone);
+  CHECK(alone->progress().skipped == 5);
+  config.nn_workers = 2;
+  TestCluster first(config, {});
+  TrainWithOverflows(*first.trainer, 1, 9);
+  Rest(*first.trainer);
+  CHECK(first.trainer->progress().skipped == 2);
+  const Saved saved(*first.trainer);
+  const auto go_on = [&](ModelTrainer& trainer) {
+    const Status restored = trainer.Restore(saved.path, saved.files);
+    REQUIRE_MESSAGE(restored.ok(), restored.message());
+    TrainWithOverflows(trainer, 10, 20);
+    Rest(trainer);
+    CHECK(FarthestRows(*alone, trainer) < 1e-5);
+    CHECK(trainer.progress().skipped == 5);
+    CHECK(trainer.progress().loss_scale == alone->progress().loss_scale);
+  };
+  TestCluster second(config, {.parameter_servers = 1});
+  go_on(*second.trainer);
+  // Adam's bias correction counts the steps that were not skipped.
+  CHECK(Farthest(DenseOf(alone->dense_model(0)), DenseOf(second.nn[1]->dense_model())) < 1e-5);
+  config.nn_workers = 1;
+  const auto process = Make(config);
+  go_on(*process);
+  CHECK(Farthest(DenseOf(alone->dense_model(0)), DenseOf(process->dense_model(0))) < 1e-5);
+}
+
+TEST_CASE("in async an NN worker of a cluster skips its own part, and checkpoints know how many all have skipped") {
+  const TrainerConfig config = ScaledConfig(TrainerMode::kAsync, 2);
+  TestCluster first(config, {});
+  for (uint64_t step = 1; step <= 3; ++step) REQUIRE(PushAndWait(*first.trainer, OverflowingBatch(step)).ok());
+  Rest(*first.trainer);
+  CHECK(first.trainer->progress().skipped == 3);
+  CHECK(first.trainer->progress().dense_staleness.pushes == 3);
+  const Saved saved(*first.trainer);
+  TestCluster second(config, {});
+  REQUIRE(second.trainer->Restore(saved.path, saved.files).ok());
+  REQUIRE(PushAndWait(*second.trainer, OverflowingBatch(4)).ok());
+  Rest(*second.trainer);
+  CHECK(second.trainer->progress().skipped == 4);
+}
+
+TEST_CASE("just in time, lookups of a cluster's NN workers are less far behind than the bound allows") {
+  constexpr uint64_t kSteps = 200;
+  TrainerConfig config = ClusterConfig(TrainerMode::kHybrid, 1);
+  config.just_in_time = true;
+  config.staleness = 8;
+  config.dense.hidden = {512, 512};  // training takes far longer than lookups and updates
+  TestCluster cluster(config, {});
+  for (uint64_t step = 1; step <= kSteps; ++step) cluster.trainer->Push(MakeBatch(step), [](Status) {});
+  Waiter paused;
+  cluster.trainer->Pause(kSteps / 2, paused.completion());
+  REQUIRE(paused.Wait().ok());
+  cluster.trainer->Resume();
+  REQUIRE(DrainAndWait(*cluster.trainer).ok());
+  const std::vector<uint64_t> lookups = cluster.trainer->progress().staleness_histogram;
+  double sum = 0;
+  for (size_t behind = 0; behind < lookups.size(); ++behind) sum += static_cast<double>(lookups[behind] * behind);
+  CHECK(sum / kSteps < 4);  // near 1 but on a machine that is busy with other things
 }
 
 }  // namespace persia

@@ -34,20 +34,6 @@ std::vector<uint64_t> Learnt(Trainer& trainer) {
   return checksums;
 }
 
-// Its last sample's dense features make gradients overflow at any scale, and no loss: the label is as far away.
-std::shared_ptr<Batch> Overflowing(uint64_t number) {
-  auto batch = CopyOf(MakeBatch(number));
-  auto dense = std::make_shared<std::vector<float>>(batch->dense.begin(), batch->dense.end());
-  auto labels = std::make_shared<std::vector<float>>(batch->labels.begin(), batch->labels.end());
-  dense->back() = 1e30f;
-  labels->back() = -1e30f;
-  batch->dense = *dense;
-  batch->labels = *labels;
-  batch->owner = std::make_shared<std::pair<decltype(dense), std::shared_ptr<const void>>>(
-      dense, std::make_shared<std::pair<decltype(labels), std::shared_ptr<const void>>>(labels, batch->owner));
-  return batch;
-}
-
 TrainerConfig ScaledConfig(TrainerMode mode, uint32_t workers, bool dynamic, float scale) {
   TrainerConfig config = SmallConfig(mode == TrainerMode::kSync ? 0 : 2, mode != TrainerMode::kAsync);
   config.mode = mode;
@@ -147,7 +133,7 @@ TEST_CASE("a step with gradients that are not finite is skipped by all workers, 
       const auto before = Learnt(*trainer);
       const float scale = trainer->progress().loss_scale;
       CHECK(scale == 2048);  // five good steps made it rise
-      for (uint64_t step = 8; step <= 10; ++step) REQUIRE(PushAndWait(*trainer, Overflowing(1)).ok());
+      for (uint64_t step = 8; step <= 10; ++step) REQUIRE(PushAndWait(*trainer, OverflowingBatch(1)).ok());
       REQUIRE(DrainAndWait(*trainer).ok());
       const TrainerProgress progress = trainer->progress();
       CHECK(progress.steps == 10);
@@ -188,7 +174,7 @@ TEST_CASE("a gradient of the embeddings alone that is not finite makes all worke
 
 TEST_CASE("in async a worker skips its own part, and the others' are applied") {
   auto trainer = Make(ScaledConfig(TrainerMode::kAsync, 2, true, 1024));
-  for (uint64_t step = 1; step <= 3; ++step) REQUIRE(PushAndWait(*trainer, Overflowing(step)).ok());
+  for (uint64_t step = 1; step <= 3; ++step) REQUIRE(PushAndWait(*trainer, OverflowingBatch(step)).ok());
   REQUIRE(DrainAndWait(*trainer).ok());
   const TrainerProgress progress = trainer->progress();
   CHECK(progress.skipped == 3);
@@ -197,7 +183,7 @@ TEST_CASE("in async a worker skips its own part, and the others' are applied") {
 
 TEST_CASE("a restored run goes on with the scale and the counts of the one that was saved, to the same bytes") {
   const auto batch = [](uint64_t step) -> std::shared_ptr<const Batch> {
-    return step % 4 == 0 ? Overflowing(step) : MakeBatch(step);
+    return step % 4 == 0 ? OverflowingBatch(step) : MakeBatch(step);
   };
   const auto train = [&](Trainer& trainer, uint64_t first, uint64_t last) {
     for (uint64_t step = first; step <= last; ++step) REQUIRE(PushAndWait(trainer, batch(step)).ok());

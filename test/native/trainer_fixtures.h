@@ -77,6 +77,21 @@ inline std::shared_ptr<Batch> CopyOf(std::shared_ptr<const Batch> source) {
   return copy;
 }
 
+// For squared errors. Its last sample's dense features make gradients overflow at any scale, and no loss: the label is
+// as far away.
+inline std::shared_ptr<Batch> OverflowingBatch(uint64_t number) {
+  auto batch = CopyOf(MakeBatch(number));
+  auto dense = std::make_shared<std::vector<float>>(batch->dense.begin(), batch->dense.end());
+  auto labels = std::make_shared<std::vector<float>>(batch->labels.begin(), batch->labels.end());
+  dense->back() = 1e30f;
+  labels->back() = -1e30f;
+  batch->dense = *dense;
+  batch->labels = *labels;
+  batch->owner = std::make_shared<std::pair<decltype(dense), std::shared_ptr<const void>>>(
+      dense, std::make_shared<std::pair<decltype(labels), std::shared_ptr<const void>>>(labels, batch->owner));
+  return batch;
+}
+
 // A completion to wait for.
 struct Waiter {
   std::promise<Status> promise;
