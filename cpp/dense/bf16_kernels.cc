@@ -280,10 +280,10 @@ struct Finisher {
 
 // Part `part` of `parts` of the `steps` blocks from `from`.
 PERSIA_ALWAYS_INLINE void FetchPart(const Bf16* from, uint32_t steps, uint32_t part, uint32_t parts) {
-  constexpr uint32_t kLine = 32;  // values
-  const uint32_t lines = steps * (uint32_t{kBlock} / kLine);
+  const uint32_t lines = steps * static_cast<uint32_t>(kBlock * sizeof(Bf16) / kLine);
+  const auto* bytes = reinterpret_cast<const char*>(from);
   for (uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-    __builtin_prefetch(from + line * kLine, 0, 2);
+    __builtin_prefetch(bytes + line * kLine, 0, 2);
   }
 }
 

@@ -8,10 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
-
-#if defined(__x86_64__)
-#include <xmmintrin.h>
-#endif
+#include <utility>
 
 #include "base/cpu.h"
 #include "dense/bf16_packed.h"
@@ -40,7 +37,7 @@ class EmulatedTiles {
     }
   }
 
-  void Prefetch(const void*) {}
+  void Prefetch(const char*) {}
 
   // sums[i][j] += Σ over pairs p and e in {0, 1} of left[i][2p + e] · right[p][2j + e].
   template <int kSums, int kLeft, int kRight>
@@ -108,7 +105,7 @@ class AmxTiles {
   }
 
   // Of a line, to the nearest cache.
-  PERSIA_ALWAYS_INLINE void Prefetch(const void* line) { _mm_prefetch(static_cast<const char*>(line), _MM_HINT_T0); }
+  PERSIA_ALWAYS_INLINE void Prefetch(const char* line) { asm volatile("prefetcht0 %0" ::"m"(*line)); }
 
   template <int kSums, int kLeft, int kRight>
   PERSIA_ALWAYS_INLINE void Dot() {
@@ -124,14 +121,13 @@ struct NextBlock {
   const float* c;
 };
 
-// Bytes from `from`, the part of step `step` of `steps`.
-template <typename Tiles>
-PERSIA_ALWAYS_INLINE void PrefetchPart(Tiles& tiles, const void* from, uint32_t bytes, uint32_t step, uint32_t steps) {
-  constexpr uint32_t kLine = 64;
-  const uint32_t lines = bytes / kLine;
-  for (uint32_t line = lines * step / steps; line < lines * (step + 1) / steps; ++line) {
-    tiles.Prefetch(static_cast<const char*>(from) + line * kLine);
-  }
+constexpr uint32_t kLine = 64;  // bytes, of a cache
+
+template <uint32_t kLines, typename Tiles>
+PERSIA_ALWAYS_INLINE void PrefetchLines(Tiles& tiles, const void* from) {
+  [&]<uint32_t... kAt>(std::integer_sequence<uint32_t, kAt...>) {
+    (tiles.Prefetch(static_cast<const char*>(from) + kAt * kLine), ...);
+  }(std::make_integer_sequence<uint32_t, kLines>());
 }
 
 // c (32, 32) = or += the product of `steps` blocks of a left and a right panel. Registers 0 to 3 hold c, two tiles by
@@ -139,12 +135,14 @@ PERSIA_ALWAYS_INLINE void PrefetchPart(Tiles& tiles, const void* from, uint32_t 
 //
 // A step's four dot products take 64 cycles and its four loads 32 from the nearest cache, but several times that from
 // the next one, more than instructions can be reordered over. The right panel is near; left panel and c pass by, so they
-// are asked for ahead: the left panel kAhead steps, beyond its end that of `next`; c of `next` over all steps.
+// are asked for ahead, a few lines after each dot product: the left panel kAhead steps, beyond its end that of `next`; c
+// of `next` over the first eight steps, and a round has no more.
 template <typename Tiles>
 PERSIA_ALWAYS_INLINE void MultiplyTiles(Tiles& tiles, uint32_t steps, const Bf16* left, const Bf16* right, float* c,
                                         bool adds, const NextBlock& next) {
   constexpr size_t kTileRow = 64, kRowBytes = kPanel * sizeof(float), kHalf = kBlock / 2;
-  constexpr uint32_t kAhead = 2;
+  constexpr uint32_t kAhead = 2, kFourth = kBlock * sizeof(Bf16) / 4;
+  constexpr uint32_t kStepOfC = kBlock * sizeof(float) / 8;
   float* const lower = c + 16 * kPanel;
   if (adds) {
     tiles.template Load<0>(c, kRowBytes);
@@ -158,18 +156,22 @@ PERSIA_ALWAYS_INLINE void MultiplyTiles(Tiles& tiles, uint32_t steps, const Bf16
     tiles.template Zero<3>();
   }
   for (uint32_t step = 0; step < steps; ++step, left += kBlock, right += kBlock) {
+    const bool within = step + kAhead < steps;
+    const auto* ahead = reinterpret_cast<const char*>(within ? left + kAhead * kBlock
+                                                             : next.left + (step + kAhead - steps) * kBlock);
     tiles.template Load<4>(left, kTileRow);
     tiles.template Load<6>(right, kTileRow);
     tiles.template Dot<0, 4, 6>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead);
     tiles.template Load<7>(right + kHalf, kTileRow);
     tiles.template Dot<1, 4, 7>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead + kFourth);
     tiles.template Load<5>(left + kHalf, kTileRow);
     tiles.template Dot<2, 5, 6>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead + 2 * kFourth);
     tiles.template Dot<3, 5, 7>();
-    const bool within = step + kAhead < steps;
-    const Bf16* ahead = within ? left + kAhead * kBlock : next.left + (step + kAhead - steps) * kBlock;
-    PrefetchPart(tiles, ahead, kBlock * sizeof(Bf16), 0, 1);
-    PrefetchPart(tiles, next.c, kBlock * sizeof(float), step, steps);
+    PrefetchLines<kFourth / kLine>(tiles, ahead + 3 * kFourth);
+    if (step < 8) PrefetchLines<kStepOfC / kLine>(tiles, reinterpret_cast<const char*>(next.c) + step * kStepOfC);
   }
   tiles.template Store<0>(c, kRowBytes);
   tiles.template Store<1>(c + 16, kRowBytes);
