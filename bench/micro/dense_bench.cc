@@ -5,6 +5,7 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <string>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -52,8 +53,10 @@ BENCHMARK(DensePredict)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->U
 #if defined(__x86_64__)
 
 // Twelve independent chains keep both FMA units of a core busy: the most that any product can reach.
-PERSIA_TARGET_AVX2 void FmaChains(uint32_t rounds) {
-  __m256 sums[12];
+constexpr uint32_t kChains = 12;
+
+PERSIA_TARGET_AVX2 void FmaChainsAvx2(uint32_t rounds) {
+  __m256 sums[kChains];
   for (__m256& sum : sums) sum = _mm256_set1_ps(1.0f);
   const __m256 factor = _mm256_set1_ps(0.999f), addend = _mm256_set1_ps(0.001f);
   for (uint32_t round = 0; round < rounds; ++round) {
@@ -62,13 +65,24 @@ PERSIA_TARGET_AVX2 void FmaChains(uint32_t rounds) {
   for (__m256& sum : sums) benchmark::DoNotOptimize(sum);
 }
 
-// FLOP/s of all threads together; 0 when the CPU has no FMA.
+PERSIA_TARGET_AVX512 void FmaChainsAvx512(uint32_t rounds) {
+  __m512 sums[kChains];
+  for (__m512& sum : sums) sum = _mm512_set1_ps(1.0f);
+  const __m512 factor = _mm512_set1_ps(0.999f), addend = _mm512_set1_ps(0.001f);
+  for (uint32_t round = 0; round < rounds; ++round) {
+    for (__m512& sum : sums) sum = _mm512_fmadd_ps(sum, factor, addend);
+  }
+  for (__m512& sum : sums) benchmark::DoNotOptimize(sum);
+}
+
+// FLOP/s of all threads together, in the widest vectors; 0 when the CPU has no FMA.
 double FmaRate(ThreadPool& pool) {
   constexpr uint32_t kRounds = 1'000'000;
   if (!HasAvx2()) return 0;
+  const bool wide = BestSimd() == SimdLevel::kAvx512;
   const double start = NowSeconds();
-  pool.ParallelFor(pool.threads(), [](uint32_t) { FmaChains(kRounds); });
-  return 12.0 * 16.0 * kRounds * pool.threads() / (NowSeconds() - start);
+  pool.ParallelFor(pool.threads(), [&](uint32_t) { wide ? FmaChainsAvx512(kRounds) : FmaChainsAvx2(kRounds); });
+  return 2.0 * kChains * (wide ? 16 : 8) * kRounds * pool.threads() / (NowSeconds() - start);
 }
 
 void FmaPeak(benchmark::State& state) {
@@ -76,6 +90,7 @@ void FmaPeak(benchmark::State& state) {
   ThreadPool pool(Threads(), "fma");
   double rate = 0;
   for (auto _ : state) rate = std::max(rate, FmaRate(pool));
+  state.SetLabel(std::string(ProductKernels()) + " kernels");
   state.counters["FLOP/s"] = rate;
 }
 BENCHMARK(FmaPeak)->UseRealTime()->Unit(benchmark::kMillisecond);

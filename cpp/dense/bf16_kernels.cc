@@ -28,15 +28,16 @@ PERSIA_ALWAYS_INLINE uint32_t Rounded(float value) {
   return nan ? (bits >> 16) | 0x40u : nearest;
 }
 
-// --- What is written for each unit: Block adds the products of `steps` steps to c (32, 32), or sets it to them;
+// --- What is written for each unit: Block adds the products of `steps` steps to c (32, 32), or sets it to them, and may
+// fetch what the next block begins with;
 // Transpose turns the words of a tile around its diagonal.
 
 struct PortableUnit {
   static void Begin() {}
   static void End() {}
-  static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds) {
+  static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds, const NextBlock& next) {
     EmulatedTiles tiles;
-    MultiplyTiles(tiles, steps, left, right, c, adds);
+    MultiplyTiles(tiles, steps, left, right, c, adds, next);
   }
   static void Transpose(uint32_t* tile) {
     for (uint32_t row = 0; row < kTile; ++row) {
@@ -87,7 +88,8 @@ struct Avx512Unit {
   static void End() {}
 
   // Eight rows and both tiles' columns at a time: 16 sums in registers.
-  PERSIA_TARGET_AVX512BF16 static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds) {
+  PERSIA_TARGET_AVX512BF16 static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds,
+                                             const NextBlock&) {
     constexpr uint32_t kRows = 8;
     for (uint32_t row = 0; row < kPanel; row += kRows) {
       __m512 sums[kRows][2];
@@ -124,9 +126,10 @@ struct Avx512Unit {
 struct AmxUnit {
   static void Begin() { AmxTiles::Configure(); }
   static void End() { AmxTiles::Release(); }
-  PERSIA_TARGET_AMX static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds) {
+  PERSIA_TARGET_AMX static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds,
+                                      const NextBlock& next) {
     AmxTiles tiles;
-    MultiplyTiles(tiles, steps, left, right, c, adds);
+    MultiplyTiles(tiles, steps, left, right, c, adds, next);
   }
   static void Transpose(uint32_t* tile) { TransposeAvx512(tile); }
 };
@@ -272,21 +275,38 @@ struct Finisher {
 };
 
 // --- The product: rounds of kRoundSteps steps; in a round a right panel stays in the nearest cache while left panels
-// pass by. Sums wait for their next round in scratch memory.
+// pass by. Sums wait for their next round in scratch memory. Meanwhile the operands of the next round, which come from far
+// away, are asked for, a piece with each block: into the second cache, which has room for both rounds'.
+
+// Part `part` of `parts` of the `steps` blocks from `from`.
+PERSIA_ALWAYS_INLINE void FetchPart(const Bf16* from, uint32_t steps, uint32_t part, uint32_t parts) {
+  const uint32_t lines = steps * static_cast<uint32_t>(kBlock * sizeof(Bf16) / kLine);
+  const auto* bytes = reinterpret_cast<const char*>(from);
+  for (uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
+    __builtin_prefetch(bytes + line * kLine, 0, 2);
+  }
+}
 
 template <typename Unit>
 struct Multiply {
   static PERSIA_ALWAYS_INLINE void Run(const Bf16Product* product, const PanelRange* range, float* scratch) {
     const auto& [left, right, steps, finish] = *product;
+    const auto [first_row, rows, first_column, columns] = *range;
+    const size_t c_stride = steps > kRoundSteps ? kBlock : 0;
     Unit::Begin();
     for (uint32_t begin = 0; begin < steps; begin += kRoundSteps) {
-      const uint32_t count = std::min(kRoundSteps, steps - begin);
+      const uint32_t count = std::min(kRoundSteps, steps - begin), end = begin + count;
+      const uint32_t next_count = std::min(kRoundSteps, steps - end);
       float* c = scratch;
-      for (uint32_t column = range->column; column < range->column + range->columns; ++column) {
-        for (uint32_t row = range->row; row < range->row + range->rows; ++row) {
-          Unit::Block(count, left.block(row, begin), right.block(column, begin), c, begin > 0);
-          if (begin + count == steps) Finisher<Unit>::Run(finish, row, column, c);
-          if (steps > kRoundSteps) c += kBlock;
+      for (uint32_t k = 0; k < columns; ++k) {
+        for (uint32_t r = 0; r < rows; ++r, c += c_stride) {
+          const uint32_t row = first_row + r, column = first_column + k;
+          const bool last = r + 1 == rows && k + 1 == columns;
+          const NextBlock next{left.block(r + 1 < rows ? row + 1 : first_row, begin), last ? scratch : c + c_stride};
+          FetchPart(left.block(row, end), next_count, k, columns);
+          FetchPart(right.block(column, end), next_count, r, rows);
+          Unit::Block(count, left.block(row, begin), right.block(column, begin), c, begin > 0, next);
+          if (end == steps) Finisher<Unit>::Run(finish, row, column, c);
         }
       }
     }

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #include "base/cpu.h"
 #include "dense/bf16_packed.h"
@@ -35,6 +36,8 @@ class EmulatedTiles {
       std::memcpy(static_cast<char*>(to) + row * stride, bytes_[kFrom] + row * 64, 64);
     }
   }
+
+  void Prefetch(const char*) {}
 
   // sums[i][j] += Σ over pairs p and e in {0, 1} of left[i][2p + e] · right[p][2j + e].
   template <int kSums, int kLeft, int kRight>
@@ -101,6 +104,9 @@ class AmxTiles {
     asm volatile("tilestored %%tmm%c0, (%1,%2,1)" ::"i"(kFrom), "r"(to), "r"(stride) : "memory");
   }
 
+  // Of a line, to the nearest cache.
+  PERSIA_ALWAYS_INLINE void Prefetch(const char* line) { asm volatile("prefetcht0 %0" ::"m"(*line)); }
+
   template <int kSums, int kLeft, int kRight>
   PERSIA_ALWAYS_INLINE void Dot() {
     asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kSums), "i"(kLeft), "i"(kRight));
@@ -109,12 +115,34 @@ class AmxTiles {
 
 #endif
 
+// What the block of the result after this one begins with.
+struct NextBlock {
+  const Bf16* left;
+  const float* c;
+};
+
+constexpr uint32_t kLine = 64;  // bytes, of a cache
+
+template <uint32_t kLines, typename Tiles>
+PERSIA_ALWAYS_INLINE void PrefetchLines(Tiles& tiles, const void* from) {
+  [&]<uint32_t... kAt>(std::integer_sequence<uint32_t, kAt...>) {
+    (tiles.Prefetch(static_cast<const char*>(from) + kAt * kLine), ...);
+  }(std::make_integer_sequence<uint32_t, kLines>());
+}
+
 // c (32, 32) = or += the product of `steps` blocks of a left and a right panel. Registers 0 to 3 hold c, two tiles by
 // two, so that each tile that is loaded is used twice.
+//
+// A step's four dot products take 64 cycles and its four loads 32 from the nearest cache, but several times that from
+// the next one, more than instructions can be reordered over. The right panel is near; left panel and c pass by, so they
+// are asked for ahead, a few lines after each dot product: the left panel kAhead steps, beyond its end that of `next`; c
+// of `next` over the first eight steps, and a round has no more.
 template <typename Tiles>
 PERSIA_ALWAYS_INLINE void MultiplyTiles(Tiles& tiles, uint32_t steps, const Bf16* left, const Bf16* right, float* c,
-                                        bool adds) {
+                                        bool adds, const NextBlock& next) {
   constexpr size_t kTileRow = 64, kRowBytes = kPanel * sizeof(float), kHalf = kBlock / 2;
+  constexpr uint32_t kAhead = 2, kFourth = kBlock * sizeof(Bf16) / 4;
+  constexpr uint32_t kStepOfC = kBlock * sizeof(float) / 8;
   float* const lower = c + 16 * kPanel;
   if (adds) {
     tiles.template Load<0>(c, kRowBytes);
@@ -128,14 +156,22 @@ PERSIA_ALWAYS_INLINE void MultiplyTiles(Tiles& tiles, uint32_t steps, const Bf16
     tiles.template Zero<3>();
   }
   for (uint32_t step = 0; step < steps; ++step, left += kBlock, right += kBlock) {
+    const bool within = step + kAhead < steps;
+    const auto* ahead = reinterpret_cast<const char*>(within ? left + kAhead * kBlock
+                                                             : next.left + (step + kAhead - steps) * kBlock);
     tiles.template Load<4>(left, kTileRow);
     tiles.template Load<6>(right, kTileRow);
     tiles.template Dot<0, 4, 6>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead);
     tiles.template Load<7>(right + kHalf, kTileRow);
     tiles.template Dot<1, 4, 7>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead + kFourth);
     tiles.template Load<5>(left + kHalf, kTileRow);
     tiles.template Dot<2, 5, 6>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead + 2 * kFourth);
     tiles.template Dot<3, 5, 7>();
+    PrefetchLines<kFourth / kLine>(tiles, ahead + 3 * kFourth);
+    if (step < 8) PrefetchLines<kStepOfC / kLine>(tiles, reinterpret_cast<const char*>(next.c) + step * kStepOfC);
   }
   tiles.template Store<0>(c, kRowBytes);
   tiles.template Store<1>(c + 16, kRowBytes);

@@ -11,6 +11,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
+
+#include "base/cpu.h"
 
 namespace persia {
 
@@ -59,5 +62,11 @@ struct Product {
 
 // Computes one tile of c.
 void ComputeTile(const Product& product, const Tile& tile);
+
+// The library's kernels that products run on here, by the CPU that they were written for: "Haswell", "Zen", …
+std::string_view ProductKernels();
+
+// Those to take in place of what the library chose for a CPU that it doesn't know; null: it chose well.
+const char* KernelsInstead(std::string_view chosen, SimdLevel simd);
 
 }  // namespace persia

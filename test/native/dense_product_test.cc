@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstdlib>
 #include <numeric>
+#include <string_view>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -100,6 +102,14 @@ TEST_CASE("Products computed on many threads at once don't disturb each other") 
     wrong[part] += WorstError(ProductForm::kNn, kSize, kSize, kSize, a, b, first) > 1e-4;
   });
   CHECK(std::accumulate(wrong.begin(), wrong.end(), 0u) == 0);
+}
+
+TEST_CASE("A CPU that OpenBLAS doesn't know gets the kernels for the vectors that it has") {
+  CHECK(KernelsInstead("Prescott", SimdLevel::kAvx512) == std::string_view("SkylakeX"));
+  CHECK(KernelsInstead("Prescott", SimdLevel::kAvx2) == std::string_view("Haswell"));
+  CHECK(KernelsInstead("Prescott", SimdLevel::kBaseline) == nullptr);
+  CHECK(KernelsInstead("Zen", SimdLevel::kAvx2) == nullptr);
+  if (std::getenv("OPENBLAS_CORETYPE") == nullptr) CHECK(KernelsInstead(ProductKernels(), BestSimd()) == nullptr);
 }
 
 }  // namespace
