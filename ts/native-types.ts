@@ -40,6 +40,8 @@ export interface NativeEmbedding {
 export interface NativeTrainerConfig {
   seed: number
   mode: 'sync' | 'hybrid' | 'async'
+  /** Of the dense networks. */
+  device: 'cpu' | 'cuda'
   nnWorkers: number
   accumulate: number
   /** 1 and not dynamic: off. */
@@ -59,7 +61,7 @@ export interface NativeTrainerConfig {
     type: 'ffnn' | 'deepfm' | 'dcn' | 'dlrm'
     denseCount: number
     threads: number
-    precision: 'fp32' | 'bf16'
+    precision: 'fp32' | 'tf32' | 'bf16'
     hidden: number[]
     /** dcn. */
     cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }

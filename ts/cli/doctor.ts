@@ -39,7 +39,7 @@ function addon(): Check {
     const { cores, avx2, avx512bf16, amx } = loaded.machine()
     const bf16 = amx ? 'bf16 by AMX' : avx512bf16 ? 'bf16 by AVX-512' : 'no bf16'
     const cpu = `${cores} cores, ${avx2 ? 'AVX2' : 'no AVX2: slow'}, ${bf16}`
-    return { name: 'addon', ok: true, found: `${path}; ${cpu}; device cpu` }
+    return { name: 'addon', ok: true, found: `${path}; ${cpu}` }
   } catch (error) {
     if (!(error instanceof PersiaError)) throw error
     return { name: 'addon', ok: false, found: error.message }

@@ -20,7 +20,6 @@ const roles = ['parameterServers', 'embeddingWorkers', 'dataLoaders'] as const
 const splits = ['train', 'test'] as const
 
 export const limits: readonly Limit[] = [
-  { path: ['device'], read: ({ device }) => device, ...only('cuda'), instead: 'auto or cpu' },
   ...splits.map((split) => (
     { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),
   ...roles.map((role) => ({

@@ -3,6 +3,7 @@
 import type { Config } from '../config/index.js'
 import { bytesOf } from '../config/byte-size.js'
 import type { BatchLayout } from '../data/batch.js'
+import { chosenDevice } from './device.js'
 import type { NativeFeature, NativeTable, NativeTrainerConfig } from '../native-types.js'
 
 /** Spans that a trace keeps, of about 100 bytes each. */
@@ -17,6 +18,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
   return {
     seed: config.seed,
     mode: config.mode,
+    device: chosenDevice(config),
     nnWorkers: config.cluster.nnWorkers,
     accumulate: config.accumulate,
     lossScaling: nativeLossScaling(model.lossScaling),
