@@ -13,6 +13,11 @@
 //
 // runs a mode of the table's program (bench/table); PyTorch takes part when the python3 given has torch.
 //
+//   npm run bench -- net [--rounds N] [--seconds S] [--smoke] [--out FILE]
+//
+// the data plane (bench/net): lookup-like round trips over tcp and shared memory beside plain sockets and ucx_perftest, sums
+// over processes beside Gloo; those of the peers that are not installed are named and left out.
+//
 //   npm run bench -- dense-peer --python PYTHON3 [--out FILE]
 //
 // trains the reference network beside PyTorch (bench/peers/ffnn_cpu.py), eager and compiled, in batches of 1024 and
@@ -30,6 +35,7 @@ import { parseArgs } from 'node:util'
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
 const program = 'out/release/persia_bench', tableProgram = 'out/release/persia_table_bench'
+const netProgram = 'out/release/persia_net_bench'
 const tableModes = { table: 'grid', 'table-show': 'show', 'table-growth': 'growth', 'table-size': 'size' }
 const tableOptions = ['dim', 'rows', 'batch', 'threads', 'rounds', 'seconds', 'depth']
 const smokeTimeoutMs = 300_000  // of a mode that takes seconds: a thread that waits for ever shows as a failure
@@ -42,7 +48,9 @@ const { values, positionals: [name = ''] } = parseArgs({
 })
 const { smoke, out } = values
 const peerModes = { 'dense-peer': referencePeers, 'dense-types-peer': typePeers }
-const ignored = tableOptions.filter((option) => values[option] !== undefined && name !== '' && !(name in tableModes))
+const netOptions = ['rounds', 'seconds']
+const takes = (option) => name === '' || name in tableModes || (name === 'net' && netOptions.includes(option))
+const ignored = tableOptions.filter((option) => values[option] !== undefined && !takes(option))
 if (ignored.length > 0) {
   console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
   process.exit(2)
@@ -54,8 +62,9 @@ const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, sys
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
 const tally = { passed: 0, failed: 0, skipped: 0 }
 if (name in peerModes) runPeers(peerModes[name]())
-else if (!(name in tableModes)) runMicro(chosen())
+else if (name !== 'net' && !(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
+if (name === 'net' || (smoke && name === '')) runNet()
 if (smoke && name === '') checkConvergence()
 if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
 process.exitCode = tally.failed > 0 ? 1 : 0
@@ -64,7 +73,7 @@ function build() {
   const jobs = process.env.CMAKE_BUILD_PARALLEL_LEVEL ?? String(cpus().length)
   execFileSync('cmake', ['--preset', 'release'], { stdio: ['ignore', 'ignore', 'inherit'] })
   execFileSync('cmake',
-    ['--build', '--preset', 'release', '--target', 'persia_bench', 'persia_table_bench', '-j', jobs],
+    ['--build', '--preset', 'release', '--target', 'persia_bench', 'persia_table_bench', 'persia_net_bench', '-j', jobs],
     { stdio: ['ignore', 'ignore', 'inherit'] })
   if (!/^CMAKE_BUILD_TYPE:\w+=Release$/m.test(readFileSync('out/release/CMakeCache.txt', 'utf8'))) {
     throw new Error('out/release is no optimised build: its times mean nothing. Remove it and run this again.')
@@ -77,7 +86,7 @@ function chosen() {
   const wanted = name.toLowerCase()
   const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(wanted))
   if (matching.length > 0) return matching
-  const others = [...Object.keys(tableModes), ...Object.keys(peerModes)]
+  const others = [...Object.keys(tableModes), 'net', ...Object.keys(peerModes)]
   console.error(`no benchmark is called ${name}; there are ${[...all, ...others].join(', ')}`)
   process.exit(2)
 }
@@ -136,6 +145,23 @@ function runTable(mode) {
   const skipped = lines.filter((line) => 'skipped' in line).length
   tally.skipped += skipped
   tally.passed += lines.length - skipped
+  record(lines, new Date().toISOString())
+}
+
+/** Runs the data plane's program, which prints its figures and writes them as JSON lines. */
+function runNet() {
+  const lines = inScratch('lines.jsonl', (file) => {
+    const options = name === 'net' ? netOptions.filter((option) => values[option] !== undefined) : []
+    const { status, signal } = spawnSync(netProgram, [
+      ...options.flatMap((option) => [`--${option}`, values[option]]), ...(smoke ? ['--smoke'] : []), '--out', file,
+    ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smoke ? smokeTimeoutMs : undefined })
+    if (status !== 0) {
+      console.error(`${netProgram} ended with ${signal ?? status}`)
+      tally.failed += 1
+    }
+    return linesOf(file)
+  })
+  tally.passed += lines.length
   record(lines, new Date().toISOString())
 }
 

@@ -29,6 +29,7 @@ namespace persia {
 namespace {
 
 constexpr std::chrono::milliseconds kLinger{1'000};  // for what was sent before a disconnect
+constexpr std::chrono::milliseconds kDrain{5'000};   // for UCX to end what it has, when a transport closes
 
 // What goes before each payload. A goodbye is the first two fields alone; in shared memory, a header of zeros.
 struct FrameHead {
@@ -86,6 +87,7 @@ struct Peer {
   ControlAnswer answer;
   UcxEngine* engine = nullptr;
   ucp_ep_h endpoint = nullptr;
+  bool wired = false;  // a message has come by UCX: both ends of the endpoint are connected
   std::deque<std::unique_ptr<Outgoing>> waiting;  // for the endpoint
   uint64_t next_out = 0, next_in = 0;
   std::map<uint64_t, Arrived> arrived;  // from next_in on
@@ -697,6 +699,7 @@ ucs_status_t ProcessTransport::TakeFrame(Bytes head, void* data, size_t length, 
   const auto found = by_token_.find(ids[0]);
   if (found == by_token_.end()) return drop;  // of a connection that has ended, or nobody's
   const PeerPtr peer = found->second;
+  peer->wired = true;
   Arrived arrived;
   const Status good = CheckFrame(*peer, head.subspan(kGoodbyeBytes), length, &arrived);
   if (!good.ok() || ids[1] < peer->next_in || peer->arrived.contains(ids[1])) {
@@ -944,13 +947,15 @@ void ProcessTransport::LosePeer(const PeerPtr& peer, const Status& reason) {
   if (peers_.empty()) peer_gone_.notify_all();
 }
 
-// At once, whatever is on the way; UCX then ends the messages that it still has.
+// At once, whatever is on the way; UCX then ends the messages that it still has. Over RDMA, UCX 1.13 does not survive that
+// while an endpoint is still being connected: such a one is closed behind what it has to send.
 void ProcessTransport::CloseEndpoint(Peer* peer) {
   if (peer->endpoint == nullptr) return;
   by_endpoint_.erase(peer->endpoint);
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_FLAGS;
-  param.flags = UCP_EP_CLOSE_FLAG_FORCE;
+  const bool at_once = peer->wired || peer->engine->kind() != TransportChoice::kRdma;
+  param.flags = at_once ? UCP_EP_CLOSE_FLAG_FORCE : 0;
   const ucs_status_ptr_t request = ucx_->ep_close(std::exchange(peer->endpoint, nullptr), &param);
   if (UCS_PTR_IS_PTR(request)) closing_.push_back(request);
 }
@@ -981,10 +986,13 @@ void ProcessTransport::CloseAll() {
     for (const auto& [id, peer] : peers_) peers.push_back(peer);
   }
   for (const PeerPtr& peer : peers) LosePeer(peer, Lost("closed"));
-  const auto end = SteadyClock::now() + kLinger;
+  const auto end = SteadyClock::now() + kDrain;
   while ((in_ucx_ > 0 || !closing_.empty()) && SteadyClock::now() < end) Poll();
-  for (const auto& [key, engine] : engines_) {
-    if (engine != nullptr) loop_.Unwatch(engine->event_fd());
+  for (auto& [key, engine] : engines_) {
+    if (engine == nullptr) continue;
+    loop_.Unwatch(engine->event_fd());
+    // UCX does not survive its end with operations left: better it stays, with the memory that these use.
+    if (in_ucx_ > 0 || !closing_.empty()) static_cast<void>(engine.release());
   }
   engines_.clear();
 }

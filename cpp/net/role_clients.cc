@@ -22,8 +22,8 @@ struct Round {
   }
 };
 
-bool NamesRole(const Status& status) {
-  return std::ranges::any_of(status.details(), [](const auto& detail) { return detail.first == "role"; });
+bool Has(const Status& status, const std::string& key) {
+  return std::ranges::any_of(status.details(), [&](const auto& detail) { return detail.first == key; });
 }
 
 }  // namespace
@@ -96,8 +96,9 @@ void RoleClients::Close() {
 Status RoleClients::Named(uint32_t rank, const Status& status) const {
   const ErrorCode code = status.code();
   const bool lost = code == ErrorCode::kPeerLost || code == ErrorCode::kDeadline || code == ErrorCode::kRefused ||
-                    code == ErrorCode::kTransport;
-  if (!lost || NamesRole(status)) return status;
+                    code == ErrorCode::kTransport ||
+                    (code == ErrorCode::kClosed && Has(status, "peer"));  // the server said so: it is being closed
+  if (!lost || Has(status, "role")) return status;
   return Status(ErrorCode::kPeerLost, options_.role + " " + std::to_string(rank) + " was lost: " + status.message())
       .With("role", options_.role)
       .With("rank", std::to_string(rank));

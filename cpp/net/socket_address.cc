@@ -70,11 +70,11 @@ std::string SocketAddress::ToString() const {
   if (family() == AF_INET6) {
     const auto* v6 = reinterpret_cast<const sockaddr_in6*>(&storage_);
     inet_ntop(AF_INET6, &v6->sin6_addr, text, sizeof(text));
-    return std::string("[").append(text).append("]:").append(std::to_string(ntohs(v6->sin6_port)));
+    return std::string(1, '[').append(text).append("]:").append(std::to_string(ntohs(v6->sin6_port)));
   }
   const auto* v4 = reinterpret_cast<const sockaddr_in*>(&storage_);
   inet_ntop(AF_INET, &v4->sin_addr, text, sizeof(text));
-  return std::string(text) + ":" + std::to_string(ntohs(v4->sin_port));
+  return std::string(text).append(":").append(std::to_string(ntohs(v4->sin_port)));
 }
 
 std::string SocketAddress::Interface() const {

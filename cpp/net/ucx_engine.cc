@@ -11,9 +11,9 @@ using Settings = std::vector<std::pair<const char*, std::string>>;
 Settings SettingsOf(TransportChoice kind, const std::string& device) {
   switch (kind) {
     case TransportChoice::kTcp: return {{"TLS", "tcp"}, {"NET_DEVICES", device}};
-    // UD only connects RC. Its check of a packet's destination refuses all that come over RoCE with IPv4 addresses.
+    // UD only connects RC.
     case TransportChoice::kRdma:
-      return {{"TLS", "rc_verbs,rc_mlx5,ud_verbs:aux,ud_mlx5:aux"}, {"NET_DEVICES", device}, {"UD_VERBS_ETH_DGID_CHECK", "n"}};
+      return {{"TLS", "rc_verbs,rc_mlx5,ud_verbs:aux,ud_mlx5:aux"}, {"NET_DEVICES", device}};
     case TransportChoice::kAuto:
     case TransportChoice::kShm: break;
   }
@@ -47,8 +47,8 @@ Status UcxEngine::Open(ucp_am_recv_callback_t on_message, void* arg) {
 
 Status UcxEngine::OpenContext() {
   ucp_config_t* config = nullptr;
-  // A prefix of our own, so that UCX_… variables meant for other programs change nothing here.
-  PERSIA_RETURN_IF_ERROR(Check(api_.config_read("PERSIA", nullptr, &config), "read its configuration"));
+  // Of UCX's variables those stay in force that are not set here.
+  PERSIA_RETURN_IF_ERROR(Check(api_.config_read(nullptr, nullptr, &config), "read its configuration"));
   Status set;
   for (const auto& [name, value] : SettingsOf(kind_, device_)) {
     if (set.ok()) set = Check(api_.config_modify(config, name, value.c_str()), std::string("set ") + name);
