@@ -189,7 +189,7 @@ std::vector<NamedTensor> Ffnn::Tensors() {
 }  // namespace
 
 Result<Bf16Unit> UnitFor(Precision precision, Bf16Unit best) {
-  if (precision == Precision::kFp32) return Bf16Unit::kNone;
+  if (precision != Precision::kBf16) return Bf16Unit::kNone;
   if (best != Bf16Unit::kNone) return best;
   return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 needs a CPU with AMX-BF16 or AVX512-BF16, and this "
                                                "one has neither; use fp32");
