@@ -18,7 +18,7 @@
 // the data plane (bench/net): lookup-like round trips over tcp and shared memory beside plain sockets and ucx_perftest, sums
 // over processes beside Gloo; those of the peers that are not installed are named and left out.
 //
-//   npm run bench -- dense-peer --python PYTHON3 [--out FILE]
+//   npm run bench -- dense-peer --python PYTHON3 [--precision fp32|bf16] [--out FILE]
 //
 // trains the reference network beside PyTorch (bench/peers/ffnn_cpu.py), eager and compiled, in batches of 1024 and
 // 4096;
@@ -43,6 +43,7 @@ const { values, positionals: [name = ''] } = parseArgs({
   allowPositionals: true,
   options: {
     smoke: { type: 'boolean', default: false }, out: { type: 'string' }, python: { type: 'string', default: 'python3' },
+    precision: { type: 'string' },
     ...Object.fromEntries(tableOptions.map((option) => [option, { type: 'string' }])),
   },
 })
@@ -53,6 +54,11 @@ const takes = (option) => name === '' || name in tableModes || (name === 'net' &
 const ignored = tableOptions.filter((option) => values[option] !== undefined && !takes(option))
 if (ignored.length > 0) {
   console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
+  process.exit(2)
+}
+
+if (values.precision !== undefined && name !== 'dense-peer') {
+  console.error('--precision: only dense-peer takes this')
   process.exit(2)
 }
 
@@ -182,7 +188,8 @@ function linesOf(file) {
 /** The reference network beside PyTorch: a script of bench/peers and its options, for each run. */
 function referencePeers() {
   return (smoke ? [1024] : [1024, 4096]).flatMap((rows) => (smoke ? [[]] : [[], ['--compile']]).map((compile) =>
-    ['ffnn_cpu.py', '--rows', String(rows), '--rounds', '5', '--seconds', smoke ? '0.1' : '2', ...compile]))
+    ['ffnn_cpu.py', '--rows', String(rows), '--precision', values.precision ?? 'fp32', '--rounds', '5',
+      '--seconds', smoke ? '0.1' : '2', ...compile]))
 }
 
 /** A step of each model type beside PyTorch. */

@@ -12,4 +12,7 @@ namespace persia {
 // Products of float32 with kNone, of bf16 else. The CPU must have the unit.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, Bf16Unit bf16);
 
+// The unit for a precision on a CPU whose best is `best`. kConfigUnsupported: bf16 where that is kNone.
+Result<Bf16Unit> UnitFor(Precision precision, Bf16Unit best);
+
 }  // namespace persia

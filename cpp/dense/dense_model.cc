@@ -88,10 +88,18 @@ double DenseModelBytes(const DenseModelConfig& config) {
   const bool adam = config.optimizer.type != DenseOptimizerType::kSgd;
   const double arrays = 2 + (adam ? 2 : config.optimizer.momentum != 0.0 ? 1 : 0);  // weights, gradients, state
   double parameters = 0;  // in floating point: a product of widths may be beyond any integer
-  const auto add = [&](const Layer& layer) { parameters += static_cast<double>(layer.in) * layer.out; };
-  std::ranges::for_each(layout.interaction, add);
-  std::ranges::for_each(layout.layers, add);
-  return arrays * sizeof(float) * parameters;
+  double packed = 0;      // weights that bf16 products have two copies of, in the order of either operand
+  const auto add = [&](const std::vector<Layer>& layers, bool copied) {
+    for (const Layer& layer : layers) {
+      parameters += static_cast<double>(layer.in) * layer.out;
+      if (copied) packed += static_cast<double>(layer.in) * layer.out;
+    }
+  };
+  const bool bf16 = config.precision == Precision::kBf16;
+  add(layout.interaction, bf16 && config.type == ModelType::kDlrm);
+  add(layout.layers, bf16);
+  constexpr double kCopies = 2 * sizeof(uint16_t);
+  return arrays * sizeof(float) * parameters + kCopies * packed;
 }
 
 Status CheckDenseMemory(double bytes) {

@@ -209,7 +209,7 @@ class DenseModel {
 // combine.
 Status ValidateDenseModel(const DenseModelConfig& config);
 
-// What weights, gradients and optimizer state of a valid model take.
+// What weights, with their copies for bf16 products, gradients and optimizer state of a valid model take.
 double DenseModelBytes(const DenseModelConfig& config);
 // kOutOfMemory: the machine has less.
 Status CheckDenseMemory(double bytes);

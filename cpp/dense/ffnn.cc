@@ -188,14 +188,20 @@ std::vector<NamedTensor> Ffnn::Tensors() {
 
 }  // namespace
 
-Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
-  if (config.precision == Precision::kFp32) return MakeCpuDenseModel(config, Bf16Unit::kNone);
-  if (config.precision == Precision::kTf32) {
+Result<Bf16Unit> UnitFor(Precision precision, Bf16Unit best) {
+  if (precision == Precision::kFp32) return Bf16Unit::kNone;
+  if (precision == Precision::kTf32) {
     return Status(ErrorCode::kConfigUnsupported, "model.precision: tf32 needs a GPU (device cuda); use fp32");
   }
-  if (BestBf16Unit() != Bf16Unit::kNone) return MakeCpuDenseModel(config, BestBf16Unit());
+  if (best != Bf16Unit::kNone) return best;
   return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 needs a CPU with AMX-BF16 or AVX512-BF16, and this "
                                                "one has neither; use fp32");
+}
+
+Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
+  auto unit = UnitFor(config.precision, BestBf16Unit());
+  if (!unit.ok()) return unit.status();
+  return MakeCpuDenseModel(config, *unit);
 }
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, Bf16Unit bf16) {

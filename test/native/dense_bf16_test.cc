@@ -243,18 +243,37 @@ TEST_CASE("bf16: after 100 steps training is as close to float32 as PyTorch's au
   }
 }
 
-TEST_CASE("bf16: a CPU without bf16 products refuses it with the reason, others take their best") {
+TEST_CASE("bf16: a CPU without bf16 products refuses it with the reason, and has float32") {
+  auto unit = UnitFor(Precision::kBf16, Bf16Unit::kNone);
+  CHECK(unit.status().code() == ErrorCode::kConfigUnsupported);
+  CHECK(unit.status().message().find("AMX-BF16 or AVX512-BF16") != std::string::npos);
+  for (const Bf16Unit best : {Bf16Unit::kNone, Bf16Unit::kAvx512, Bf16Unit::kAmx}) {
+    CHECK(*UnitFor(Precision::kFp32, best) == Bf16Unit::kNone);
+    if (best != Bf16Unit::kNone) CHECK(*UnitFor(Precision::kBf16, best) == best);
+  }
+}
+
+TEST_CASE("bf16: a model takes the best unit of its CPU, or none") {
   DenseModelConfig config = Config(ModelType::kFfnn, 1);
   config.precision = Precision::kBf16;
   auto model = MakeCpuDenseModel(config);
-  if (BestBf16Unit() == Bf16Unit::kNone) {
-    CHECK(model.status().code() == ErrorCode::kConfigUnsupported);
-    CHECK(model.status().message().find("AMX-BF16 or AVX512-BF16") != std::string::npos);
-    return;
-  }
-  REQUIRE(model.ok());
+  REQUIRE(model.ok() == (BestBf16Unit() != Bf16Unit::kNone));
+  if (!model.ok()) return;
   auto best = Make(config, BestBf16Unit());
   CHECK(SameBits(GradientsOf(**model, 40, 1).values, GradientsOf(*best, 40, 1).values));
+}
+
+TEST_CASE("bf16: memory is counted with two copies of the weights that are multiplied in bf16") {
+  for (const ModelType type : {ModelType::kFfnn, ModelType::kDcn, ModelType::kDlrm}) {
+    DenseModelConfig config = Config(type, 1);
+    const double fp32 = DenseModelBytes(config);
+    config.precision = Precision::kBf16;
+    // Each 2 bytes, of hidden layers, heads and the bottom MLP; cross layers and what heads make of them stay in float32.
+    double weights = 300 * 70 + 70 * 33 + 33 * 2;
+    weights += type == ModelType::kDlrm ? (8 + 15) * 300 + 5 * 50 + 50 * 8 : 45 * 300;
+    CAPTURE(static_cast<int>(type));
+    CHECK(DenseModelBytes(config) == fp32 + 2 * 2 * weights);
+  }
 }
 
 }  // namespace

@@ -39,6 +39,26 @@ t.test('fit learns, reports and respects the staleness bound', async (t) => {
   t.ok(after.logloss['click']! < before.logloss['click']!)
 })
 
+const hasBf16 = /avx512_bf16|amx_bf16/.test(readFileSync('/proc/cpuinfo', 'utf8'))
+const bf16Config: ConfigInput = { ...smallConfig, model: { ...smallConfig.model, precision: 'bf16' } }
+
+t.test('bf16 products learn, and predict as they were saved',
+  { skip: !hasBf16 && 'this CPU has neither AMX-BF16 nor AVX512-BF16' }, async (t) => {
+    const run = folder(t)
+    await using trainer = await Trainer.create(bf16Config)
+    await drained(trainer.fit(batches(400)))
+    const { auc } = await trainer.evaluate(batches(10, 5000))
+    t.ok(auc['click']! > 0.99, `AUC ${auc['click']}`)
+    await trainer.save(join(run, '400'))
+    const { trainer: loaded } = await Trainer.load(join(run, '400'))
+    t.same(await loaded.predict(makeBatch(9)), await trainer.predict(makeBatch(9)))
+    await loaded.close()
+  })
+
+t.test('bf16 is refused with the reason where the CPU lacks it', { skip: hasBf16 && 'this CPU has it' }, async (t) => {
+  t.match(await rejected(Trainer.create(bf16Config)), { code: 'PERSIA_CONFIG_UNSUPPORTED', message: /use fp32/ })
+})
+
 t.test('sequences, hash stacks and a clip norm learn together, and predict as they were saved', async (t) => {
   const run = folder(t)
   const config: ConfigInput = {
