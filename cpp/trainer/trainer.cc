@@ -8,6 +8,7 @@
 
 #include "base/copy.h"
 #include "base/named_thread.h"
+#include "batch/mask.h"
 #include "collective/local_collective.h"
 #include "dense/calibration.h"
 
@@ -44,6 +45,7 @@ StalenessGate::Schedule ScheduleOf(const TrainerConfig& config) {
 Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::unique_ptr<ParameterStore> store) {
   PERSIA_CHECK(config.tables.size() == config.schema.row_class_dims.size());
   PERSIA_CHECK(config.dense.embedding_width == config.schema.embedding_width);
+  PERSIA_CHECK(config.dense.dense_count >= config.schema.mask_width);
   PERSIA_CHECK(config.nn_workers > 0 && config.accumulate > 0);
   PERSIA_CHECK(config.mode != TrainerMode::kSync || config.staleness == 0);
   PERSIA_CHECK(!(config.deterministic && config.just_in_time));  // what is just in time depends on the machine
@@ -237,7 +239,7 @@ void Trainer::AcceptDrain(Completion done, bool more_comes) {
 
 Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) const {
   const auto tasks = static_cast<uint32_t>(config_.dense.tasks.size());
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, config_.dense.dense_count, tasks));
+  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, config_.dense_columns(), tasks));
   PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
   for (uint32_t rank = 0; rank < slots.size(); ++rank) {
     StepSlot& slot = *slots[rank];
@@ -255,10 +257,12 @@ void Trainer::PreparePart(const Batch& part, StepSlot& slot) const {
   slot.input.Resize(size_t{part.rows} * dense.input_width());
   slot.labels.Resize(part.labels.size());
   slot.embedding_gradient.Resize(size_t{part.rows} * dense.embedding_width);
+  const uint32_t columns = config_.dense_columns();
+  float* const dense_inputs = slot.input.data() + dense.embedding_width;
   for (uint32_t row = 0; row < part.rows; ++row) {
-    CopyFloats(slot.input.data() + size_t{row} * dense.input_width() + dense.embedding_width,
-               part.dense.data() + size_t{row} * dense.dense_count, dense.dense_count);
+    CopyFloats(dense_inputs + size_t{row} * dense.input_width(), part.dense.data() + size_t{row} * columns, columns);
   }
+  WriteMasks(part, config_.schema, dense_inputs + columns, dense.input_width());
   CopyFloats(slot.labels.data(), part.labels.data(), part.labels.size());
   worker_.Prepare(part, slot.plan);
 }
@@ -339,7 +343,7 @@ Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
   if (Status status = failure(); status.code() == ErrorCode::kClosed) return status;
   std::lock_guard predict_lock(predict_mutex_);
   const DenseModelConfig& dense = config_.dense;
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, dense.dense_count, batch.label_count));
+  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, config_.dense_columns(), batch.label_count));
   if (batch.label_count == dense.tasks.size()) PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
   StepSlot& slot = *predict_slot_;
   PreparePart(batch, slot);

@@ -69,6 +69,9 @@ struct TrainerConfig {
   uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
   uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
   size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
+
+  // Dense columns of a batch; the network's dense inputs are these, then the schema's masks.
+  uint32_t dense_columns() const { return dense.dense_count - schema.mask_width; }
 };
 
 // Totals since the trainer was made; `steps` and `samples` count what was applied, including before a restore.

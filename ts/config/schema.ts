@@ -119,6 +119,9 @@ const features = z.strictObject({
     sequenceLength: integer(1, 65536).optional()
       .describe('How many ids of a sample count, the last ones; places that a sample does not fill are masked (pooling '
         + 'none: zeros). Without it all count'),
+    mask: z.boolean().optional()
+      .describe('pooling none: whether the network also gets a 0 or 1 for each of the `sequenceLength` places, 1 where '
+        + 'an id fills it; they count as dense columns of the model'),
     hashStack: z.strictObject({
       rounds: integer(1, 16).default(2).describe('Rows that an id is the sum of'),
       buckets: integer(1).describe('Rows of a round'),
