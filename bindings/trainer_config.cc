@@ -220,6 +220,8 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const Featu
   ReadInteraction(model, schema, config);
   config.dense_count = Uint32(model, "denseCount") + schema.mask_width;
   config.threads = Uint32(model, "threads");
+  config.precision =
+      Choice<Precision>(model, "precision", {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}});
   config.seed = seed;
   config.hidden = Widths(model, "hidden");
   const Napi::Array tasks = Array(model, "tasks");

@@ -61,6 +61,7 @@ export interface NativeTrainerConfig {
     type: 'ffnn' | 'deepfm' | 'dcn' | 'dlrm'
     denseCount: number
     threads: number
+    precision: 'fp32' | 'bf16'
     hidden: number[]
     /** dcn. */
     cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }
@@ -209,5 +210,5 @@ export interface NativeAddon {
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer
   /** The CUDA backend: where it was loaded from ('' if it wasn't), the GPUs it can use, and why there are none. */
   cuda(): { path: string; devices: { name: string; capability: string; memoryBytes: number }[]; error: string }
-  machine(): { cores: number; avx2: boolean }
+  machine(): { cores: number; avx2: boolean; avx512bf16: boolean; amx: boolean }
 }

@@ -113,7 +113,7 @@ Status DenseModel::StartStep(DenseStep* step) {
   PERSIA_RETURN_IF_ERROR(
       ForwardBackward(step->rows, step->input, step->labels, step->embedding_gradient, &step->loss, batch));
   step->skipped = !UnscaleGradients(step->loss_scale);
-  return step->skipped ? Status::Ok() : ApplyGradients(step->step);
+  return step->skipped ? Status::Ok() : ApplyGradients(step->step, step->update);
 }
 
 Status DenseModel::FinishStep(DenseStep*) { return Status::Ok(); }

@@ -127,7 +127,8 @@ class SharedStoreTraining final : public DenseTraining {
   // Gradients, also those of the embeddings, are means over the worker's own rows: to it there are no others.
   Status Train(const DensePart& part, DenseOutcome* outcome) override {
     if (part.rows == 0) return Status::Ok();
-    const uint64_t pulled = store_->Pull(*replica_);
+    uint64_t pulled = 0;
+    PERSIA_RETURN_IF_ERROR(store_->Pull(*replica_, &pulled));
     const float scale = scaler_->scale();
     PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, scale, &outcome->loss));
     outcome->loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
@@ -165,7 +166,7 @@ std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseMode
   return std::make_unique<SharedStoreTraining>(std::move(replica), std::move(store), std::move(scaler), accumulate);
 }
 
-uint64_t DenseStore::Pull(DenseModel& replica) {
+Status DenseStore::Pull(DenseModel& replica, uint64_t* pulled) {
   std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
   std::vector<NamedTensor> from = model_->Tensors();
@@ -174,7 +175,8 @@ uint64_t DenseStore::Pull(DenseModel& replica) {
     PERSIA_CHECK(same != from.end() && same->values.size() == tensor.values.size());
     CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
   }
-  return updates_;
+  *pulled = updates_;
+  return replica.WriteTensors();
 }
 
 Status DenseStore::Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) {

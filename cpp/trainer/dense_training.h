@@ -73,8 +73,8 @@ class DenseStore {
  public:
   explicit DenseStore(std::unique_ptr<DenseModel> model) : model_(std::move(model)) {}
 
-  // Copies the weights to those of a replica; the number of updates that they have seen.
-  uint64_t Pull(DenseModel& replica);
+  // Copies the weights to those of a replica; `pulled` is the number of updates that they have seen.
+  Status Pull(DenseModel& replica, uint64_t* pulled);
   // Applies gradients of a step that were computed with the weights after `pulled` updates.
   Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled);
   Status Predict(uint32_t rows, const float* input, float* outputs);

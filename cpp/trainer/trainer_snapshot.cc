@@ -87,6 +87,7 @@ Status RestoreDense(const std::string& directory, DenseModel& model) {
     return Mismatch(path, std::to_string(count) + " tensors, the model has " + std::to_string(tensors.size()));
   }
   for (const NamedTensor& tensor : tensors) PERSIA_RETURN_IF_ERROR(RestoreTensor(*reader, path, tensor));
+  PERSIA_RETURN_IF_ERROR(model.WriteTensors());
   return reader->ExpectEnd();
 }
 

@@ -15,6 +15,7 @@
 #include "cuda/base/device_buffer.h"
 #include "cuda/base/graph.h"
 #include "cuda/base/lt_library.h"
+#include "cuda/collective/nccl_group.h"
 #include "cuda/dense/kernels.h"
 #include "cuda/dense/parameters.h"
 #include "cuda/dense/products.h"
@@ -74,6 +75,10 @@ class CudaFfnn final : public DenseModel {
   uint32_t steps_in_flight() const override { return kSlots; }
   Status StartStep(DenseStep* step) override;
   Status FinishStep(DenseStep* step) override;
+  bool sums_over_workers() const override { return group_ != nullptr; }
+  void AbortSums(const Status& reason) override {
+    if (group_ != nullptr) group_->Abort(reason);
+  }
   Status Predict(uint32_t rows, const float* input, float* outputs) override;
   std::vector<NamedTensor> Tensors() override { return parameters_.Tensors(); }
   Status ReadTensors() override;
@@ -87,7 +92,7 @@ class CudaFfnn final : public DenseModel {
   const T* weights() const;
   HeadArguments<T> Heads(uint32_t rows) const;
   Status UseDevice() const { return CudaStatus(cudaSetDevice(options_.device), "use the GPU"); }
-  Status CheckRows(uint32_t rows, const GlobalBatch& global) const;
+  Status CheckRows(uint32_t rows, uint64_t global_rows) const;
 
   Status CreateSlot(Slot<T>& slot);
   Status ReserveSlot(Slot<T>& slot, uint32_t rows);
@@ -101,11 +106,13 @@ class CudaFfnn final : public DenseModel {
   Status RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts);
   Status Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing);
   Status EnqueueForward(Products<T>& products, const T* input);
-  Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bool capturing);
-  Status ForkSide();
+  Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bool capturing);
+  Status EnqueueNoRows(Slot<T>& slot);
+  Status Follow(cudaStream_t first, cudaStream_t then);
+  Status FinishGradients(Slot<T>& slot, size_t layer);
   void EnqueueHeadGradients(Slot<T>& slot, uint32_t rows);
   Status EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, size_t layer, uint32_t rows);
-  void EnqueueCheck(Slot<T>& slot, size_t layer, cudaStream_t stream);
+  void EnqueueCheck(size_t layer, const double* loss_sums, cudaStream_t stream);
   void EnqueueUpdate(Slot<T>& slot);
   Status Download(Slot<T>& slot, uint32_t rows, float* embedding_gradient, bool with_result);
   Status TakeLoss(const Slot<T>& slot, double* loss) const;
@@ -116,11 +123,13 @@ class CudaFfnn final : public DenseModel {
   const LtLibrary& lt_;
   const Layout layout_;
   cublasLtHandle_t handle_ = nullptr;
-  CudaStream compute_, side_, upload_, download_;
-  CudaEvent forked_, joined_;
+  CudaStream compute_, side_, reduce_, upload_, download_;
+  CudaEvent followed_;
+  std::unique_ptr<NcclGroup> group_;  // null for a GPU of its own
   DeviceParameters parameters_;
   DeviceArray<TaskLoss> losses_;
   DeviceArray<GradientCheck> check_;
+  DeviceArray<double> global_loss_sums_;  // (tasks), over the group's ranks
   const std::vector<CheckedPart> checked_;  // by layer, the heads last
   DeviceArray<float> sample_loss_, head_gradient_, outputs_;  // (rows, tasks)
   DeviceArray<char> workspace_, side_workspace_;
@@ -150,6 +159,7 @@ CudaFfnn<T>::CudaFfnn(const DenseModelConfig& config, const CudaOptions& options
 template <typename T>
 CudaFfnn<T>::~CudaFfnn() {
   cudaSetDevice(options_.device);
+  AbortSums(Status(ErrorCode::kAborted, "this rank has left the group"));  // or what is under way might never end
   cudaDeviceSynchronize();  // nothing may still use what is freed now
   products_.clear();
   if (handle_ != nullptr) lt_.cublasLtDestroy(handle_);
@@ -160,11 +170,16 @@ Status CudaFfnn<T>::Create() {
   PERSIA_RETURN_IF_ERROR(UseDevice());
   PERSIA_RETURN_IF_ERROR(LtStatus(lt_.cublasLtCreate(&handle_), "start cuBLASLt"));
   PERSIA_RETURN_IF_ERROR(compute_.Create(true));
-  for (CudaStream* stream : {&side_, &upload_, &download_}) PERSIA_RETURN_IF_ERROR(stream->Create());
-  PERSIA_RETURN_IF_ERROR(forked_.Create());
-  PERSIA_RETURN_IF_ERROR(joined_.Create());
+  for (CudaStream* stream : {&side_, &reduce_, &upload_, &download_}) PERSIA_RETURN_IF_ERROR(stream->Create());
+  PERSIA_RETURN_IF_ERROR(followed_.Create());
+  if (options_.group) {
+    auto group = NcclGroup::Join(*options_.group);
+    if (!group.ok()) return group.status();
+    group_ = std::move(*group);
+  }
   PERSIA_RETURN_IF_ERROR(parameters_.Create(compute_));
   PERSIA_RETURN_IF_ERROR(check_.Reserve(1));
+  PERSIA_RETURN_IF_ERROR(global_loss_sums_.Reserve(tasks()));
   PERSIA_RETURN_IF_ERROR(workspace_.Reserve(kWorkspace));
   PERSIA_RETURN_IF_ERROR(side_workspace_.Reserve(kWorkspace));
   for (Slot<T>& slot : slots_) PERSIA_RETURN_IF_ERROR(CreateSlot(slot));
@@ -263,6 +278,7 @@ Status CudaFfnn<T>::PlanProducts(Slot<T>& slot, uint32_t rows) {
 // and before anything is timed on the shared arrays, no step may be computing.
 template <typename T>
 Status CudaFfnn<T>::Reserve(Slot<T>& slot, uint32_t rows) {
+  if (rows == 0) return Status::Ok();
   const bool grows = rows > reserved_rows_, known = !grows && products_.contains(rows);
   if (known) return Status::Ok();
   PERSIA_RETURN_IF_CUDA(cudaDeviceSynchronize(), "wait for the GPU");
@@ -288,23 +304,26 @@ void* CudaFfnn<T>::AllocateHost(size_t bytes) {
 // ---- a step ---------------------------------------------------------------------------------------------------------
 
 template <typename T>
-Status CudaFfnn<T>::CheckRows(uint32_t rows, const GlobalBatch& global) const {
-  if (rows == 0) return Status(ErrorCode::kBatchInvalid, "a batch to train on has no rows");
-  if (global.rows == 0 || global.rows >= rows) return Status::Ok();
-  return Status(ErrorCode::kBatchInvalid, "the global batch has " + std::to_string(global.rows) +
+Status CudaFfnn<T>::CheckRows(uint32_t rows, uint64_t global_rows) const {
+  if (rows == 0 && (global_rows == 0 || group_ == nullptr)) {
+    return Status(ErrorCode::kBatchInvalid, "a batch to train on has no rows");
+  }
+  if (global_rows == 0 || global_rows >= rows) return Status::Ok();
+  return Status(ErrorCode::kBatchInvalid, "the global batch has " + std::to_string(global_rows) +
                                               " rows, this worker's part of it " + std::to_string(rows));
 }
 
 template <typename T>
 Status CudaFfnn<T>::StartStep(DenseStep* step) {
   PERSIA_CHECK(started_ - finished_ < kSlots);
-  PERSIA_RETURN_IF_ERROR(CheckRows(step->rows, {}));
+  PERSIA_RETURN_IF_ERROR(CheckRows(step->rows, step->global_rows));
   PERSIA_RETURN_IF_ERROR(UseDevice());
+  if (group_ != nullptr) PERSIA_RETURN_IF_ERROR(group_->AwaitPeers());
   Slot<T>& slot = slots_[started_ % kSlots];
   PERSIA_RETURN_IF_ERROR(Reserve(slot, step->rows));
   StepScalars* scalars = slot.host_scalars.data();
-  scalars->inverse_rows = 1.0f / static_cast<float>(step->rows);
-  FillScalars(scalars, step->step, step->step);
+  scalars->inverse_rows = 1.0f / static_cast<float>(step->global_rows == 0 ? step->rows : step->global_rows);
+  FillScalars(scalars, step->step, step->update == 0 ? step->step : step->update);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, upload_));
   PERSIA_RETURN_IF_ERROR(Upload(slot, step->rows, step->input, step->labels));
   PERSIA_RETURN_IF_ERROR(RunParts(slot, step->rows, kBackward | kUpdate));
@@ -319,7 +338,8 @@ Status CudaFfnn<T>::FinishStep(DenseStep* step) {
   PERSIA_RETURN_IF_ERROR(UseDevice());
   const Slot<T>& slot = slots_[finished_ % kSlots];
   ++finished_;
-  PERSIA_RETURN_IF_CUDA(cudaEventSynchronize(slot.finished), "train a step");
+  PERSIA_RETURN_IF_ERROR(group_ != nullptr ? group_->Await(slot.finished)
+                                           : CudaStatus(cudaEventSynchronize(slot.finished), "train a step"));
   PERSIA_RETURN_IF_ERROR(TakeLoss(slot, &step->loss));
   step->skipped = slot.host_result.data()->skipped != 0;
   skipped_steps_ += step->skipped;
@@ -330,7 +350,7 @@ template <typename T>
 Status CudaFfnn<T>::ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                                     double* loss, const GlobalBatch& global) {
   PERSIA_CHECK(started_ == finished_);
-  PERSIA_RETURN_IF_ERROR(CheckRows(rows, global));
+  PERSIA_RETURN_IF_ERROR(CheckRows(rows, global.rows));
   PERSIA_RETURN_IF_ERROR(UseDevice());
   Slot<T>& slot = slots_[0];
   PERSIA_RETURN_IF_ERROR(Reserve(slot, rows));
@@ -388,8 +408,10 @@ Status CudaFfnn<T>::Upload(Slot<T>& slot, uint32_t rows, const float* input, con
   };
   PERSIA_RETURN_IF_ERROR(copy(slot.raw_input, input, size_t{rows} * config_.input_width()));
   if (labels != nullptr) PERSIA_RETURN_IF_ERROR(copy(slot.labels, labels, size_t{rows} * tasks()));
-  LaunchCast(rows, config_.input_width(), parameters_.layout().layers[0].in, slot.raw_input.data(), slot.input.data(),
-             upload_);
+  if (rows > 0) {
+    LaunchCast(rows, config_.input_width(), parameters_.layout().layers[0].in, slot.raw_input.data(),
+               slot.input.data(), upload_);
+  }
   PERSIA_RETURN_IF_CUDA(cudaGetLastError(), "cast a batch");
   PERSIA_RETURN_IF_CUDA(cudaEventRecord(slot.uploaded, upload_), "copy a batch to the GPU");
   return CudaStatus(cudaStreamWaitEvent(compute_, slot.uploaded), "copy a batch to the GPU");
@@ -441,12 +463,13 @@ Status CudaFfnn<T>::RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts) {
 template <typename T>
 Status CudaFfnn<T>::Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing) {
   const bool whole = parts == (kBackward | kUpdate);
-  if (parts & kBackward) {
+  if ((parts & kBackward) && rows > 0) {
     PERSIA_RETURN_IF_ERROR(EnqueueForward(*products_[rows], slot.input.data()));
     PERSIA_RETURN_IF_ERROR(EnqueueBackward(slot, rows, whole, capturing));
   }
+  if (whole && rows == 0) PERSIA_RETURN_IF_ERROR(EnqueueNoRows(slot));
   if (!whole && (parts & kUpdate)) {
-    for (size_t i = checked_.size(); i-- > 0;) EnqueueCheck(slot, i, compute_);
+    for (size_t i = 0; i < checked_.size(); ++i) EnqueueCheck(i, slot.loss_sums.data(), compute_);
   }
   if (parts & kUpdate) EnqueueUpdate(slot);
   return CudaStatus(cudaGetLastError(), "start a step's kernels");
@@ -460,40 +483,69 @@ Status CudaFfnn<T>::EnqueueForward(Products<T>& products, const T* input) {
   return Status::Ok();
 }
 
-// With `check`, gradients are looked at as soon as they are there. The product for a layer's weight gradient, which fills
-// the GPU, begins with the pass over the gradient of the layer below, which waits for memory and needs a part of it.
+// In a whole step gradients are finished as soon as they are there. The product for a layer's weight gradient, which
+// fills the GPU, begins with the pass over the gradient of the layer below, which waits for memory and needs a part of it.
 template <typename T>
-Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool check, bool capturing) {
+Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bool capturing) {
   Products<T>& products = *products_[rows];
   LaunchHeadLoss(Heads(rows), losses_.data(), slot.labels.data(), slot.scalars.data(), sample_loss_.data(),
                  head_gradient_.data(), compute_);
   LaunchHeadBackward(Heads(rows), head_gradient_.data(), activations_.gradients.back().data(),
                      activations_.partials.back().data(), compute_);
-  PERSIA_RETURN_IF_ERROR(ForkSide());
+  PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
   EnqueueHeadGradients(slot, rows);
   const size_t count = parameters_.layout().hidden_count();
-  if (check) EnqueueCheck(slot, count, side_);
+  if (whole) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, count));
   for (size_t i = count; i-- > 0;) {
     PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_)
                                  : products.EmbeddingGradient(slot.embedding_gradient.data(), compute_));
-    PERSIA_RETURN_IF_ERROR(ForkSide());
+    PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
     if (i > 0) products.ReluGradient(i - 1, compute_);
     PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(slot, products, i, rows));
-    if (check) EnqueueCheck(slot, i, side_);
+    if (whole) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, i));
   }
   // In a graph, the event is one that the download outside waits for.
   PERSIA_RETURN_IF_CUDA(cudaEventRecordWithFlags(slot.gradient_ready, compute_,
                                                  capturing ? cudaEventRecordExternal : cudaEventRecordDefault),
                         "order a step");
-  PERSIA_RETURN_IF_CUDA(cudaEventRecord(joined_, side_), "order a step");
-  return CudaStatus(cudaStreamWaitEvent(compute_, joined_), "order a step");
+  if (whole && group_ != nullptr) PERSIA_RETURN_IF_ERROR(Follow(reduce_, side_));
+  return Follow(side_, compute_);
 }
 
-// What follows on the side stream comes after what compute_ has so far.
+// A rank's part of a step in which it has no rows.
 template <typename T>
-Status CudaFfnn<T>::ForkSide() {
-  PERSIA_RETURN_IF_CUDA(cudaEventRecord(forked_, compute_), "order a step");
-  return CudaStatus(cudaStreamWaitEvent(side_, forked_), "order a step");
+Status CudaFfnn<T>::EnqueueNoRows(Slot<T>& slot) {
+  PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
+  PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(parameters_.gradients(), 0, parameters_.layout().size * sizeof(float), side_),
+                        "clear gradients");
+  PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(slot.loss_sums.data(), 0, tasks() * sizeof(double), side_), "clear the loss");
+  for (size_t i = checked_.size(); i-- > 0;) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, i));
+  PERSIA_RETURN_IF_ERROR(Follow(reduce_, side_));
+  return Follow(side_, compute_);
+}
+
+// What is enqueued on `then` from now on comes after what `first` has so far.
+template <typename T>
+Status CudaFfnn<T>::Follow(cudaStream_t first, cudaStream_t then) {
+  PERSIA_RETURN_IF_CUDA(cudaEventRecord(followed_, first), "order a step");
+  return CudaStatus(cudaStreamWaitEvent(then, followed_), "order a step");
+}
+
+// Sums a layer's gradients, which the side stream has computed, over the group, and looks at them.
+template <typename T>
+Status CudaFfnn<T>::FinishGradients(Slot<T>& slot, size_t layer) {
+  if (group_ == nullptr) {
+    EnqueueCheck(layer, slot.loss_sums.data(), side_);
+    return Status::Ok();
+  }
+  PERSIA_RETURN_IF_ERROR(Follow(side_, reduce_));
+  const CheckedPart& part = checked_[layer];
+  PERSIA_RETURN_IF_ERROR(group_->Sum(parameters_.gradients() + part.begin, part.count, reduce_));
+  if (layer + 1 == checked_.size()) {
+    PERSIA_RETURN_IF_ERROR(group_->Sum(slot.loss_sums.data(), global_loss_sums_.data(), tasks(), reduce_));
+  }
+  EnqueueCheck(layer, global_loss_sums_.data(), reduce_);
+  return Status::Ok();
 }
 
 // The loss, the gradients of the heads and that of the last hidden layer's bias.
@@ -517,9 +569,9 @@ Status CudaFfnn<T>::EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, 
 }
 
 template <typename T>
-void CudaFfnn<T>::EnqueueCheck(Slot<T>& slot, size_t layer, cudaStream_t stream) {
+void CudaFfnn<T>::EnqueueCheck(size_t layer, const double* loss_sums, cudaStream_t stream) {
   const bool heads = layer + 1 == checked_.size();
-  LaunchGradientCheck(checked_[layer], parameters_.gradients(), heads ? tasks() : 0, slot.loss_sums.data(),
+  LaunchGradientCheck(checked_[layer], parameters_.gradients(), heads ? tasks() : 0, loss_sums,
                       config_.optimizer.clip_norm > 0.0, check_.data(), stream);
 }
 
@@ -539,7 +591,7 @@ template <typename T>
 Status CudaFfnn<T>::Download(Slot<T>& slot, uint32_t rows, float* embedding_gradient, bool with_result) {
   const size_t bytes = config_.embedding_width * sizeof(float);
   PERSIA_RETURN_IF_CUDA(cudaStreamWaitEvent(download_, slot.gradient_ready), "order a step");
-  if (bytes > 0) {
+  if (bytes > 0 && rows > 0) {
     PERSIA_RETURN_IF_CUDA(cudaMemcpy2DAsync(embedding_gradient, bytes, slot.embedding_gradient.data(),
                                             PadWidth(config_.embedding_width) * sizeof(float), bytes, rows,
                                             cudaMemcpyDeviceToHost, download_),

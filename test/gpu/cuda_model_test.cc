@@ -56,7 +56,8 @@ Batch RandomBatch(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
 }
 
 DenseStep StepOf(Batch& batch, uint64_t step) {
-  return {step, batch.rows, batch.input.data(), batch.labels.data(), batch.embedding_gradient.data()};
+  return {.step = step, .rows = batch.rows, .input = batch.input.data(), .labels = batch.labels.data(),
+          .embedding_gradient = batch.embedding_gradient.data()};
 }
 
 double TrainWhole(DenseModel& model, Batch& batch, uint64_t step) {
@@ -189,8 +190,11 @@ TEST_CASE("on a GPU in fp32, fifty steps end where PyTorch ends") {
   std::vector<float> embedding_gradient(kRows * config.embedding_width), predictions(kRows * kTasks);
   for (uint32_t i = 0; i < kSteps; ++i) {
     const uint32_t batch = i % kBatches;
-    DenseStep step{i + 1, kRows, inputs + batch * kRows * config.input_width(), labels + batch * kRows * kTasks,
-                   embedding_gradient.data()};
+    DenseStep step{.step = i + 1,
+                   .rows = kRows,
+                   .input = inputs + batch * kRows * config.input_width(),
+                   .labels = labels + batch * kRows * kTasks,
+                   .embedding_gradient = embedding_gradient.data()};
     REQUIRE(model->StartStep(&step).ok());
     REQUIRE(model->FinishStep(&step).ok());
     CHECK(std::abs(step.loss - golden["adam.losses"].values[i]) < 1e-5);
@@ -256,6 +260,53 @@ TEST_CASE("on a GPU, two workers with halves of a global batch train like one wi
   }
   CHECK(TensorDistance(*left, *right) == 0.0);
   CHECK(TensorDistance(*left, *one) < 1e-4);
+}
+
+CudaOptions InGroup(uint32_t rank, uint32_t size, CudaPrecision precision) {
+  const auto id = MakeCudaGroupId();
+  REQUIRE_MESSAGE(id.ok(), id.status().message());
+  return {.precision = precision, .tune = false, .group = CudaGroup{id.value(), rank, size, 2000}};
+}
+
+TEST_CASE("on a GPU, a group of one rank changes the same bits as no group, by graph and without") {
+  for (const CudaPrecision precision : {CudaPrecision::kFp32, CudaPrecision::kBf16}) {
+    const DenseModelConfig config = OddConfig();
+    const auto alone = Cuda(config, precision);
+    auto grouped = MakeCudaDenseModel(config, InGroup(0, 1, precision));
+    REQUIRE_MESSAGE(grouped.ok(), grouped.status().message());
+    CHECK((*grouped)->sums_over_workers());
+    for (uint64_t step = 1; step <= 4; ++step) {
+      Batch batch = RandomBatch(config, 40, step), same = batch;
+      CHECK(TrainWhole(*alone, batch, step) == TrainWhole(**grouped, same, step));
+      CHECK(batch.embedding_gradient == same.embedding_gradient);
+    }
+    CHECK(TensorDistance(**grouped, *alone) == 0.0);
+  }
+}
+
+TEST_CASE("on a GPU, a rank without rows takes part in a step of its group with gradients of zero") {
+  DenseModelConfig config = OddConfig();
+  config.optimizer = {.type = DenseOptimizerType::kSgd, .lr = 0.1};
+  const auto twin = Cuda(config);
+  auto grouped = MakeCudaDenseModel(config, InGroup(0, 1, CudaPrecision::kFp32));
+  REQUIRE_MESSAGE(grouped.ok(), grouped.status().message());
+  for (uint64_t step = 1; step <= 3; ++step) {
+    DenseStep empty{.step = step, .global_rows = 8};
+    REQUIRE((*grouped)->StartStep(&empty).ok());
+    REQUIRE((*grouped)->FinishStep(&empty).ok());
+    CHECK(empty.loss == 0.0);
+    CHECK_FALSE(empty.skipped);
+  }
+  CHECK(TensorDistance(**grouped, *twin) == 0.0);
+}
+
+TEST_CASE("on a GPU, a group whose other rank does not come fails within its deadline") {
+  const DenseModelConfig config = OddConfig();
+  auto waiting = MakeCudaDenseModel(config, InGroup(0, 2, CudaPrecision::kFp32));
+  REQUIRE_MESSAGE(waiting.ok(), waiting.status().message());
+  Batch batch = RandomBatch(config, 8, 1);
+  DenseStep step = StepOf(batch, 1);
+  CHECK((*waiting)->StartStep(&step).code() == ErrorCode::kPeerLost);
 }
 
 TEST_CASE("on a GPU, a step whose gradients overflow is skipped and counted, at any step") {

@@ -468,7 +468,6 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
     t.match(error.message, `not supported by this version; use ${instead}`)
   }
   check('device=cuda', 'device', 'auto or cpu')
-  check('model.precision=bf16', 'model.precision', 'fp32')
   check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
   check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
   for (const role of ['parameterServers', 'embeddingWorkers', 'dataLoaders']) check(`cluster.${role}=2`, `cluster.${role}`, '1')

@@ -334,7 +334,9 @@ const model = z.strictObject({
     z.strictObject({ type: type('cosine'), ...decay() }).refine(endsAfterWarmup, warmupFits),
     z.strictObject({ type: type('linear'), ...decay() }).refine(endsAfterWarmup, warmupFits),
   ]).prefault({}).describe("How the dense optimizer's learning rate changes over the steps"),
-  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the matrix products'),
+  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the '
+    + 'products of hidden layers, heads and the bottom MLP; bf16 needs a CPU with AMX-BF16 or AVX512-BF16 '
+    + '(`persia doctor`)'),
   lossScaling: lossScaling.default('off')
     .describe('What the loss is multiplied by in backward, so that small gradients do not vanish in number formats of low '
       + 'precision; they are divided by it before anything is done with them. A number (a power of two changes no result '

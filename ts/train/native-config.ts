@@ -40,6 +40,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       type: model.type,
       denseCount: config.data.dense.length,
       threads: config.threads,
+      precision: model.precision,
       hidden: model.hidden,
       ...(model.cross && { cross: model.cross }),
       ...(model.type === 'dlrm' && { bottom: model.bottom ?? [] }),
