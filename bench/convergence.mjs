@@ -5,13 +5,13 @@
 //                              [--svg FILE] [--out FILE] [--from FILE]
 //
 // FOLDER holds the data sets that the repository may not contain (bench/convergence/data-sets.mjs); without them
-// adult-income alone is trained. Every run is a `persia train` of its own with one thread; N of them run at a time. A hybrid
-// run (hybrid-8: of staleness 8) is as users make it: lookups come just in time, and how stale they were is a result. In
-// its worst case (worst-8) every lookup is as far behind as the bound allows, however fast the store. A run in mode async
-// (async-4: of four workers, staleness 8) makes as many updates from batches as large as a sync run. All are compared with the
-// sync run of the same seed. Prints a Markdown table; --svg draws it, --out appends a JSON line a run, --from takes such
-// lines in place of training. Needs the built package (npm run build); on a machine that is busy with other things
-// lookups come earlier.
+// adult-income alone is trained. Every run is a `persia train` of its own with one thread; N of them run at a time. A
+// hybrid run (hybrid-8: of staleness 8) is as users make it: lookups come just in time, and how stale they were is a
+// result. In its worst case (worst-8) every lookup is as far behind as the bound allows, however fast the store. A run
+// in mode async (async-4: of four workers, staleness 8) makes as many updates from batches as large as a sync run. All
+// are compared with the sync run of the same seed. Prints a Markdown table; --svg draws it, --out appends a JSON line a
+// run, --from takes such lines in place of training. Needs the built package (npm run build); on a machine that is busy
+// with other things lookups come earlier.
 import { execFile } from 'node:child_process'
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { availableParallelism, tmpdir } from 'node:os'
@@ -32,7 +32,8 @@ const { values: options } = parseArgs({
 const allModes = [
   { label: 'sync', mode: 'sync' },
   ...[1, 4, 8, 16].map((staleness) => ({ label: `hybrid-${staleness}`, mode: 'hybrid', staleness })),
-  ...[1, 4, 8, 16].map((staleness) => ({ label: `worst-${staleness}`, mode: 'hybrid', staleness, lookahead: staleness })),
+  ...[1, 4, 8, 16].map((staleness) =>
+    ({ label: `worst-${staleness}`, mode: 'hybrid', staleness, lookahead: staleness })),
   ...[2, 4].map((workers) => ({ label: `async-${workers}`, mode: 'async', staleness: 8, workers })),
 ]
 const modes = allModes.filter(({ label }) => label === 'sync' || picked('modes', label))
@@ -95,7 +96,8 @@ async function train({ name, config, mode, seed }) {
   rmSync(run, { recursive: true, force: true })
   const events = stdout.trim().split('\n').map((line) => JSON.parse(line))
   const { auc, logloss } = events.findLast(({ event }) => event === 'eval')
-  const { samplesPerSecond, staleness: { mean, most, histogram }, pipeline } = events.find(({ event }) => event === 'done')
+  const done = events.find(({ event }) => event === 'done')
+  const { samplesPerSecond, staleness: { mean, most, histogram }, pipeline } = done
   const secondsPerStep = Object.fromEntries(pipeline.filter(({ worker }) => worker === 0)
     .map((stage) => [stage.stage, stage.secondsPerStep]))
   return {

@@ -254,6 +254,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
       {{"sync", TrainerMode::kSync}, {"hybrid", TrainerMode::kHybrid}, {"async", TrainerMode::kAsync}});
   result.staleness = Uint64(config, "staleness");
   result.just_in_time = Bool(config, "justInTime");
+  result.sync_steps = Uint64(config, "syncSteps");
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");

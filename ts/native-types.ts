@@ -51,6 +51,7 @@ export interface NativeTrainerConfig {
   staleness: number
   /** Lookups no farther ahead than keeps the stages busy. */
   justInTime: boolean
+  syncSteps: number
   deterministic: boolean
   prefixBits: number
   /** Of one row from one batch; 0: off. */

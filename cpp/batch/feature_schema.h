@@ -53,7 +53,8 @@ struct FeatureSchema {
 
 // Fills row_class, offset, row_class_dims, group_count, embedding_width and mask_width from the rest.
 // kConfigInvalid: a dim of 0, prefix_bits outside 1..32, more groups than prefix_bits can tell apart, kNone without
-// sequence_length, a mask of what is pooled, or a hash stack of rounds without buckets or of more rows than a group has signs.
+// sequence_length, a mask of what is pooled, or a hash stack of rounds without buckets or of more rows than a group has
+// signs.
 Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint32_t prefix_bits);
 
 // The sign of an id: the group's prefix (group + 1) in the top `prefix_bits`, the id's low bits below. Ids that

@@ -1,5 +1,5 @@
-// Masks: which places of an unpooled sequence a sample fills. A network that sees the vectors side by side can't tell an
-// empty place, which is zeros, from a row that is; for a feature with `mask` it gets 0 and 1 among its dense inputs,
+// Masks: which places of an unpooled sequence a sample fills. A network that sees the vectors side by side can't tell
+// an empty place, which is zeros, from a row that is; for a feature with `mask` it gets 0 and 1 among its dense inputs,
 // which have no gradient.
 //
 // A function of the batch alone: whoever has the ids can write it, and an id counts whether its row is known or not.

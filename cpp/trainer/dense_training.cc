@@ -10,6 +10,19 @@
 namespace persia {
 namespace {
 
+// Not the optimizer's state, which the two may not share.
+Status CopyTensors(DenseModel& from, DenseModel& to) {
+  PERSIA_RETURN_IF_ERROR(from.ReadTensors());
+  const std::vector<NamedTensor> source = from.Tensors();
+  for (NamedTensor& tensor : to.Tensors()) {
+    if (!tensor.name.ends_with(".weight") && !tensor.name.ends_with(".bias")) continue;
+    const auto same = std::ranges::find(source, tensor.name, &NamedTensor::name);
+    PERSIA_CHECK(same != source.end() && same->values.size() == tensor.values.size());
+    CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
+  }
+  return to.WriteTensors();
+}
+
 // Adds up the gradients of a part's pieces, and hands the sums on while backward computes the last piece.
 class Accumulator final : public GradientSink {
  public:
@@ -104,6 +117,11 @@ class AllReduceTraining final : public DenseTraining {
     return model_->Predict(rows, input, outputs);
   }
 
+  Status CopyWeights(DenseModel& to) override {
+    std::lock_guard lock(mutex_);
+    return CopyTensors(*model_, to);
+  }
+
   DenseModel& model() override { return *model_; }
 
  private:
@@ -143,6 +161,11 @@ class SharedStoreTraining final : public DenseTraining {
     return store_->Predict(rows, input, outputs);
   }
 
+  Status CopyWeights(DenseModel& to) override {
+    uint64_t updates;
+    return store_->Pull(to, &updates);
+  }
+
   DenseModel& model() override { return store_->model(); }
 
  private:
@@ -167,16 +190,9 @@ std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseMode
 }
 
 Status DenseStore::Pull(DenseModel& replica, uint64_t* pulled) {
-  std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
-  std::vector<NamedTensor> from = model_->Tensors();
-  for (NamedTensor& tensor : to) {
-    const auto same = std::ranges::find(from, tensor.name, &NamedTensor::name);
-    PERSIA_CHECK(same != from.end() && same->values.size() == tensor.values.size());
-    CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
-  }
   *pulled = updates_;
-  return replica.WriteTensors();
+  return CopyTensors(*model_, replica);
 }
 
 Status DenseStore::Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) {

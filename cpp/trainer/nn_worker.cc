@@ -24,7 +24,7 @@ NnWorker::NnWorker(const Config& config, const Shared& shared, std::unique_ptr<D
       shared_(shared),
       dense_(std::move(dense)),
       events_(std::move(events)),
-      gate_(config.staleness, config.schedule),
+      gate_(config.staleness, config.schedule, config.sync_steps),
       free_(config.staleness + 1 + kPreparedAhead),
       to_lookup_(config.staleness + 1 + kPreparedAhead),
       to_train_(config.staleness + 1 + kPreparedAhead),

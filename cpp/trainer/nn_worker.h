@@ -69,6 +69,7 @@ class NnWorker {
     uint32_t sender = 0;  // of lookups: workers that share one batch draw alike whether a new id is admitted
     uint64_t staleness = 0;
     StalenessGate::Schedule schedule = StalenessGate::Schedule::kEager;
+    uint64_t sync_steps = 0;
     uint32_t input_width = 0, embedding_width = 0;
     size_t trace_spans = 0;  // of each stage
   };

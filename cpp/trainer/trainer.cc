@@ -35,6 +35,13 @@ DenseModelConfig ReplicaModel(const TrainerConfig& config) {
   return result;
 }
 
+// One that computes nothing but outputs, with all threads.
+DenseModelConfig PredictionModel(const TrainerConfig& config) {
+  DenseModelConfig result = ReplicaModel(config);
+  result.threads = config.dense.threads;
+  return result;
+}
+
 StalenessGate::Schedule ScheduleOf(const TrainerConfig& config) {
   if (config.deterministic) return StalenessGate::Schedule::kOrdered;
   return config.just_in_time ? StalenessGate::Schedule::kJustInTime : StalenessGate::Schedule::kEager;
@@ -79,11 +86,12 @@ Status Trainer::MakeWorkers() {
   const NnWorker::Shared shared{worker_, updates_, row_staleness_, in_turns ? &turns_ : nullptr};
   for (uint32_t rank = 0; rank < workers(); ++rank) {
     const uint32_t sender = config_.mode == TrainerMode::kAsync ? rank : 0;
-    const NnWorker::Config config{rank, workers(), sender, config_.staleness, ScheduleOf(config_),
+    const NnWorker::Config config{rank, workers(), sender, config_.staleness, ScheduleOf(config_), config_.sync_steps,
                                   config_.dense.input_width(), config_.schema.embedding_width, config_.trace_spans};
     workers_.push_back(std::make_unique<NnWorker>(config, shared, std::move(dense[rank]), EventsOfWorker()));
     gates_.push_back(&workers_.back()->gate());
   }
+  if (workers() > 1) predictor_.emplace(PredictionModel(config_), workers_[0]->dense());
   for (const auto& worker : workers_) worker->Start();
   prepare_thread_ = StartThread("prepare", [this] { PrepareLoop(); });
   return Status::Ok();
@@ -350,9 +358,21 @@ Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
   PERSIA_RETURN_IF_ERROR(worker_.Lookup({0, 0}, LookupMode::kReadOnly, slot.plan, slot.input.data(),
                                         dense.input_width()));
   outputs->resize(size_t{batch.rows} * dense.tasks.size());
-  PERSIA_RETURN_IF_ERROR(workers_[0]->dense().Predict(batch.rows, slot.input.data(), outputs->data()));
+  PERSIA_RETURN_IF_ERROR(predictor_
+                             ? predictor_->Predict(RestingAt(), batch.rows, slot.input.data(), outputs->data())
+                             : workers_[0]->dense().Predict(batch.rows, slot.input.data(), outputs->data()));
   CorrectForSampling(dense.tasks, batch.rows, outputs->data());
   return Status::Ok();
+}
+
+std::optional<uint64_t> Trainer::RestingAt() const {
+  uint64_t step = 0;
+  for (const StalenessGate* gate : gates_) {
+    const GateState state = gate->state();
+    if (state.trains_started != state.applied || !(state.at_rest || state.lookups_started == state.applied)) return {};
+    step = state.applied;
+  }
+  return step;
 }
 
 TrainerProgress Trainer::progress() const {

@@ -43,6 +43,7 @@
 #include "store/local_store.h"
 #include "trainer/dense_training.h"
 #include "trainer/nn_worker.h"
+#include "trainer/predictor.h"
 #include "trainer/stage_meter.h"
 #include "trainer/turnstile.h"
 #include "worker/embedding_worker.h"
@@ -59,8 +60,10 @@ struct TrainerConfig {
   DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
   TrainerMode mode = TrainerMode::kHybrid;
   uint64_t staleness = 0;            // bound; sync: 0
-  // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so far).
+  // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so
+  // far).
   bool just_in_time = false;
+  uint64_t sync_steps = 0;           // the first ones, whose lookups see all earlier gradients in every mode
   // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
   // network. Not in async with several workers.
   bool deterministic = false;
@@ -166,6 +169,7 @@ class Trainer {
   Status failure() const;
   std::optional<uint64_t> NextPause() const;  // under mutex_
   uint64_t applied() const;                   // by all workers
+  std::optional<uint64_t> RestingAt() const;  // the last step, while no worker moves
   void Signal();                              // runs the completions whose condition now holds
   void WorkerEnded();
 
@@ -195,8 +199,9 @@ class Trainer {
   BoundedQueue<Intake> intake_;  // no bound of its own: every entry has a caller who waits for its completion
   uint64_t prepared_ = 0;        // last step handed in; prepare thread, Restore
   StageMeter prepare_meter_;
-  std::mutex predict_mutex_;
-  std::unique_ptr<StepSlot> predict_slot_;  // scratch of Predict
+  std::mutex predict_mutex_;  // guards the next two
+  std::unique_ptr<StepSlot> predict_slot_;
+  std::optional<Predictor> predictor_;  // of several workers
 
   mutable std::mutex mutex_;  // guards what follows
   Status failure_;

@@ -392,6 +392,7 @@ Status Trainer::Restore(const std::string& directory, const std::vector<Snapshot
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
     PERSIA_RETURN_IF_ERROR(RestoreClass(directory, *store_, c, config_.schema.row_class_dims[c]));
   }
+  if (predictor_) predictor_->Forget();
   return RestorePipeline(directory);
 }
 

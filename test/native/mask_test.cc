@@ -126,8 +126,8 @@ void CheckEnd(const GoldenFile& golden, Trainer& trainer) {
 }  // namespace
 
 TEST_CASE("a mask marks the places that a sample fills, of long sequences all") {
-  const FeatureSchema schema =
-      *BuildFeatureSchema({Sequence("a", 2, 0, 3, true), Sequence("b", 2, 1, 2, false), Sequence("c", 4, 2, 2, true)}, 8);
+  const FeatureSchema schema = *BuildFeatureSchema(
+      {Sequence("a", 2, 0, 3, true), Sequence("b", 2, 1, 2, false), Sequence("c", 4, 2, 2, true)}, 8);
   CHECK(schema.mask_width == 5);
   const std::vector<uint32_t> offsets{0, 0, 1, 3, 8};
   const std::vector<uint64_t> ids{1, 2, 2, 4, 5, 6, 7, 8}, one(4, 9);

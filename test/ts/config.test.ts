@@ -479,7 +479,8 @@ t.test('NN workers, accumulation and the bound on their product', async (t) => {
   const native = (more: object) => nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
   t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 } }),
     { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0 })
-  t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, nnWorkers: 1, accumulate: 1 })
+  t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, syncSteps: 0, nnWorkers: 1, accumulate: 1 })
+  t.match(native({ syncSteps: 100 }), { syncSteps: 100 })
   const check = (sets: string[], path: string, message: RegExp) =>
     t.match(refusal(() => parseConfig(least, { set: sets })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
   check(['mode=async', 'cluster.nnWorkers=2', 'deterministic=true'], 'deterministic', /no fixed order.*cluster.nnWorkers: 1/)

@@ -22,6 +22,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     lossScaling: nativeLossScaling(model.lossScaling),
     traceSpans: trace ? spansPerStage(config.cluster.nnWorkers) : 0,
     ...schedule(config),
+    syncSteps: config.syncSteps,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
     embeddingClipNorm: embedding.clipNorm,
