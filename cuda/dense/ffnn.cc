@@ -51,7 +51,7 @@ struct Slot {
   DeviceArray<T> input;
   DeviceArray<StepScalars> scalars;
   DeviceArray<StepResult> result;
-  DeviceArray<double> loss_sums;  // (tasks)
+  DeviceArray<double> loss_sums;  // (tasks), and the verdict on the embeddings' gradient
   PinnedArray<StepScalars> host_scalars;
   PinnedArray<StepResult> host_result;
   PinnedArray<double> host_loss_sums;
@@ -71,6 +71,8 @@ class CudaFfnn final : public DenseModel {
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                          double* loss, const GlobalBatch& global) override;
   std::span<const std::span<float>> Gradients() const override { return buckets_; }
+  // Without a sink the GPU divides and looks at gradients itself, when they are applied.
+  bool UnscaleGradients(float loss_scale) override { return !exchanged_ || DenseModel::UnscaleGradients(loss_scale); }
   Status ApplyGradients(uint64_t step, uint64_t update) override;
   uint32_t steps_in_flight() const override { return kSlots; }
   Status StartStep(DenseStep* step) override;
@@ -89,6 +91,7 @@ class CudaFfnn final : public DenseModel {
 
  private:
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
+  uint32_t losses() const { return tasks() + 1; }  // of Slot::loss_sums
   const T* weights() const;
   HeadArguments<T> Heads(uint32_t rows) const;
   Status UseDevice() const { return CudaStatus(cudaSetDevice(options_.device), "use the GPU"); }
@@ -101,12 +104,14 @@ class CudaFfnn final : public DenseModel {
   Status Reserve(Slot<T>& slot, uint32_t rows);
 
   Status Upload(Slot<T>& slot, uint32_t rows, const float* input, const float* labels);
+  static void SetLossScale(StepScalars* scalars, float scale);
   void FillScalars(StepScalars* scalars, uint64_t step, uint64_t update) const;
   Status UploadScalars(Slot<T>& slot, cudaStream_t stream);
   Status RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts);
   Status Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing);
   Status EnqueueForward(Products<T>& products, const T* input);
   Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bool capturing);
+  Status EnqueueEmbeddingGradient(Slot<T>& slot, uint32_t rows);
   Status EnqueueNoRows(Slot<T>& slot);
   Status Follow(cudaStream_t first, cudaStream_t then);
   Status FinishGradients(Slot<T>& slot, size_t layer);
@@ -116,7 +121,7 @@ class CudaFfnn final : public DenseModel {
   void EnqueueUpdate(Slot<T>& slot);
   Status Download(Slot<T>& slot, uint32_t rows, float* embedding_gradient, bool with_result);
   Status TakeLoss(const Slot<T>& slot, double* loss) const;
-  Status ExchangeGradients(GradientSink& sink);
+  Status ExchangeGradients(GradientSink& sink, bool embeddings_finite);
 
   const DenseModelConfig config_;
   const CudaOptions options_;
@@ -129,7 +134,7 @@ class CudaFfnn final : public DenseModel {
   DeviceParameters parameters_;
   DeviceArray<TaskLoss> losses_;
   DeviceArray<GradientCheck> check_;
-  DeviceArray<double> global_loss_sums_;  // (tasks), over the group's ranks
+  DeviceArray<double> global_loss_sums_;  // a slot's, over the group's ranks
   const std::vector<CheckedPart> checked_;  // by layer, the heads last
   DeviceArray<float> sample_loss_, head_gradient_, outputs_;  // (rows, tasks)
   DeviceArray<char> workspace_, side_workspace_;
@@ -179,7 +184,7 @@ Status CudaFfnn<T>::Create() {
   }
   PERSIA_RETURN_IF_ERROR(parameters_.Create(compute_));
   PERSIA_RETURN_IF_ERROR(check_.Reserve(1));
-  PERSIA_RETURN_IF_ERROR(global_loss_sums_.Reserve(tasks()));
+  PERSIA_RETURN_IF_ERROR(global_loss_sums_.Reserve(losses()));
   PERSIA_RETURN_IF_ERROR(workspace_.Reserve(kWorkspace));
   PERSIA_RETURN_IF_ERROR(side_workspace_.Reserve(kWorkspace));
   for (Slot<T>& slot : slots_) PERSIA_RETURN_IF_ERROR(CreateSlot(slot));
@@ -217,10 +222,10 @@ template <typename T>
 Status CudaFfnn<T>::CreateSlot(Slot<T>& slot) {
   PERSIA_RETURN_IF_ERROR(slot.scalars.Reserve(1));
   PERSIA_RETURN_IF_ERROR(slot.result.Reserve(1));
-  PERSIA_RETURN_IF_ERROR(slot.loss_sums.Reserve(tasks()));
+  PERSIA_RETURN_IF_ERROR(slot.loss_sums.Reserve(losses()));
   PERSIA_RETURN_IF_ERROR(slot.host_scalars.Reserve(1));
   PERSIA_RETURN_IF_ERROR(slot.host_result.Reserve(1));
-  PERSIA_RETURN_IF_ERROR(slot.host_loss_sums.Reserve(tasks()));
+  PERSIA_RETURN_IF_ERROR(slot.host_loss_sums.Reserve(losses()));
   for (CudaEvent* event : {&slot.uploaded, &slot.gradient_ready, &slot.computed, &slot.finished}) {
     PERSIA_RETURN_IF_ERROR(event->Create());
   }
@@ -323,6 +328,7 @@ Status CudaFfnn<T>::StartStep(DenseStep* step) {
   PERSIA_RETURN_IF_ERROR(Reserve(slot, step->rows));
   StepScalars* scalars = slot.host_scalars.data();
   scalars->inverse_rows = 1.0f / static_cast<float>(step->global_rows == 0 ? step->rows : step->global_rows);
+  SetLossScale(scalars, step->loss_scale);
   FillScalars(scalars, step->step, step->update == 0 ? step->step : step->update);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, upload_));
   PERSIA_RETURN_IF_ERROR(Upload(slot, step->rows, step->input, step->labels));
@@ -355,6 +361,7 @@ Status CudaFfnn<T>::ForwardBackward(uint32_t rows, const float* input, const flo
   Slot<T>& slot = slots_[0];
   PERSIA_RETURN_IF_ERROR(Reserve(slot, rows));
   slot.host_scalars.data()->inverse_rows = 1.0f / static_cast<float>(global.rows == 0 ? rows : global.rows);
+  SetLossScale(slot.host_scalars.data(), global.loss_scale);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, upload_));
   PERSIA_RETURN_IF_ERROR(Upload(slot, rows, input, labels));
   PERSIA_RETURN_IF_ERROR(RunParts(slot, rows, kBackward));
@@ -362,18 +369,21 @@ Status CudaFfnn<T>::ForwardBackward(uint32_t rows, const float* input, const flo
   PERSIA_RETURN_IF_CUDA(cudaEventSynchronize(slot.finished), "train a step");
   PERSIA_RETURN_IF_ERROR(TakeLoss(slot, loss));
   exchanged_ = global.sink != nullptr;
-  return exchanged_ ? ExchangeGradients(*global.sink) : Status::Ok();
+  const bool finite = std::isfinite(slot.host_loss_sums.data()[tasks()]);
+  return exchanged_ ? ExchangeGradients(*global.sink, finite) : Status::Ok();
 }
 
 // Gradients go to the host bucket by bucket, last layers first; the sink may sum them with other workers' from then on.
+// Those of the embeddings, when not finite, spoil the last bucket, so that all workers skip the step.
 template <typename T>
-Status CudaFfnn<T>::ExchangeGradients(GradientSink& sink) {
+Status CudaFfnn<T>::ExchangeGradients(GradientSink& sink, bool embeddings_finite) {
   for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
     const size_t at = static_cast<size_t>(buckets_[bucket].data() - host_gradients_.data());
     PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(buckets_[bucket].data(), parameters_.gradients() + at,
                                           buckets_[bucket].size_bytes(), cudaMemcpyDeviceToHost, download_),
                           "copy gradients to the host");
     PERSIA_RETURN_IF_CUDA(cudaStreamSynchronize(download_), "copy gradients to the host");
+    if (!embeddings_finite && bucket + 1 == buckets_.size()) buckets_[bucket][0] = std::nanf("");
     sink.BucketReady(bucket, buckets_[bucket]);
   }
   return Status::Ok();
@@ -387,6 +397,7 @@ Status CudaFfnn<T>::ApplyGradients(uint64_t step, uint64_t update) {
     PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(parameters_.gradients(), host_gradients_.data(),
                                           host_gradients_.size() * sizeof(float), cudaMemcpyHostToDevice, compute_),
                           "copy gradients to the GPU");
+    SetLossScale(slot.host_scalars.data(), 1.0f);  // UnscaleGradients has divided them
     exchanged_ = false;
   }
   FillScalars(slot.host_scalars.data(), step, update == 0 ? step : update);
@@ -415,6 +426,12 @@ Status CudaFfnn<T>::Upload(Slot<T>& slot, uint32_t rows, const float* input, con
   PERSIA_RETURN_IF_CUDA(cudaGetLastError(), "cast a batch");
   PERSIA_RETURN_IF_CUDA(cudaEventRecord(slot.uploaded, upload_), "copy a batch to the GPU");
   return CudaStatus(cudaStreamWaitEvent(compute_, slot.uploaded), "copy a batch to the GPU");
+}
+
+template <typename T>
+void CudaFfnn<T>::SetLossScale(StepScalars* scalars, float scale) {
+  scalars->loss_scale = scale;
+  scalars->inverse_loss_scale = 1.0f / scale;
 }
 
 // As DenseOptimizer computes them.
@@ -489,7 +506,7 @@ template <typename T>
 Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bool capturing) {
   Products<T>& products = *products_[rows];
   LaunchHeadLoss(Heads(rows), losses_.data(), slot.labels.data(), slot.scalars.data(), sample_loss_.data(),
-                 head_gradient_.data(), compute_);
+                 head_gradient_.data(), slot.loss_sums.data() + tasks(), compute_);
   LaunchHeadBackward(Heads(rows), head_gradient_.data(), activations_.gradients.back().data(),
                      activations_.partials.back().data(), compute_);
   PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
@@ -497,8 +514,7 @@ Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bo
   const size_t count = parameters_.layout().hidden_count();
   if (whole) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, count));
   for (size_t i = count; i-- > 0;) {
-    PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_)
-                                 : products.EmbeddingGradient(slot.embedding_gradient.data(), compute_));
+    PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_) : EnqueueEmbeddingGradient(slot, rows));
     PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
     if (i > 0) products.ReluGradient(i - 1, compute_);
     PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(slot, products, i, rows));
@@ -512,13 +528,22 @@ Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bo
   return Follow(side_, compute_);
 }
 
+template <typename T>
+Status CudaFfnn<T>::EnqueueEmbeddingGradient(Slot<T>& slot, uint32_t rows) {
+  if (config_.embedding_width == 0) return Status::Ok();
+  PERSIA_RETURN_IF_ERROR(products_[rows]->EmbeddingGradient(slot.embedding_gradient.data(), compute_));
+  LaunchEmbeddingGradient(size_t{rows} * PadWidth(config_.embedding_width), slot.scalars.data(),
+                          slot.embedding_gradient.data(), slot.loss_sums.data() + tasks(), compute_);
+  return Status::Ok();
+}
+
 // A rank's part of a step in which it has no rows.
 template <typename T>
 Status CudaFfnn<T>::EnqueueNoRows(Slot<T>& slot) {
   PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
   PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(parameters_.gradients(), 0, parameters_.layout().size * sizeof(float), side_),
                         "clear gradients");
-  PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(slot.loss_sums.data(), 0, tasks() * sizeof(double), side_), "clear the loss");
+  PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(slot.loss_sums.data(), 0, losses() * sizeof(double), side_), "clear the loss");
   for (size_t i = checked_.size(); i-- > 0;) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, i));
   PERSIA_RETURN_IF_ERROR(Follow(reduce_, side_));
   return Follow(side_, compute_);
@@ -541,8 +566,8 @@ Status CudaFfnn<T>::FinishGradients(Slot<T>& slot, size_t layer) {
   PERSIA_RETURN_IF_ERROR(Follow(side_, reduce_));
   const CheckedPart& part = checked_[layer];
   PERSIA_RETURN_IF_ERROR(group_->Sum(parameters_.gradients() + part.begin, part.count, reduce_));
-  if (layer + 1 == checked_.size()) {
-    PERSIA_RETURN_IF_ERROR(group_->Sum(slot.loss_sums.data(), global_loss_sums_.data(), tasks(), reduce_));
+  if (layer == 0) {
+    PERSIA_RETURN_IF_ERROR(group_->Sum(slot.loss_sums.data(), global_loss_sums_.data(), losses(), reduce_));
   }
   EnqueueCheck(layer, global_loss_sums_.data(), reduce_);
   return Status::Ok();
@@ -570,8 +595,7 @@ Status CudaFfnn<T>::EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, 
 
 template <typename T>
 void CudaFfnn<T>::EnqueueCheck(size_t layer, const double* loss_sums, cudaStream_t stream) {
-  const bool heads = layer + 1 == checked_.size();
-  LaunchGradientCheck(checked_[layer], parameters_.gradients(), heads ? tasks() : 0, loss_sums,
+  LaunchGradientCheck(checked_[layer], parameters_.gradients(), layer == 0 ? losses() : 0, loss_sums,
                       config_.optimizer.clip_norm > 0.0, check_.data(), stream);
 }
 
@@ -598,7 +622,7 @@ Status CudaFfnn<T>::Download(Slot<T>& slot, uint32_t rows, float* embedding_grad
                           "copy embedding gradients to the host");
   }
   PERSIA_RETURN_IF_CUDA(cudaStreamWaitEvent(download_, slot.computed), "order a step");
-  PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(slot.host_loss_sums.data(), slot.loss_sums.data(), tasks() * sizeof(double),
+  PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(slot.host_loss_sums.data(), slot.loss_sums.data(), losses() * sizeof(double),
                                         cudaMemcpyDeviceToHost, download_),
                         "copy a step's loss");
   if (with_result) {

@@ -137,8 +137,10 @@ __global__ void HeadPredictKernel(HeadArguments<T> head, const TaskLoss* losses,
 
 template <typename T>
 __global__ void HeadLossKernel(HeadArguments<T> head, const TaskLoss* losses, const float* labels,
-                               const StepScalars* scalars, float* loss, float* gradient) {
+                               const StepScalars* scalars, float* loss, float* gradient,
+                               double* embeddings_verdict) {
   const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
+  if (row == 0 && threadIdx.x == 0) *embeddings_verdict = 0.0;
   if (row >= head.rows) return;
   for (uint32_t task = 0; task < head.tasks; ++task) {
     const float x = HeadOutput(head, row, task);
@@ -155,6 +157,7 @@ __global__ void HeadLossKernel(HeadArguments<T> head, const TaskLoss* losses, co
       loss[at] = scale * (x - y) * (x - y);
       gradient[at] = scale * 2.0f * (x - y);
     }
+    gradient[at] *= scalars->loss_scale;
     // fmaxf drops a NaN; the loss must not.
     if (isnan(x)) loss[at] = x;
   }
@@ -328,6 +331,19 @@ __global__ void BiasReluKernel(uint32_t rows, uint32_t stride, const T* bias, T*
 
 __device__ uint32_t IsNotFinite(float value) { return (__float_as_uint(value) & 0x7f800000u) == 0x7f800000u; }
 
+__global__ void EmbeddingGradientKernel(size_t count, const StepScalars* scalars, float* gradient, double* verdict) {
+  const float factor = scalars->inverse_loss_scale;
+  uint32_t not_finite = 0;
+  const size_t step = size_t{gridDim.x} * blockDim.x * 4;
+  for (size_t i = (size_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4; i < count; i += step) {
+    float4 g = Four<float>::Load(gradient + i);
+    g = {g.x * factor, g.y * factor, g.z * factor, g.w * factor};
+    not_finite |= IsNotFinite(g.x) | IsNotFinite(g.y) | IsNotFinite(g.z) | IsNotFinite(g.w);
+    if (factor != 1.0f) Four<float>::Store(g, gradient + i);
+  }
+  if (not_finite != 0) *verdict = nan("");  // the same from every thread
+}
+
 template <bool kSquares>
 __device__ void LookAt(float4 g, uint32_t& not_finite, double& squares) {
   not_finite |= IsNotFinite(g.x) | IsNotFinite(g.y) | IsNotFinite(g.z) | IsNotFinite(g.w);
@@ -337,10 +353,10 @@ __device__ void LookAt(float4 g, uint32_t& not_finite, double& squares) {
 }
 
 template <bool kSquares>
-__global__ void GradientCheckKernel(size_t count, const float* __restrict__ gradients, uint32_t tasks,
+__global__ void GradientCheckKernel(size_t count, const float* __restrict__ gradients, uint32_t losses,
                                     const double* loss_sums, uint32_t first_block, GradientCheck* check) {
   constexpr uint32_t kAhead = 4;
-  uint32_t not_finite = threadIdx.x < tasks && !isfinite(loss_sums[threadIdx.x]);
+  uint32_t not_finite = threadIdx.x < losses && !isfinite(loss_sums[threadIdx.x]);
   double squares = 0.0;
   const size_t step = size_t{gridDim.x} * blockDim.x * 4;
   size_t i = (size_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
@@ -370,9 +386,10 @@ __device__ Verdict Judge(const StepScalars& scalars, const GradientCheck& check,
   static_assert(kCheckBlocks == kThreads);
   const bool counts = threadIdx.x < blocks;
   const bool skip = __syncthreads_or(counts && check.not_finite[threadIdx.x] != 0) != 0;
-  if (scalars.clip_norm == 0.0f) return {skip, 1.0f, 0.0};
-  const double norm = sqrt(BlockSum(counts ? check.squares[threadIdx.x] : 0.0));
-  return {skip, static_cast<float>(fmin(1.0, scalars.clip_norm / (norm + 1e-6))), norm};
+  if (scalars.clip_norm == 0.0f) return {skip, scalars.inverse_loss_scale, 0.0};
+  const double norm = sqrt(BlockSum(counts ? check.squares[threadIdx.x] : 0.0)) * scalars.inverse_loss_scale;
+  const auto clip = static_cast<float>(fmin(1.0, scalars.clip_norm / (norm + 1e-6)));
+  return {skip, clip * scalars.inverse_loss_scale, norm};
 }
 
 template <OptimizerKernel kKernel>
@@ -437,8 +454,15 @@ void LaunchHeadPredict(const HeadArguments<T>& head, const TaskLoss* losses, flo
 
 template <typename T>
 void LaunchHeadLoss(const HeadArguments<T>& head, const TaskLoss* losses, const float* labels,
-                    const StepScalars* scalars, float* loss, float* gradient, cudaStream_t stream) {
-  Launch(stream, RowBlocks(head.rows), kRowBlock, HeadLossKernel<T>, head, losses, labels, scalars, loss, gradient);
+                    const StepScalars* scalars, float* loss, float* gradient, double* embeddings_verdict,
+                    cudaStream_t stream) {
+  Launch(stream, RowBlocks(head.rows), kRowBlock, HeadLossKernel<T>, head, losses, labels, scalars, loss, gradient,
+         embeddings_verdict);
+}
+
+void LaunchEmbeddingGradient(size_t count, const StepScalars* scalars, float* gradient, double* verdict,
+                             cudaStream_t stream) {
+  Launch(stream, FlatBlocks(count), kThreads, EmbeddingGradientKernel, count, scalars, gradient, verdict);
 }
 
 void LaunchHeadSums(uint32_t rows, uint32_t tasks, const float* loss, const float* gradient, float* bias_gradient,
@@ -487,10 +511,10 @@ void LaunchColumnSums(uint32_t rows, uint32_t stride, const float* partials, flo
   SumChunks((rows + chunk_rows - 1) / chunk_rows, stride, 1, partials, sums, stream);
 }
 
-void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t tasks, const double* loss_sums,
+void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t losses, const double* loss_sums,
                          bool squares, GradientCheck* check, cudaStream_t stream) {
   const auto launch = [&](auto* function) {
-    Launch(stream, part.blocks, kThreads, function, part.count, gradients + part.begin, tasks, loss_sums,
+    Launch(stream, part.blocks, kThreads, function, part.count, gradients + part.begin, losses, loss_sums,
            part.first_block, check);
   };
   squares ? launch(GradientCheckKernel<true>) : launch(GradientCheckKernel<false>);
@@ -516,7 +540,7 @@ void LaunchLower(size_t count, const float* parameters, void* low, cudaStream_t 
   template void LaunchCast(uint32_t, uint32_t, uint32_t, const float*, T*, cudaStream_t);                              \
   template void LaunchHeadPredict(const HeadArguments<T>&, const TaskLoss*, float*, cudaStream_t);                     \
   template void LaunchHeadLoss(const HeadArguments<T>&, const TaskLoss*, const float*, const StepScalars*, float*,     \
-                               float*, cudaStream_t);                                                                  \
+                               float*, double*, cudaStream_t);                                                         \
   template void LaunchHeadBackward(const HeadArguments<T>&, const float*, T*, float*, cudaStream_t);                   \
   template void LaunchBiasRelu(uint32_t, uint32_t, const T*, T*, cudaStream_t);                                        \
   template void LaunchReluGradient(uint32_t, uint32_t, const T*, T*, float*, cudaStream_t);

@@ -16,6 +16,7 @@ namespace persia {
 // What a step needs from the host, read by kernels so that a captured graph serves all steps.
 struct StepScalars {
   float inverse_rows;  // 1 / rows of the global batch
+  float loss_scale, inverse_loss_scale;
   // Of the optimizer; see cuda/dense/optimizer_step.h.
   float lr, momentum, l2;
   float keep, rise1, beta2, rise2, step_size, root_correction2, eps;
@@ -52,10 +53,15 @@ template <typename T>
 void LaunchHeadPredict(const HeadArguments<T>& head, const TaskLoss* losses, float* outputs, cudaStream_t stream);
 
 // Loss of each sample and task, weighted and divided by the rows of the global batch, and its gradient with respect to
-// the heads' outputs; both (rows, tasks) f32. `labels` as well.
+// the heads' outputs, times loss_scale; both (rows, tasks) f32. `labels` as well. Clears `embeddings_verdict`.
 template <typename T>
 void LaunchHeadLoss(const HeadArguments<T>& head, const TaskLoss* losses, const float* labels,
-                    const StepScalars* scalars, float* loss, float* gradient, cudaStream_t stream);
+                    const StepScalars* scalars, float* loss, float* gradient, double* embeddings_verdict,
+                    cudaStream_t stream);
+
+// gradient (count) /= loss_scale; `verdict` becomes NaN when one of the results is not finite.
+void LaunchEmbeddingGradient(size_t count, const StepScalars* scalars, float* gradient, double* verdict,
+                             cudaStream_t stream);
 
 // Bias gradient (tasks) f32 and loss (tasks) f64: column sums of the two matrices of LaunchHeadLoss.
 void LaunchHeadSums(uint32_t rows, uint32_t tasks, const float* loss, const float* gradient, float* bias_gradient,
@@ -83,10 +89,10 @@ template <typename T>
 void LaunchBiasRelu(uint32_t rows, uint32_t stride, const T* bias, T* y, cudaStream_t stream);
 
 // Looks at gradients and losses: whether each is finite and, with clipping, the sum of the gradients' squares, by
-// block. It is done part by part, as gradients are finished; the optimizer's blocks read it all. At most kMostTasks
-// tasks, whose losses one of the parts looks at too (the others have `tasks` 0).
+// block. It is done part by part, as gradients are finished; the optimizer's blocks read it all. One of the parts looks
+// at the tasks' losses and the embeddings' verdict behind them too (the others have `losses` 0).
 constexpr uint32_t kCheckBlocks = 256;
-constexpr uint32_t kMostTasks = 256;
+constexpr uint32_t kMostTasks = 255;
 struct GradientCheck {
   double squares[kCheckBlocks];
   uint32_t not_finite[kCheckBlocks];
@@ -95,7 +101,7 @@ struct CheckedPart {
   size_t begin, count;            // of the flat array of gradients
   uint32_t first_block, blocks;   // of the check
 };
-void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t tasks, const double* loss_sums,
+void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t losses, const double* loss_sums,
                          bool squares, GradientCheck* check, cudaStream_t stream);
 
 enum class OptimizerKernel { kSgd, kMomentum, kAdam };
@@ -110,7 +116,7 @@ struct OptimizerArrays {
   void* low;
 };
 
-// One step of the optimizer over all parameters, which `check_blocks` blocks have looked at; does nothing but say so
+// One step of the optimizer over all parameters, with gradients divided by loss_scale, which `check_blocks` blocks have looked at; does nothing but say so
 // when a gradient was not finite.
 void LaunchOptimizer(OptimizerKernel kernel, const OptimizerArrays& arrays, const StepScalars* scalars,
                      const GradientCheck* check, uint32_t check_blocks, StepResult* result, cudaStream_t stream);

@@ -262,6 +262,64 @@ TEST_CASE("on a GPU, two workers with halves of a global batch train like one wi
   CHECK(TensorDistance(*left, *one) < 1e-4);
 }
 
+TEST_CASE("on a GPU, a loss scale that is a power of two changes no bit, in whole steps and in halves, with clipping too") {
+  for (const CudaPrecision precision : {CudaPrecision::kFp32, CudaPrecision::kBf16}) {
+    DenseModelConfig config = OddConfig();
+    config.optimizer.clip_norm = 0.05;
+    const auto plain = Cuda(config, precision), scaled = Cuda(config, precision), halves = Cuda(config, precision);
+    for (uint64_t step = 1; step <= 4; ++step) {
+      Batch batch = RandomBatch(config, 40, step), same = batch, again = batch;
+      const double loss = TrainWhole(*plain, batch, step);
+      DenseStep whole = StepOf(same, step);
+      whole.loss_scale = 1024.0f;
+      REQUIRE(scaled->StartStep(&whole).ok());
+      REQUIRE(scaled->FinishStep(&whole).ok());
+      CHECK(whole.loss == loss);
+      double other = 0;
+      Adder sink;
+      REQUIRE(halves->ForwardBackward(40, again.input.data(), again.labels.data(), again.embedding_gradient.data(),
+                                      &other, {.rows = 40, .sink = &sink, .loss_scale = 64.0f}).ok());
+      REQUIRE(halves->UnscaleGradients(64.0f));
+      REQUIRE(halves->ApplyGradients(step).ok());
+      CHECK(other == loss);
+      CHECK(same.embedding_gradient == batch.embedding_gradient);
+      CHECK(again.embedding_gradient == batch.embedding_gradient);
+    }
+    CHECK(TensorDistance(*scaled, *plain) == 0.0);
+    CHECK(TensorDistance(*halves, *plain) == 0.0);
+  }
+}
+
+TEST_CASE("on a GPU, a step is skipped when only the gradient of the embeddings overflows") {
+  DenseModelConfig config;
+  config.embedding_width = 1;
+  config.hidden = {16};
+  config.tasks = {{"rating", Loss::kMse, 1.0f}};
+  const auto model = Cuda(config), twin = Cuda(config);
+  for (DenseModel* each : {model.get(), twin.get()}) {
+    for (auto& tensor : each->Tensors()) {
+      // h is 1, the output 16; the gradient of the embedding, 16 times 1e30 times 1e18, doesn't fit a float.
+      if (tensor.name == "layer.0.weight") std::ranges::fill(tensor.values, 1e30f);
+      if (tensor.name == "layer.1.weight") std::ranges::fill(tensor.values, 1.0f);
+    }
+    REQUIRE(each->WriteTensors().ok());
+  }
+  Batch overflows{1, {1e-30f}, {-1e18f}, {0.0f}}, ordinary{1, {1e-30f}, {16.0f}, {0.0f}};
+  for (uint64_t step = 1; step <= 3; ++step) {
+    DenseStep bad = StepOf(overflows, step);
+    REQUIRE(model->StartStep(&bad).ok());
+    REQUIRE(model->FinishStep(&bad).ok());
+    CHECK(bad.skipped);
+    Adder sink;
+    double loss = 0;
+    REQUIRE(model->ForwardBackward(1, overflows.input.data(), overflows.labels.data(),
+                                   overflows.embedding_gradient.data(), &loss, {.rows = 1, .sink = &sink}).ok());
+    CHECK_FALSE(model->UnscaleGradients(1.0f));
+  }
+  CHECK(TensorDistance(*model, *twin) == 0.0);
+  TrainWhole(*model, ordinary, 4);
+}
+
 CudaOptions InGroup(uint32_t rank, uint32_t size, CudaPrecision precision) {
   const auto id = MakeCudaGroupId();
   REQUIRE_MESSAGE(id.ok(), id.status().message());
