@@ -38,6 +38,7 @@ FeatureSchema ReadSchema(const Napi::Object& config) {
     feature.hash_rounds = Uint32(column, "hashRounds");
     feature.hash_buckets = Uint64(column, "hashBuckets");
     feature.frozen = Bool(column, "frozen");
+    feature.mask = Bool(column, "mask");
     feature.optimizer = Uint32(column, "optimizer");
     features.push_back(std::move(feature));
   }
@@ -217,7 +218,7 @@ void ReadInteraction(const Napi::Object& model, const FeatureSchema& schema, Den
 DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const FeatureSchema& schema) {
   DenseModelConfig config;
   ReadInteraction(model, schema, config);
-  config.dense_count = Uint32(model, "denseCount");
+  config.dense_count = Uint32(model, "denseCount") + schema.mask_width;
   config.threads = Uint32(model, "threads");
   config.precision = Choice<Precision>(
       model, "precision", {{"fp32", Precision::kFp32}, {"tf32", Precision::kTf32}, {"bf16", Precision::kBf16}});
@@ -253,6 +254,7 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
       {{"sync", TrainerMode::kSync}, {"hybrid", TrainerMode::kHybrid}, {"async", TrainerMode::kAsync}});
   result.staleness = Uint64(config, "staleness");
   result.just_in_time = Bool(config, "justInTime");
+  result.sync_steps = Uint64(config, "syncSteps");
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");

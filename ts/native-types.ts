@@ -11,6 +11,8 @@ export interface NativeFeature {
   /** 0: no hash stack. */
   hashRounds: number
   hashBuckets: number
+  /** Adds `sequenceLength` to the dense inputs of the network; not to those of a batch. */
+  mask: boolean
   frozen: boolean
   /** Features of unequal numbers have tables of their own. */
   optimizer: number
@@ -51,6 +53,7 @@ export interface NativeTrainerConfig {
   staleness: number
   /** Lookups no farther ahead than keeps the stages busy. */
   justInTime: boolean
+  syncSteps: number
   deterministic: boolean
   prefixBits: number
   /** Of one row from one batch; 0: off. */

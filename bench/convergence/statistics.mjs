@@ -11,6 +11,8 @@ export function estimate(values) {
   return { mean, interval: (t95[values.length - 1] ?? 1.96) * error }
 }
 
+const colors = { hybrid: '#1f5fa8', worst: '#8a8a8a', async: '#c0392b' }
+
 /**
  * An SVG of differences to sync: a panel with a scale of its own for each data set, a point with its
  * interval for each mode.
@@ -31,7 +33,7 @@ export function plot(panels, title) {
         `<text x="${at}" y="${bottom + 14}" text-anchor="middle" fill="#555">${label}</text>`)
     }
     for (const [i, { label, mean, interval }] of points.entries()) {
-      const row = y + 14 + i * rowHeight, color = label.startsWith('async') ? '#c0392b' : '#1f5fa8'
+      const row = y + 14 + i * rowHeight, color = colors[label.split('-')[0]]
       parts.push(`<text x="${left - 10}" y="${row + 4}" text-anchor="end">${label}</text>`,
         `<line x1="${x(mean - interval).toFixed(1)}" x2="${x(mean + interval).toFixed(1)}" y1="${row}" y2="${row}" `
           + `stroke="${color}" stroke-width="2"/>`,

@@ -1,7 +1,7 @@
 // What hybrid gains by overlap: the same model in modes sync and hybrid over a parameter store whose lookups take as
 // long as the computing of a step. sync pays for both, one after the other; hybrid for the longer one, so that 2 is the
-// bound of the ratio (a little more, since applying overlaps as well). Lookups of hybrid come just in time: its lookahead
-// has to find out how slow the store is. Beside it stands hybrid with lookups as early as the bound allows.
+// bound of the ratio (a little more, since applying overlaps as well). Lookups of hybrid come just in time: its
+// lookahead has to find out how slow the store is. Beside it stands hybrid with lookups as early as the bound allows.
 //
 // The delay is a sleep, set from the computing time that is measured first. An iteration is a round of each, so
 // that what disturbs the machine disturbs all. Arguments are the number of NN workers and the threads of their dense

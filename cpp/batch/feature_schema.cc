@@ -33,6 +33,9 @@ Status ValidateFeature(const FeatureSpec& feature, uint32_t prefix_bits) {
   if (feature.pooling == Pooling::kNone && feature.sequence_length == 0) {
     return invalid("is not pooled, so it needs the length of its sequences.");
   }
+  if (feature.mask && feature.pooling != Pooling::kNone) {
+    return invalid("is pooled, so there are no places to mask.");
+  }
   if ((feature.hash_rounds > 0) != (feature.hash_buckets > 0)) {
     return invalid("has a hash stack of " + std::to_string(feature.hash_rounds) + " rounds with " +
                    std::to_string(feature.hash_buckets) + " buckets; both must be above 0.");
@@ -59,6 +62,7 @@ Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint
     feature.row_class = RowClassOf(feature, schema);
     feature.offset = static_cast<uint32_t>(width);
     width += uint64_t{feature.vectors()} * feature.dim;
+    if (feature.mask) schema.mask_width += feature.sequence_length;
     if (width > UINT32_MAX) {
       return Status(ErrorCode::kConfigInvalid, "The embeddings of all features together are wider than 2^32 - 1.");
     }

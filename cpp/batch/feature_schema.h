@@ -29,6 +29,7 @@ struct FeatureSpec {
   uint32_t hash_rounds = 0;      // above 0: an id's vector is the sum of so many rows (HashStackBucket)
   uint64_t hash_buckets = 0;     // of each round
   bool frozen = false;           // its gradients are not applied
+  bool mask = false;             // kNone: the network learns which places are filled (batch/mask.h)
   uint32_t optimizer = 0;        // which of the model's row optimizers
   uint32_t row_class = 0;        // index into FeatureSchema::row_class_dims
   uint32_t offset = 0;           // first column in the pooled embedding matrix
@@ -46,12 +47,14 @@ struct FeatureSchema {
   uint32_t prefix_bits = 8;
   uint32_t group_count = 0;
   uint32_t embedding_width = 0;  // sum of all widths
+  uint32_t mask_width = 0;       // sum of the sequence lengths of features with a mask
   float clip_norm = 0.0f;        // largest L2 norm of a row's gradient from one batch; 0: any
 };
 
-// Fills row_class, offset, row_class_dims, group_count and embedding_width from the rest.
+// Fills row_class, offset, row_class_dims, group_count, embedding_width and mask_width from the rest.
 // kConfigInvalid: a dim of 0, prefix_bits outside 1..32, more groups than prefix_bits can tell apart, kNone without
-// sequence_length, or a hash stack of rounds without buckets or of more rows than a group has signs.
+// sequence_length, a mask of what is pooled, or a hash stack of rounds without buckets or of more rows than a group has
+// signs.
 Result<FeatureSchema> BuildFeatureSchema(std::vector<FeatureSpec> features, uint32_t prefix_bits);
 
 // The sign of an id: the group's prefix (group + 1) in the top `prefix_bits`, the id's low bits below. Ids that

@@ -1,6 +1,7 @@
 // DenseModel: the dense network of one NN worker behind one interface; the CPU backend here, the CUDA twin later.
 //
-// Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32. The
+// Input of a sample is one row: [pooled embeddings (embedding_width) | dense features (dense_count)], f32; masks of
+// sequences are dense features like others. The
 // network is input -> hidden layers with ReLU -> one linear output a task; a ModelType may put an interaction of the
 // input's fields below the hidden layers or beside them (dense/interaction.h). Loss of a batch: sum over tasks of
 // weight · mean over samples. A step is ForwardBackward, then ApplyGradients.

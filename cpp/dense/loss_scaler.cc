@@ -38,7 +38,8 @@ Status LossScaler::Stepped(bool finite) {
   if (++skipped_in_a_row_ < kMostInARow) return Status::Ok();
   return Status(ErrorCode::kNonFiniteLoss, "the gradients of " + std::to_string(kMostInARow) +
                                                " steps in a row were not finite, and nothing of these was applied; "
-                                               "lower the learning rate or a static model.lossScaling, or check the data");
+                                               "lower the learning rate or a static model.lossScaling, or check the "
+                                               "data");
 }
 
 LossScaler::State LossScaler::state() const {

@@ -1,10 +1,10 @@
 // LossScaler: the factor on the loss in backward, and what becomes of steps whose gradients are not finite.
 //
 // Gradients are small, and in fp16 (less so in bf16) what is too small becomes 0. Backward therefore starts from
-// scale · loss, and gradients are divided by the scale before anything is done with them: in fp32 with a power of two that
-// changes no bit. Where the scale is too large, gradients become infinite. The step is then skipped: neither dense
-// weights nor embedding rows see anything of it. The dynamic scale follows torch.amp.GradScaler: times `backoff` after a
-// skipped step, times `growth` after `growth_interval` good ones in a row.
+// scale · loss, and gradients are divided by the scale before anything is done with them: in fp32 with a power of two
+// that changes no bit. Where the scale is too large, gradients become infinite. The step is then skipped: neither dense
+// weights nor embedding rows see anything of it. The dynamic scale follows torch.amp.GradScaler: times `backoff` after
+// a skipped step, times `growth` after `growth_interval` good ones in a row.
 //
 // Steps are skipped whether the loss is scaled or not: gradients that are not finite never reach a weight. A model that
 // skips kMostInARow steps learns nothing any more, which is an error.

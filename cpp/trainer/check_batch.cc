@@ -22,12 +22,12 @@ Status CheckLabels(const Batch& batch, const std::vector<TaskSpec>& tasks) {
 
 Status CheckTrainingBatch(const Batch& batch, const TrainerConfig& config) {
   const auto tasks = static_cast<uint32_t>(config.dense.tasks.size());
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config.schema, config.dense.dense_count, tasks));
+  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config.schema, config.dense_columns(), tasks));
   return CheckLabels(batch, config.dense.tasks);
 }
 
 Status CheckPredictionBatch(const Batch& batch, const TrainerConfig& config) {
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config.schema, config.dense.dense_count, batch.label_count));
+  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config.schema, config.dense_columns(), batch.label_count));
   return batch.label_count == config.dense.tasks.size() ? CheckLabels(batch, config.dense.tasks) : Status::Ok();
 }
 

@@ -25,6 +25,10 @@ Bytes BytesOf(std::span<const float> values) { return std::as_bytes(values); }
 Result<std::unique_ptr<ClusterTrainer>> ClusterTrainer::Create(std::shared_ptr<Transport> transport, Options options) {
   const TrainerConfig& config = options.config;
   PERSIA_CHECK(config.nn_workers == options.nn_workers.addresses.size());
+  if (config.schema.mask_width > 0) {
+    return Status(ErrorCode::kConfigUnsupported, "masks of sequences are not there in a cluster yet: train in one process, "
+                                                 "or leave out mask");
+  }
   if (config.deterministic && config.nn_workers > 1) {
     return Status(ErrorCode::kConfigUnsupported, "several NN workers of a cluster look rows up in no fixed order, so no "
                                                  "two runs are alike: use one process, one NN worker, or "
@@ -412,7 +416,7 @@ Status ClusterTrainer::Predict(const Batch& batch, std::vector<float>* outputs) 
   if (!pooled.ok()) return pooled.status();
   WireReader reader(pooled.value().payload.bytes());
   AlignedBuffer<float> input(size_t{batch.rows} * dense.input_width());
-  FillDense(batch.rows, batch.dense.data(), dense, input.data());
+  FillDense(batch.rows, batch.dense.data(), config_.dense_columns(), dense, input.data());
   for (size_t row = 0; row < batch.rows; ++row) {
     reader.Rows(WireFormat::kFp32, 1, dense.embedding_width, input.data() + row * dense.input_width());
   }

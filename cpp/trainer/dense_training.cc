@@ -10,6 +10,19 @@
 namespace persia {
 namespace {
 
+// Not the optimizer's state, which the two may not share.
+Status CopyTensors(DenseModel& from, DenseModel& to) {
+  PERSIA_RETURN_IF_ERROR(from.ReadTensors());
+  const std::vector<NamedTensor> source = from.Tensors();
+  for (NamedTensor& tensor : to.Tensors()) {
+    if (!tensor.name.ends_with(".weight") && !tensor.name.ends_with(".bias")) continue;
+    const auto same = std::ranges::find(source, tensor.name, &NamedTensor::name);
+    PERSIA_CHECK(same != source.end() && same->values.size() == tensor.values.size());
+    CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
+  }
+  return to.WriteTensors();
+}
+
 // Adds up the gradients of a part's pieces, and hands the sums on while backward computes the last piece.
 class Accumulator final : public GradientSink {
  public:
@@ -111,6 +124,11 @@ class AllReduceTraining final : public DenseTraining {
     return model_->Predict(rows, input, outputs);
   }
 
+  Status CopyWeights(DenseModel& to) override {
+    std::lock_guard lock(mutex_);
+    return CopyTensors(*model_, to);
+  }
+
   DenseModel& model() override { return *model_; }
   HostMemory* host_memory() override { return model_->host_memory(); }
 
@@ -163,6 +181,11 @@ class WholeStepTraining final : public DenseTraining {
     return model_->Predict(rows, input, outputs);
   }
 
+  Status CopyWeights(DenseModel& to) override {
+    std::lock_guard lock(mutex_);
+    return CopyTensors(*model_, to);
+  }
+
   DenseModel& model() override { return *model_; }
   HostMemory* host_memory() override { return model_->host_memory(); }
 
@@ -209,6 +232,11 @@ class SharedStoreTraining final : public DenseTraining {
     return store_->Predict(rows, input, outputs);
   }
 
+  Status CopyWeights(DenseModel& to) override {
+    const Result<uint64_t> updates = store_->Pull(to);
+    return updates.ok() ? Status::Ok() : updates.status();
+  }
+
   DenseModel& model() override { return store_->model() != nullptr ? *store_->model() : *replica_; }
   HostMemory* host_memory() override { return replica_->host_memory(); }
 
@@ -238,15 +266,8 @@ std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseMode
 }
 
 Result<uint64_t> DenseStore::Pull(DenseModel& replica) {
-  std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
-  std::vector<NamedTensor> from = model_->Tensors();
-  for (NamedTensor& tensor : to) {
-    const auto same = std::ranges::find(from, tensor.name, &NamedTensor::name);
-    PERSIA_CHECK(same != from.end() && same->values.size() == tensor.values.size());
-    CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
-  }
-  PERSIA_RETURN_IF_ERROR(replica.WriteTensors());
+  PERSIA_RETURN_IF_ERROR(CopyTensors(*model_, replica));
   return updates_;
 }
 

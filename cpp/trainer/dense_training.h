@@ -63,6 +63,9 @@ class DenseTraining {
   // Outputs for (rows, input_width). Any thread; waits for a step under way.
   virtual Status Predict(uint32_t rows, const float* input, float* outputs) = 0;
 
+  // Copies the weights to a model of the same shape. Any thread; waits for a step under way.
+  virtual Status CopyWeights(DenseModel& to) = 0;
+
   // The model whose weights and optimizer state are the worker's. Only while no step is under way.
   virtual DenseModel& model() = 0;
 

@@ -40,6 +40,7 @@ struct TrainerConfig {
   uint64_t staleness = 0;            // bound; sync: 0
   // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so far).
   bool just_in_time = false;
+  uint64_t sync_steps = 0;           // the first ones, whose lookups see all earlier gradients in every mode
   // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
   // network. Not in async with several workers.
   bool deterministic = false;
@@ -48,6 +49,9 @@ struct TrainerConfig {
   uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
   uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
   size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
+
+  // Dense columns of a batch; the network's dense inputs are these, then the schema's masks.
+  uint32_t dense_columns() const { return dense.dense_count - schema.mask_width; }
 };
 
 // Whether the parts that NN workers have of a step are added up before they are applied: where they share one batch.

@@ -32,7 +32,7 @@ Status NnServer::Connect(Peers peers) {
   const NnWorker::Config worker{options_.rank,
                                 config.nn_workers,
                                 config.staleness,
-                                ScheduleOf(config),
+                                ScheduleOf(config), config.sync_steps,
                                 config.dense.input_width(),
                                 config.schema.embedding_width,
                                 config.trace_spans};
@@ -238,7 +238,7 @@ void NnServer::PartsLoop() {
       part.reply.Fail(failure());
       break;
     }
-    FillSlot(part.part, options_.config.dense, **slot);
+    FillSlot(part.part, options_.config.dense_columns(), options_.config.dense, **slot);
     worker_->Put(*slot);
     part.reply.Send(Payload());
   }

@@ -20,7 +20,7 @@ PartRows PartOfWorker(uint32_t batch_rows, uint32_t rank, uint32_t workers) {
   return {start(rank), start(rank + 1) - start(rank)};
 }
 
-void FillSlot(const StepPart& part, const DenseModelConfig& model, StepSlot& slot) {
+void FillSlot(const StepPart& part, uint32_t columns, const DenseModelConfig& model, StepSlot& slot) {
   slot.step = part.step;
   slot.first_row = part.first_row;
   slot.rows = part.rows;
@@ -28,14 +28,13 @@ void FillSlot(const StepPart& part, const DenseModelConfig& model, StepSlot& slo
   slot.input.Resize(size_t{part.rows} * model.input_width());
   slot.labels.Resize(part.rows * model.tasks.size());
   slot.embedding_gradient.Resize(size_t{part.rows} * model.embedding_width);
-  FillDense(part.rows, part.dense, model, slot.input.data());
+  FillDense(part.rows, part.dense, columns, model, slot.input.data());
   CopyFloats(slot.labels.data(), part.labels, slot.labels.size());
 }
 
-void FillDense(uint32_t rows, const float* dense, const DenseModelConfig& model, float* input) {
+void FillDense(uint32_t rows, const float* dense, uint32_t columns, const DenseModelConfig& model, float* input) {
   for (size_t row = 0; row < rows; ++row) {
-    CopyFloats(input + row * model.input_width() + model.embedding_width, dense + row * model.dense_count,
-               model.dense_count);
+    CopyFloats(input + row * model.input_width() + model.embedding_width, dense + row * columns, columns);
   }
 }
 
@@ -46,7 +45,7 @@ NnWorker::NnWorker(const Config& config, std::unique_ptr<StepEmbeddings> embeddi
       dense_(std::move(dense)),
       turns_(turns),
       events_(std::move(events)),
-      gate_(config.staleness, config.schedule),
+      gate_(config.staleness, config.schedule, config.sync_steps),
       free_(SlotsOf(config.staleness)),
       to_lookup_(SlotsOf(config.staleness)),
       to_train_(SlotsOf(config.staleness)),

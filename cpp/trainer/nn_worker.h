@@ -54,9 +54,9 @@ struct StepPart {
   const float* labels = nullptr;  // (rows, tasks)
 };
 // Copies a part into a slot.
-void FillSlot(const StepPart& part, const DenseModelConfig& model, StepSlot& slot);
+void FillSlot(const StepPart& part, uint32_t columns, const DenseModelConfig& model, StepSlot& slot);
 // Copies (rows, dense_count) to their places in the network's input (rows, input_width).
-void FillDense(uint32_t rows, const float* dense, const DenseModelConfig& model, float* input);
+void FillDense(uint32_t rows, const float* dense, uint32_t columns, const DenseModelConfig& model, float* input);
 
 // The part of worker `rank` of `workers` in a batch: runs of rows whose lengths differ by one at most.
 struct PartRows {
@@ -78,6 +78,7 @@ class NnWorker {
     uint32_t rank = 0, workers = 1;
     uint64_t staleness = 0;
     StalenessGate::Schedule schedule = StalenessGate::Schedule::kEager;
+    uint64_t sync_steps = 0;
     uint32_t input_width = 0, embedding_width = 0;
     size_t trace_spans = 0;  // of each stage
   };

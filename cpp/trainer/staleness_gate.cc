@@ -5,8 +5,10 @@
 
 namespace persia {
 
-StalenessGate::StalenessGate(uint64_t staleness, Schedule schedule) : since_(NowSeconds()), histogram_(staleness + 1) {
+StalenessGate::StalenessGate(uint64_t staleness, Schedule schedule, uint64_t sync_steps)
+    : since_(NowSeconds()), histogram_(staleness + 1) {
   state_.staleness = state_.lookahead = staleness;
+  state_.sync_steps = sync_steps;
   state_.ordered = schedule == Schedule::kOrdered;
   if (schedule != Schedule::kJustInTime) return;
   lookahead_.emplace(staleness);

@@ -3,13 +3,14 @@
 // Steps are numbered 1, 2, 3, … and pass three stages in order: lookup, train, apply. The *staleness* of a batch is the
 // number of earlier batches of this NN worker whose gradients its lookup did not see: looked up and not yet applied.
 //
-// Rules (S = bound, a = lookahead, A = steps applied, L = lookups done, N = last step before a drain):
+// Rules (S = bound, a = lookahead, W = sync steps, A = steps applied, L = lookups done, N = last step before a drain):
 //  - lookup(t) starts when A >= t - 1 - a, with a <= S: no batch is ever more than S behind. The lookahead is S, or
 //    just in time: as small as keeps the stages busy (trainer/lookahead.h).
-//  - ordered (deterministic): apply(a) also waits for lookup(min(a + S, N)), so every lookup sees exactly the gradients
+//  - the first W steps are as in mode sync, with a bound of 0; from then on it rises by one a step, up to S.
+//  - ordered (deterministic): apply(s) also waits for lookup(min(s + S, N)), so every lookup sees exactly the gradients
 //    up to t - 1 - S and a run is the same on every machine. The lookahead is S then. Without it apply never waits.
-//  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *at rest* once
-//    A = k and no lookup is under way; from then on no stage starts until the pause is lifted. If ordered,
+//  - while a pause at step k is asked for: lookup stays at <= k + S (k < W: at <= k), train at <= k. The pipeline is *at
+//    rest* once A = k and no lookup is under way; from then on no stage starts until the pause is lifted. If ordered,
 //    L = min(k + S, N) then, a state which an undisturbed run passes through, so saving it changes nothing.
 //
 // Several NN workers have a gate each, and pause at the same step: RequestPause takes all of them.
@@ -35,7 +36,8 @@ namespace persia {
 struct GateState {
   uint64_t staleness = 0;  // S
   bool ordered = false;
-  uint64_t lookahead = 0;  // a
+  uint64_t lookahead = 0;   // a
+  uint64_t sync_steps = 0;  // W
 
   uint64_t lookups_started = 0, lookups_done = 0;  // each stage handles steps in order, one at a time
   bool lookup_waits = false;                       // the next one has its batch, and waits to begin
@@ -71,7 +73,8 @@ struct GateState {
 
   // The earliest step at which training can stop: nothing that is looked up too far ahead is thrown away.
   uint64_t EarliestPause() const {
-    return std::max(trains_started, lookups_started > staleness ? lookups_started - staleness : 0);
+    if (lookups_started <= sync_steps) return std::max(trains_started, lookups_started);
+    return std::max({trains_started, sync_steps, lookups_started > staleness ? lookups_started - staleness : 0});
   }
 
   // Batches behind the newest lookup right now: never above S.
@@ -79,8 +82,12 @@ struct GateState {
 
  private:
   bool MayLookup(uint64_t step, uint64_t ahead) const {
-    return !at_rest && applied + ahead + 1 >= step && (!pause_at || step <= *pause_at + staleness);
+    const uint64_t bound = step <= sync_steps ? 0 : std::min(ahead, step - sync_steps);
+    return !at_rest && applied + bound + 1 >= step && (!pause_at || step <= LastLookup(*pause_at));
   }
+
+  // The last lookup that does not see step + 1 applied.
+  uint64_t LastLookup(uint64_t step) const { return step < sync_steps ? step : step + staleness; }
 
   // Nothing but the lookahead is in the way of the next lookup.
   bool IsHeld() const {
@@ -90,7 +97,8 @@ struct GateState {
 
   // The last lookup that belongs before apply(step) in the ordered schedule.
   uint64_t Horizon(uint64_t step) const {
-    return step <= drained_to ? std::min(step + staleness, drained_to) : step + staleness;
+    const uint64_t last = LastLookup(step);
+    return step <= drained_to ? std::min(last, drained_to) : last;
   }
 };
 
@@ -101,7 +109,7 @@ class StalenessGate {
     kEager,       // lookups as early as the bound allows
     kJustInTime,  // as late as keeps the stages busy
   };
-  StalenessGate(uint64_t staleness, Schedule schedule);
+  StalenessGate(uint64_t staleness, Schedule schedule, uint64_t sync_steps = 0);
 
   // Stage calls. Begin waits until the rules allow the step; false means that the gate was stopped: leave it.
   // BeginApply goes on after Stop, so that every trained step is applied.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/named_thread.h"
+#include "batch/mask.h"
 #include "collective/local_collective.h"
 #include "dense/calibration.h"
 #include "trainer/check_batch.h"
@@ -17,11 +18,17 @@ namespace {
 // Workers of one process can't get lost, and whoever fails ends the waiting of the others: a year.
 constexpr uint64_t kNoDeadlineMs = uint64_t{365} * 24 * 3600 * 1000;
 
+// One that computes nothing but outputs, with all threads.
+DenseModelConfig PredictionModel(const TrainerConfig& config) {
+  return ReplicaModel(WorkerModel(config, config.dense.threads));
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::unique_ptr<ParameterStore> store) {
   PERSIA_CHECK(config.tables.size() == config.schema.row_class_dims.size());
   PERSIA_CHECK(config.dense.embedding_width == config.schema.embedding_width);
+  PERSIA_CHECK(config.dense.dense_count >= config.schema.mask_width);
   PERSIA_CHECK(config.nn_workers > 0 && config.accumulate > 0);
   PERSIA_CHECK(config.mode != TrainerMode::kSync || config.staleness == 0);
   if (config.mode == TrainerMode::kAsync && config.deterministic && config.nn_workers > 1) {
@@ -51,13 +58,14 @@ Status Trainer::MakeWorkers() {
   PERSIA_RETURN_IF_ERROR(MakeDense(&dense));
   const bool in_turns = config_.deterministic && workers() > 1;
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    const NnWorker::Config config{rank, workers(), config_.staleness, ScheduleOf(config_),
+    const NnWorker::Config config{rank, workers(), config_.staleness, ScheduleOf(config_), config_.sync_steps,
                                   config_.dense.input_width(), config_.schema.embedding_width, config_.trace_spans};
     workers_.push_back(std::make_unique<NnWorker>(config, MakeLocalEmbeddings(rank, batches_, step_store_),
                                                   std::move(dense[rank]), in_turns ? &turns_ : nullptr,
                                                   EventsOfWorker()));
     gates_.push_back(&workers_.back()->gate());
   }
+  if (workers() > 1 && config_.device == DenseDevice::kCpu) predictor_.emplace(PredictionModel(config_), workers_[0]->dense());
   for (const auto& worker : workers_) worker->Start();
   prepare_thread_ = StartThread("prepare", [this] { PrepareLoop(); });
   return Status::Ok();
@@ -213,13 +221,20 @@ void Trainer::AcceptDrain(Completion done, bool more_comes) {
   Signal();
 }
 
+// The masks of a batch's sequences, behind its dense columns.
+void Trainer::FillMasks(const Batch& batch, float* input) const {
+  const DenseModelConfig& dense = config_.dense;
+  WriteMasks(batch, config_.schema, input + dense.embedding_width + config_.dense_columns(), dense.input_width());
+}
+
 Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) {
   PERSIA_RETURN_IF_ERROR(CheckTrainingBatch(batch, config_));
   for (uint32_t rank = 0; rank < slots.size(); ++rank) {
     const PartRows rows = PartOfWorker(batch.rows, rank, workers());
     const Batch part = PartOf(batch, rows.begin, rows.rows);
-    FillSlot({prepared_ + 1, rows.begin, rows.rows, batch.rows, part.dense.data(), part.labels.data()}, config_.dense,
-             *slots[rank]);
+    FillSlot({prepared_ + 1, rows.begin, rows.rows, batch.rows, part.dense.data(), part.labels.data()},
+             config_.dense_columns(), config_.dense, *slots[rank]);
+    FillMasks(part, slots[rank]->input.data());
     batches_.Hold({prepared_ + 1, rank}, part);
   }
   return Status::Ok();
@@ -288,14 +303,27 @@ Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
   const DenseModelConfig& dense = config_.dense;
   PERSIA_RETURN_IF_ERROR(CheckPredictionBatch(batch, config_));
   predict_input_.Resize(size_t{batch.rows} * dense.input_width());
-  FillDense(batch.rows, batch.dense.data(), dense, predict_input_.data());
+  FillDense(batch.rows, batch.dense.data(), config_.dense_columns(), dense, predict_input_.data());
+  FillMasks(batch, predict_input_.data());
   worker_.Prepare(batch, predict_plan_);
   PERSIA_RETURN_IF_ERROR(worker_.Lookup({0, 0}, LookupMode::kReadOnly, predict_plan_, predict_input_.data(),
                                         dense.input_width()));
   outputs->resize(size_t{batch.rows} * dense.tasks.size());
-  PERSIA_RETURN_IF_ERROR(workers_[0]->dense().Predict(batch.rows, predict_input_.data(), outputs->data()));
+  PERSIA_RETURN_IF_ERROR(predictor_
+                             ? predictor_->Predict(RestingAt(), batch.rows, predict_input_.data(), outputs->data())
+                             : workers_[0]->dense().Predict(batch.rows, predict_input_.data(), outputs->data()));
   CorrectForSampling(dense.tasks, batch.rows, outputs->data());
   return Status::Ok();
+}
+
+std::optional<uint64_t> Trainer::RestingAt() const {
+  uint64_t step = 0;
+  for (const StalenessGate* gate : gates_) {
+    const GateState state = gate->state();
+    if (state.trains_started != state.applied || !(state.at_rest || state.lookups_started == state.applied)) return {};
+    step = state.applied;
+  }
+  return step;
 }
 
 TrainerProgress Trainer::progress() const {

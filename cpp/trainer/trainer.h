@@ -44,6 +44,7 @@
 #include "trainer/dense_training.h"
 #include "trainer/model_trainer.h"
 #include "trainer/nn_worker.h"
+#include "trainer/predictor.h"
 #include "trainer/snapshot_files.h"
 #include "trainer/stage_meter.h"
 #include "trainer/turnstile.h"
@@ -103,11 +104,13 @@ class Trainer final : public ModelTrainer {
   void Accept(Intake& intake);
   void AcceptDrain(Completion done, bool more_comes);
   Status PrepareParts(const Batch& batch, std::span<StepSlot* const> slots);
+  void FillMasks(const Batch& batch, float* input) const;
 
   void Fail(Status status);
   Status failure() const;
   std::optional<uint64_t> NextPause() const;  // under mutex_
   uint64_t applied() const;                   // by all workers
+  std::optional<uint64_t> RestingAt() const;  // the last step, while no worker moves
   void Signal();                              // runs the completions whose condition now holds
   void WorkerEnded();
 
@@ -132,9 +135,10 @@ class Trainer final : public ModelTrainer {
   BoundedQueue<Intake> intake_;  // no bound of its own: every entry has a caller who waits for its completion
   uint64_t prepared_ = 0;        // last step handed in; prepare thread, Restore
   StageMeter prepare_meter_;
-  std::mutex predict_mutex_;
+  std::mutex predict_mutex_;             // guards what follows
   EmbeddingPlan predict_plan_;          // scratch of Predict, as what follows
   AlignedBuffer<float> predict_input_;
+  std::optional<Predictor> predictor_;  // of several workers on the CPU
 
   mutable std::mutex mutex_;  // guards what follows
   Status failure_;

@@ -94,6 +94,7 @@ Status Trainer::Restore(const std::string& directory, const std::vector<Snapshot
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
     PERSIA_RETURN_IF_ERROR(ReadClass(directory, *store_, c, config_.schema.row_class_dims[c]));
   }
+  if (predictor_) predictor_->Forget();
   Result<RestoredPipeline> state = ReadPipeline(directory, config_.schema);
   return state.ok() ? RestorePipeline(*state) : state.status();
 }

@@ -21,13 +21,6 @@ TrainerConfig ClusterConfig(TrainerMode mode, uint32_t workers) {
   return config;
 }
 
-void Rest(ModelTrainer& trainer) {
-  REQUIRE(DrainAndWait(trainer).ok());
-  Waiter paused;
-  trainer.Pause(std::nullopt, paused.completion());
-  REQUIRE(paused.Wait().ok());
-}
-
 using Rows = std::map<uint64_t, std::vector<float>>;
 
 Rows TableOf(ModelTrainer& trainer, uint32_t row_class) {

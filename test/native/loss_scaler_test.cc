@@ -15,21 +15,11 @@ namespace {
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
-std::vector<SnapshotFile> WithoutPipeline(const Saved& saved) {
-  std::vector<SnapshotFile> files = saved.files;
-  std::erase_if(files, [](const SnapshotFile& file) { return file.name == "pipeline.bin"; });
-  return files;
-}
-
 // What was learnt: all files but the pipeline's, which knows the scale.
-std::vector<uint64_t> Learnt(Trainer& trainer) {
-  REQUIRE(DrainAndWait(trainer).ok());
-  Waiter paused;
-  trainer.Pause(std::nullopt, paused.completion());
-  REQUIRE(paused.Wait().ok());
-  std::vector<uint64_t> checksums;
-  const Saved saved(trainer);
-  for (const SnapshotFile& file : WithoutPipeline(saved)) checksums.push_back(file.checksum);
+std::map<std::string, uint64_t> Learnt(Trainer& trainer) {
+  Rest(trainer);
+  std::map<std::string, uint64_t> checksums = Saved(trainer).Checksums();
+  checksums.erase("pipeline.bin");
   trainer.Resume();
   return checksums;
 }
@@ -105,7 +95,7 @@ TEST_CASE("unscaling finds a value that is not finite at any place, and divides 
 TEST_CASE("training with a scale that is a power of two ends in the bytes of training without one") {
   for (const ModelType type : {ModelType::kFfnn, ModelType::kDcn}) {
     for (const uint32_t workers : {1u, 2u}) {
-      std::vector<uint64_t> plain;
+      std::map<std::string, uint64_t> plain;
       for (const float scale : {1.0f, 4096.0f}) {
         TrainerConfig config = SmallConfig(2, true);
         config.nn_workers = workers;
@@ -124,7 +114,7 @@ TEST_CASE("training with a scale that is a power of two ends in the bytes of tra
   }
 }
 
-TEST_CASE("a step with gradients that are not finite is skipped by all workers, leaves no trace, and training goes on") {
+TEST_CASE("a step with gradients that are not finite is skipped by all workers without a trace, and training goes on") {
   for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid}) {
     for (const uint32_t workers : {1u, 3u}) {
       CAPTURE(workers);
@@ -193,19 +183,15 @@ TEST_CASE("a restored run goes on with the scale and the counts of the one that 
   train(*whole, 1, 20);
   const auto expected = FinalState(*whole);
   CHECK(whole->progress().skipped == 5);
+  for (const uint64_t stop : {4, 9}) CheckSavedInTheMiddle(config, batch, stop, 20, expected);
   auto first = Make(config);
   train(*first, 1, 9);
-  REQUIRE(DrainAndWait(*first).ok());
-  Waiter paused;
-  first->Pause(std::nullopt, paused.completion());
-  REQUIRE(paused.Wait().ok());
+  Rest(*first);
   const Saved saved(*first);
   auto second = Make(config);
   REQUIRE(second->Restore(saved.path, saved.files).ok());
   CHECK(second->progress().skipped == 2);
   CHECK(second->progress().loss_scale == first->progress().loss_scale);
-  train(*second, 10, 20);
-  CHECK(FinalState(*second) == expected);
 }
 
 TEST_CASE("a step of the dense model in halves is skipped as well") {

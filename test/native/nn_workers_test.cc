@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <mutex>
 #include <thread>
 
@@ -25,13 +27,6 @@ TrainerConfig WorkersConfig(TrainerMode mode, uint32_t workers, bool determinist
     table.group_count = config.schema.group_count;
   }
   return config;
-}
-
-void Rest(Trainer& trainer) {
-  REQUIRE(DrainAndWait(trainer).ok());
-  Waiter paused;
-  trainer.Pause(std::nullopt, paused.completion());
-  REQUIRE(paused.Wait().ok());
 }
 
 std::vector<float> DenseOf(Trainer& trainer, uint32_t rank) {
@@ -189,22 +184,8 @@ TEST_CASE("several workers that were saved in the middle go on like those that w
     TrainSizes(*undisturbed, 1, 24);
     const auto expected = FinalState(*undisturbed);
     for (uint64_t stop : {1, 7, 23}) {
-      auto first = Make(config);
-      Waiter paused, drained;
-      first->Pause(stop, paused.completion());
-      for (uint64_t step = 1; step <= 24; ++step) {
-        first->Push(MakeBatch(step, 50, kSizes[step % std::size(kSizes)]), [](Status) {});
-      }
-      first->Drain(drained.completion());
-      REQUIRE(paused.Wait().ok());
-      Saved saved(*first);
-      auto second = Make(config);
-      REQUIRE(second->Restore(saved.path, saved.files).ok());
-      TrainSizes(*second, stop + 1, 24);
-      CHECK(FinalState(*second) == expected);
-      first->Resume();
-      REQUIRE(drained.Wait().ok());
-      CHECK(FinalState(*first) == expected);
+      const auto batch = [](uint64_t step) { return MakeBatch(step, 50, kSizes[step % std::size(kSizes)]); };
+      CheckSavedInTheMiddle(config, batch, stop, 24, expected);
     }
   }
 }
@@ -455,20 +436,7 @@ TEST_CASE("a loss that is not finite in one worker's part stops all, and no part
 
 TEST_CASE("several workers that are closed in the middle end everything that waits") {
   for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid, TrainerMode::kAsync}) {
-    for (int repeat = 0; repeat < 5; ++repeat) {
-      auto trainer = Make(WorkersConfig(mode, 3, false));
-      std::vector<std::unique_ptr<Waiter>> waiters;
-      for (uint64_t step = 1; step <= 12; ++step) {
-        waiters.push_back(std::make_unique<Waiter>());
-        trainer->Push(MakeBatch(step), waiters.back()->completion());
-      }
-      Waiter drained;
-      trainer->Drain(drained.completion());
-      if (repeat > 0) CHECK(waiters[static_cast<size_t>(repeat)]->Wait().ok());
-      trainer.reset();
-      const ErrorCode code = drained.Wait().code();
-      CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
-    }
+    for (size_t accepted = 0; accepted < 5; ++accepted) CheckClosedInTheMiddle(WorkersConfig(mode, 3, false), accepted);
   }
 }
 
@@ -490,6 +458,47 @@ TEST_CASE("pauses as soon as possible bring all workers to rest at one step, aga
     }
     REQUIRE(DrainAndWait(*trainer).ok());
     CHECK(trainer->progress().steps == 200);
+  }
+}
+
+namespace {
+
+// Threads of dense networks in this process, but for those that call them.
+size_t DenseThreads() {
+  size_t count = 0;
+  for (const auto& task : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::ifstream file(task.path() / "comm");
+    std::string name;
+    std::getline(file, name);
+    count += name.starts_with("persia-dense") ? 1 : 0;
+  }
+  return count;
+}
+
+}  // namespace
+
+TEST_CASE("a prediction takes all threads while no worker moves, and the weights of the last step") {
+  for (const TrainerMode mode : {TrainerMode::kHybrid, TrainerMode::kAsync}) {
+    TrainerConfig config = WorkersConfig(mode, 2, mode == TrainerMode::kHybrid);
+    config.dense.threads = 4;
+    auto trainer = Make(config);
+    const size_t threads = DenseThreads();
+    const auto batch = MakeBatch(1000);
+    std::vector<float> outputs, expected;
+    for (const uint64_t step : {1, 2, 3}) {
+      Train(*trainer, step, step);
+      REQUIRE(DrainAndWait(*trainer).ok());
+      REQUIRE(trainer->Predict(*batch, &outputs).ok());
+      CHECK(DenseThreads() == threads + 3);
+      Rest(*trainer);
+      const Saved saved(*trainer);
+      auto alone = Make(WorkersConfig(TrainerMode::kHybrid, 1));  // one thread
+      REQUIRE(alone->Restore(saved.path, saved.files).ok());
+      REQUIRE(alone->Predict(*batch, &expected).ok());
+      for (uint32_t row = 0; row < kRows; ++row) CHECK(std::abs(outputs[row] - expected[row]) < 1e-6);
+      if (config.deterministic) CHECK(outputs == expected);
+      trainer->Resume();
+    }
   }
 }
 

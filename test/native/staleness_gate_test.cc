@@ -97,16 +97,17 @@ size_t Explore(const Model& start, Visit visit) {
   return known.size();
 }
 
-Model Start(uint64_t steps, uint64_t staleness, bool ordered) {
+Model Start(uint64_t steps, uint64_t staleness, bool ordered, uint64_t sync_steps = 0) {
   Model model;
   model.steps = steps;
+  model.gate.sync_steps = sync_steps;
   model.gate.staleness = model.gate.lookahead = staleness;
   model.gate.ordered = ordered;
   return model;
 }
 
-Model StartJustInTime(uint64_t steps, uint64_t staleness) {
-  Model model = Start(steps, staleness, false);
+Model StartJustInTime(uint64_t steps, uint64_t staleness, uint64_t sync_steps) {
+  Model model = Start(steps, staleness, false, sync_steps);
   model.just_in_time = true;
   model.gate.lookahead = Lookahead(staleness).steps();
   return model;
@@ -129,22 +130,24 @@ TEST_CASE("in every schedule staleness stays within the bound and every step is 
   }
 }
 
-TEST_CASE("however the lookahead changes, staleness stays within the bound, every step is applied and pauses are reached") {
+TEST_CASE("however the lookahead changes, staleness stays within the bound, steps are applied and pauses reached") {
+  constexpr uint64_t kSteps = 4;
   for (uint64_t staleness = 0; staleness <= 3; ++staleness) {
-    constexpr uint64_t kSteps = 4;
-    Explore(StartJustInTime(kSteps, staleness), [&](const Model& model, bool stuck) {
-      for (uint64_t t = 1; t <= model.seen.size(); ++t) REQUIRE(t - 1 - model.seen[t - 1] <= staleness);
-      if (stuck) REQUIRE(model.gate.applied == kSteps);
-      Model pausing = model;
-      pausing.seen.clear();  // so that states are few: what was seen before the pause is checked above
-      const uint64_t at = pausing.gate.EarliestPause();
-      pausing.gate.SetPause(at);
-      Explore(pausing, [&](const Model& reached, bool ended) {
-        REQUIRE(reached.gate.lookups_started <= at + staleness);
-        if (reached.gate.at_rest) REQUIRE(reached.gate.applied == at);
-        if (ended) REQUIRE(reached.gate.at_rest);
+    for (uint64_t sync_steps : {0, 2}) {
+      Explore(StartJustInTime(kSteps, staleness, sync_steps), [&](const Model& model, bool stuck) {
+        for (uint64_t t = 1; t <= model.seen.size(); ++t) REQUIRE(t - 1 - model.seen[t - 1] <= staleness);
+        if (stuck) REQUIRE(model.gate.applied == kSteps);
+        Model pausing = model;
+        pausing.seen.clear();  // so that states are few: what was seen before the pause is checked above
+        const uint64_t at = pausing.gate.EarliestPause();
+        pausing.gate.SetPause(at);
+        Explore(pausing, [&](const Model& reached, bool ended) {
+          REQUIRE(reached.gate.lookups_started <= at + staleness);
+          if (reached.gate.at_rest) REQUIRE(reached.gate.applied == at);
+          if (ended) REQUIRE(reached.gate.at_rest);
+        });
       });
-    });
+    }
   }
 }
 
@@ -220,23 +223,51 @@ TEST_CASE("without order some schedules see fresher rows than others") {
   CHECK(outcomes.size() > 1);
 }
 
+namespace {
+
+// Pauses in this state, as early as can be, and follows every way from there.
+void CheckPause(const Model& model) {
+  Model pausing = model;
+  const GateState& gate = model.gate;
+  const uint64_t at = gate.EarliestPause();
+  const uint64_t last = at < gate.sync_steps ? at : at + gate.staleness;
+  pausing.gate.SetPause(at);
+  Explore(pausing, [&](const Model& reached, bool stuck) {
+    REQUIRE(reached.gate.applied <= at);
+    REQUIRE(reached.gate.lookups_started <= last);
+    if (reached.gate.at_rest) REQUIRE(reached.gate.applied == at);
+    if (!stuck) return;
+    REQUIRE(reached.gate.at_rest);
+    // Before the first step there are no gradients that a lookup ahead could miss.
+    if (gate.ordered && at > 0) REQUIRE(reached.gate.lookups_done == std::min(last, reached.steps));
+  });
+}
+
+}  // namespace
+
 TEST_CASE("a pause asked for in any state comes to rest at its step, in the state of an undisturbed run") {
   for (uint64_t staleness = 0; staleness <= 3; ++staleness) {
     for (bool ordered : {false, true}) {
-      Explore(Start(4, staleness, ordered), [&](const Model& model, bool) {
-        Model pausing = model;
-        const uint64_t at = pausing.gate.EarliestPause();
-        pausing.gate.SetPause(at);
-        Explore(pausing, [&](const Model& reached, bool stuck) {
-          REQUIRE(reached.gate.applied <= at);
-          REQUIRE(reached.gate.lookups_started <= at + staleness);
-          if (reached.gate.at_rest) REQUIRE(reached.gate.applied == at);
-          if (!stuck) return;
-          REQUIRE(reached.gate.at_rest);
-          // Before the first step there are no gradients that a lookup ahead could miss.
-          if (ordered && at > 0) REQUIRE(reached.gate.lookups_done == std::min(at + staleness, reached.steps));
+      Explore(Start(4, staleness, ordered), [&](const Model& model, bool) { CheckPause(model); });
+    }
+  }
+}
+
+TEST_CASE("the first steps see all earlier gradients in every schedule, then the bound rises by one a step") {
+  constexpr uint64_t kSteps = 5;
+  for (uint64_t staleness = 0; staleness <= 3; ++staleness) {
+    for (uint64_t sync_steps = 1; sync_steps <= 3; ++sync_steps) {
+      for (bool ordered : {false, true}) {
+        Explore(Start(kSteps, staleness, ordered, sync_steps), [&](const Model& model, bool stuck) {
+          for (uint64_t t = 1; t <= model.seen.size(); ++t) {
+            const uint64_t bound = t <= sync_steps ? 0 : std::min(staleness, t - sync_steps);
+            const uint64_t behind = t - 1 - model.seen[t - 1];
+            REQUIRE((ordered ? behind == bound : behind <= bound));
+          }
+          if (stuck) REQUIRE(model.gate.applied == kSteps);
+          CheckPause(model);
         });
-      });
+      }
     }
   }
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <functional>
 #include <future>
 #include <map>
 
@@ -144,12 +145,65 @@ struct Saved {
   std::vector<SnapshotFile> files;
 };
 
-inline std::map<std::string, uint64_t> FinalState(ModelTrainer& trainer) {
+// Applies what was pushed and pauses.
+inline void Rest(ModelTrainer& trainer) {
   REQUIRE(DrainAndWait(trainer).ok());
   Waiter paused;
   trainer.Pause(std::nullopt, paused.completion());
   REQUIRE(paused.Wait().ok());
+}
+
+inline std::map<std::string, uint64_t> FinalState(ModelTrainer& trainer) {
+  Rest(trainer);
   return Saved(trainer).Checksums();
+}
+
+using BatchOfStep = std::function<std::shared_ptr<const Batch>(uint64_t step)>;
+
+// A run of `last` steps whose final state is `expected` is saved after step `stop`. It ends in that state, and so does
+// another trainer which goes on from what was saved.
+inline void CheckSavedInTheMiddle(const TrainerConfig& config, const BatchOfStep& batch, uint64_t stop, uint64_t last,
+                                  const std::map<std::string, uint64_t>& expected) {
+  CAPTURE(stop);
+  auto first = Make(config);
+  Waiter paused, drained;
+  first->Pause(stop, paused.completion());
+  // The pipeline looks ahead while it comes to rest, as in a run that goes on.
+  for (uint64_t step = 1; step <= last; ++step) first->Push(batch(step), [](Status) {});
+  first->Drain(drained.completion());
+  REQUIRE(paused.Wait().ok());
+  CHECK(first->progress().steps == stop);
+  const Saved saved(*first);
+
+  auto second = Make(config);
+  REQUIRE(second->Restore(saved.path, saved.files).ok());
+  CHECK(second->progress().steps == stop);
+  for (uint64_t step = stop + 1; step <= last; ++step) REQUIRE(PushAndWait(*second, batch(step)).ok());
+  CHECK(FinalState(*second) == expected);
+
+  first->Resume();
+  REQUIRE(drained.Wait().ok());
+  CHECK(FinalState(*first) == expected);
+}
+
+// Twelve steps whose trainer is closed after batch `accepted` was taken in (0: at once): whatever waits is answered.
+inline void CheckClosedInTheMiddle(const TrainerConfig& config, size_t accepted) {
+  auto trainer = Make(config);
+  std::vector<std::unique_ptr<Waiter>> waiters;
+  for (uint64_t step = 1; step <= 12; ++step) {
+    waiters.push_back(std::make_unique<Waiter>());
+    trainer->Push(MakeBatch(step), waiters.back()->completion());
+  }
+  Waiter drained;
+  trainer->Drain(drained.completion());
+  for (size_t i = 0; i < accepted; ++i) CHECK(waiters[i]->Wait().ok());
+  trainer.reset();
+  const auto ok_or_closed = [](Waiter& waiter) {
+    const ErrorCode code = waiter.Wait().code();
+    return code == ErrorCode::kOk || code == ErrorCode::kClosed;
+  };
+  for (size_t i = accepted; i < waiters.size(); ++i) CHECK(ok_or_closed(*waiters[i]));
+  CHECK(ok_or_closed(drained));
 }
 
 // Trains 320 steps, all applied at the end, and checks that the last twenty lose less than half of the first twenty.

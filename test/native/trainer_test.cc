@@ -32,30 +32,8 @@ TEST_CASE("a run that was saved in the middle, at any step, ends like one that w
     Train(*undisturbed, 1, 24);
     const auto expected = FinalState(*undisturbed);
     for (uint64_t stop : {1, 7, 19, 24}) {
-      auto first = Make(SmallConfig(staleness, true));
-      Waiter paused;
-      first->Pause(stop, paused.completion());
-      // The pipeline looks ahead while it comes to rest, as in a run that goes on.
-      std::vector<std::unique_ptr<Waiter>> accepted;
-      for (uint64_t step = 1; step <= 24; ++step) {
-        accepted.push_back(std::make_unique<Waiter>());
-        first->Push(MakeBatch(step), accepted.back()->completion());
-      }
-      Waiter drained;
-      first->Drain(drained.completion());
-      REQUIRE(paused.Wait().ok());
-      CHECK(first->progress().steps == stop);
-      Saved saved(*first);
-
-      auto second = Make(SmallConfig(staleness, true));
-      REQUIRE(second->Restore(saved.path, saved.files).ok());
-      CHECK(second->progress().steps == stop);
-      Train(*second, stop + 1, 24);
-      CHECK(FinalState(*second) == expected);
-
-      first->Resume();
-      REQUIRE(drained.Wait().ok());
-      CHECK(FinalState(*first) == expected);
+      const auto batch = [](uint64_t step) { return MakeBatch(step); };
+      CheckSavedInTheMiddle(SmallConfig(staleness, true), batch, stop, 24, expected);
     }
   }
 }
@@ -124,10 +102,7 @@ TrainerConfig VariantConfig(const TableVariant& variant, uint64_t staleness) {
 std::unique_ptr<Trainer> Trained(const TrainerConfig& config, uint64_t last) {
   auto trainer = Make(config);
   Train(*trainer, 1, last);
-  REQUIRE(DrainAndWait(*trainer).ok());
-  Waiter paused;
-  trainer->Pause(std::nullopt, paused.completion());
-  REQUIRE(paused.Wait().ok());
+  Rest(*trainer);
   return trainer;
 }
 
@@ -145,17 +120,8 @@ TEST_CASE("a run that was saved in the middle ends like one that was not, howeve
       const auto expected = FinalState(*undisturbed);
       for (uint32_t c : {0, 1}) CHECK(variant.left_its_mark(undisturbed->store().counters(c)));
       for (uint64_t stop : {1, 17}) {
-        CAPTURE(stop);
-        auto first = Make(config);
-        Waiter paused;
-        first->Pause(stop, paused.completion());
-        for (uint64_t step = 1; step <= 30; ++step) first->Push(MakeBatch(step, variant.distinct_ids), [](Status) {});
-        REQUIRE(paused.Wait().ok());
-        const Saved saved(*first);
-        auto second = Make(config);
-        REQUIRE(second->Restore(saved.path, saved.files).ok());
-        Train(*second, stop + 1, 30, variant.distinct_ids);
-        CHECK(FinalState(*second) == expected);
+        const auto batch = [&](uint64_t step) { return MakeBatch(step, variant.distinct_ids); };
+        CheckSavedInTheMiddle(config, batch, stop, 30, expected);
       }
     }
   }
@@ -217,21 +183,7 @@ TEST_CASE("prediction while training is running is safe") {
 }
 
 TEST_CASE("a trainer that is closed in the middle ends everything that waits with PERSIA_CLOSED") {
-  auto trainer = Make(SmallConfig(1, true));
-  std::vector<std::unique_ptr<Waiter>> waiters;
-  for (uint64_t step = 1; step <= 30; ++step) {
-    waiters.push_back(std::make_unique<Waiter>());
-    trainer->Push(MakeBatch(step), waiters.back()->completion());
-  }
-  Waiter drained;
-  trainer->Drain(drained.completion());
-  trainer.reset();
-  for (auto& waiter : waiters) {
-    const ErrorCode code = waiter->Wait().code();
-    CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
-  }
-  const ErrorCode code = drained.Wait().code();
-  CHECK((code == ErrorCode::kOk || code == ErrorCode::kClosed));
+  for (const size_t accepted : {0, 1, 5}) CheckClosedInTheMiddle(SmallConfig(1, true), accepted);
 }
 
 TEST_CASE("a drain after which more batches come leaves pauses at later steps alone") {
@@ -363,10 +315,7 @@ TEST_CASE("a label of a bce task outside of 0 to 1 is refused with its sample") 
 TEST_CASE("a snapshot of another model is refused with what differs") {
   auto trainer = Make(SmallConfig(0, true));
   Train(*trainer, 1, 3);
-  REQUIRE(DrainAndWait(*trainer).ok());
-  Waiter paused;
-  trainer->Pause(std::nullopt, paused.completion());
-  REQUIRE(paused.Wait().ok());
+  Rest(*trainer);
   Saved saved(*trainer);
   TrainerConfig other = SmallConfig(0, true);
   other.dense.hidden = {16, 9};

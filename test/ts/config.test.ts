@@ -151,12 +151,12 @@ t.test('accepted', async (t) => {
 
   t.test('sequences, hash stacks and frozen features reach the core', async (t) => {
     const columns: ConfigInput['features']['columns'] = {
-      seen: { pooling: 'none', sequenceLength: 5 }, user: { hashStack: { buckets: 100 } }, ad: { frozen: true },
+      seen: { pooling: 'none', sequenceLength: 5, mask: true }, user: { hashStack: { buckets: 100 } }, ad: { frozen: true },
     }
     const native = nativeConfig(parseConfig({ ...least, features: { columns }, embedding: { clipNorm: 2 } }))
-    const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, frozen: false, optimizer: 0 }
+    const none = { dim: 8, pooling: 'sum', sequenceLength: 0, hashRounds: 0, hashBuckets: 0, mask: false, frozen: false, optimizer: 0 }
     t.same(native.features, [
-      { ...none, name: 'seen', group: 0, pooling: 'none', sequenceLength: 5 },
+      { ...none, name: 'seen', group: 0, pooling: 'none', sequenceLength: 5, mask: true },
       { ...none, name: 'user', group: 1, hashRounds: 2, hashBuckets: 100 },
       { ...none, name: 'ad', group: 2, frozen: true },
     ])
@@ -171,6 +171,8 @@ t.test('accepted', async (t) => {
     t.same(parseConfig({ ...least, data: { labels: ['y'], dense: ['a'] }, features, model: { type: 'dlrm' } }).model.bottom, [512, 256])
     t.notOk('cross' in parseConfig(least).model)
     t.notOk('bottom' in parseConfig({ ...least, data: { labels: ['y'] }, features, model: { type: 'dlrm' } }).model, 'nothing would go through it')
+    const masked = { columns: { ad: { pooling: 'none' as const, sequenceLength: 3, mask: true } } }
+    t.ok('bottom' in parseConfig({ ...least, data: { labels: ['y'] }, features: masked, model: { type: 'dlrm' } }).model, 'the mask goes through it')
     const resolved = parseConfig({ ...least, features, model: { type: 'dlrm' } })
     t.same(parseConfig(resolved), resolved, 'a resolved config resolves to itself')
   })
@@ -427,6 +429,8 @@ t.test('values that do not go together', async (t) => {
     'features.columns.seen.sequenceLength: missing: pooling none needs the number of ids that lie side by side')
   sequences({ seen: { pooling: 'last', sequenceLength: 3 } },
     'features.columns.seen.sequenceLength: pooling last takes one id, the last; leave it out')
+  sequences({ seen: { sequenceLength: 3, mask: true } },
+    'features.columns.seen.mask: pooling sum leaves no places to mask; leave it out, or use pooling none')
   sequences({ user: { hashStack: { buckets: 9 } }, friend: {} }, 'features.groups.0.1: friend has hashStack none, user has '
     + '{rounds:2,buckets:9}; features that share ids need the same', [['user', 'friend']])
 
@@ -475,7 +479,8 @@ t.test('NN workers, accumulation and the bound on their product', async (t) => {
   const native = (more: object) => nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
   t.match(native({ mode: 'async', accumulate: 3, cluster: { nnWorkers: 4 } }),
     { mode: 'async', accumulate: 3, nnWorkers: 4, traceSpans: 0 })
-  t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, nnWorkers: 1, accumulate: 1 })
+  t.match(native({ mode: 'sync' }), { mode: 'sync', staleness: 0, syncSteps: 0, nnWorkers: 1, accumulate: 1 })
+  t.match(native({ syncSteps: 100 }), { syncSteps: 100 })
   const check = (sets: string[], path: string, message: RegExp) =>
     t.match(refusal(() => parseConfig(least, { set: sets })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
   check(['mode=async', 'cluster.nnWorkers=2', 'deterministic=true'], 'deterministic', /no fixed order.*cluster.nnWorkers: 1/)
@@ -542,7 +547,7 @@ checkpoint: { keep: -1 }
   t.test('a wrong value does not make a false problem elsewhere', async (t) => {
     const error = refusal(() => load(t, yaml('  groups: [[workclass, education]]').replace('{ dim: 16 }', '16')))
     t.same(lines(error), ['c.yml:6:40: features.columns.education: expected a map with the keys dim, pooling, encoding, separator, '
-      + 'sequenceLength, hashStack, frozen or nothing, got 16; write { dim: 16 }'])
+      + 'sequenceLength, mask, hashStack, frozen or nothing, got 16; write { dim: 16 }'])
   })
 
   t.test('a long list of problems is cut, with their number', async (t) => {

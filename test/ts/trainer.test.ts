@@ -7,7 +7,7 @@ import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
 import { Batch, PersiaError, Trainer, hashId, hashIds, type BatchSource, type ConfigInput } from 'persia'
 import t, { type Test } from 'tap'
-import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
+import { batches, drained, makeBatch, numbers, smallConfig } from './training-fixtures.js'
 
 function folder(t: Test): string {
   const path = mkdtempSync(join(tmpdir(), 'persia-trainer-'))
@@ -57,6 +57,42 @@ t.test('bf16 products learn, and predict as they were saved',
 
 t.test('bf16 is refused with the reason where the CPU lacks it', { skip: hasBf16 && 'this CPU has it' }, async (t) => {
   t.match(await rejected(Trainer.create(bf16Config)), { code: 'PERSIA_CONFIG_UNSUPPORTED', message: /use fp32/ })
+})
+
+t.test('a mask makes a sequence tell how long it is, in training, prediction, evaluation and after a resume', async (t) => {
+  const run = folder(t)
+  /** Clicked where the sequence has at least two ids; which ids these are says nothing. */
+  const lengths = (number: number, rows = 64) => {
+    const next = numbers(number + 1)
+    const counts = Array.from({ length: rows }, () => next() % 5)
+    const offsets = Uint32Array.from([0, ...counts.map((_, row) => counts.slice(0, row + 1).reduce((sum, count) => sum + count))])
+    const ids = BigUint64Array.from({ length: offsets[rows]! }, () => BigInt(next() % 10))
+    return Batch.from({
+      ids: { user: new BigUint64Array(rows), item: { ids, offsets } }, dense: new Float32Array(rows),
+      labels: Float32Array.from(counts, (count) => (count >= 2 ? 1 : 0)),
+    })
+  }
+  function* all(count: number, first = 0) { for (let i = first; i < first + count; i++) yield lengths(i) }
+  // Frozen rows of zeros: the mask alone can say how long a sequence is.
+  const config = (mask: boolean): ConfigInput => ({
+    ...smallConfig, deterministic: true, embedding: { init: { type: 'zeros' } },
+    features: { columns: { user: { frozen: true }, item: { pooling: 'none', sequenceLength: 3, frozen: true, ...(mask && { mask }) } } },
+  })
+  await using without = await Trainer.create(config(false))
+  await drained(without.fit(all(150)))
+  t.equal((await without.evaluate(all(4, 900))).auc['click'], 0.5)
+  await using trainer = await Trainer.create(config(true))
+  await drained(trainer.fit(all(100)))
+  await trainer.save(join(run, '100'))
+  const { trainer: resumed } = await Trainer.load(join(run, '100'))
+  await drained(trainer.fit(all(50, 100)))
+  await drained(resumed.fit(all(50, 100)))
+  const report = await trainer.evaluate(all(4, 900))
+  t.equal(report.auc['click'], 1)
+  t.same(await resumed.evaluate(all(4, 900)), report)
+  t.same(await resumed.predict(lengths(7)), await trainer.predict(lengths(7)))
+  await resumed.close()
+  t.match(await rejected(Trainer.load(join(run, '100'), config(false))), { code: 'PERSIA_CHECKPOINT_MISMATCH', message: /item\.mask/ })
 })
 
 t.test('sequences, hash stacks and a clip norm learn together, and predict as they were saved', async (t) => {

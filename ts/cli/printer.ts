@@ -63,7 +63,8 @@ function metricsText(event: Extract<RunEvent, { event: 'eval' }>): string {
 
 function endText({ stopped, best, skippedSteps }: Extract<RunEvent, { event: 'done' }>): string {
   const skipped = skippedSteps === 0 ? '' : `; ${skippedSteps} steps skipped`
-  const ending = `${skipped}${stopped === undefined ? '' : `; ended by ${stopped === 'callback' ? 'a callback' : stopped}`}`
+  const end = stopped === undefined ? '' : `; ended by ${stopped === 'callback' ? 'a callback' : stopped}`
+  const ending = skipped + end
   if (!best) return ending
   const { label = '', metric, value, step, checkpoint } = best
   return `${ending}\nbest: ${`${label} ${metric}`.trim()} ${fixed(value)} at step ${step}, checkpoint ${checkpoint}`

@@ -41,7 +41,7 @@ export function modelFingerprint({ seed, data, features, embedding, model }: Con
     },
     features: {
       columns: Object.entries(features.columns)
-        .map(([column, { frozen: _, ...settings }]) => ({ column, ...settings })),
+        .map(([column, { frozen: _, mask, ...settings }]) => ({ column, ...settings, ...(mask && { mask }) })),
       groups: features.groups,
       prefixBits: features.prefixBits,
     },

@@ -27,8 +27,15 @@ export interface FeatureColumn {
   encoding: 'hash' | 'integer'
   separator?: string
   sequenceLength?: number
+  mask?: boolean
   hashStack?: { rounds: number; buckets: number }
   frozen?: boolean
+}
+
+/** What the network takes in beside embeddings: the dense columns, and the masks of sequences. */
+function denseInputs({ data, features }: Pick<Config, 'data' | 'features'>): number {
+  const masks = Object.values(features.columns).map(({ mask, sequenceLength = 0 }) => (mask ? sequenceLength : 0))
+  return masks.reduce((sum, places) => sum + places, data.dense.length)
 }
 
 /** Vectors of a sample in the input of the dense network. */
@@ -222,12 +229,16 @@ function resolveFeatures(written: FilledConfig['features'], resolution: Resoluti
   return { ...written, defaults, columns, groups }
 }
 
-function checkSequence(name: string, { pooling, sequenceLength }: FeatureColumn, resolution: Resolution): void {
+function checkSequence(name: string, { pooling, sequenceLength, mask }: FeatureColumn, resolution: Resolution): void {
   const path = ['features', 'columns', name, 'sequenceLength']
   if (pooling === 'none' && sequenceLength === undefined) {
     resolution.refuse(path, 'missing: pooling none needs the number of ids that lie side by side')
   } else if (pooling === 'last' && sequenceLength !== undefined) {
     resolution.refuse(path, 'pooling last takes one id, the last; leave it out')
+  }
+  if (mask && pooling !== 'none') {
+    resolution.refuse(['features', 'columns', name, 'mask'],
+      `pooling ${pooling} leaves no places to mask; leave it out, or use pooling none`)
   }
 }
 
@@ -311,7 +322,7 @@ function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<
   if (cross && type !== 'dcn') resolution.refuse(['model', 'cross'], `belongs to model.type dcn, which is ${type} here`)
   if (bottom && type !== 'dlrm') {
     resolution.refuse(['model', 'bottom'], `belongs to model.type dlrm, which is ${type} here`)
-  } else if (bottom && columns.data.dense.length === 0) {
+  } else if (bottom && denseInputs(columns) === 0) {
     resolution.refuse(['model', 'bottom'], 'is for the dense columns, and data.dense has none; leave it out')
   }
   if (type === 'dcn') return { cross: resolveCross(cross ?? crossSchema.parse({}), columns, resolution) }
@@ -319,17 +330,17 @@ function resolveInteraction({ type, cross, bottom }: Interaction, columns: Pick<
   checkOneDim(type, columns.features, resolution)
   if (type === 'deepfm') return {}
   const vectors = Object.values(columns.features.columns).reduce((sum, column) => sum + vectorsOf(column), 0)
-  if (vectors + columns.data.dense.length < 2) {
+  if (vectors + denseInputs(columns) < 2) {
     resolution.refuse(['model', 'type'],
       'dlrm multiplies features in pairs: it needs two id features, or one and dense columns')
   }
-  return columns.data.dense.length === 0 ? {} : { bottom: bottom ?? [512, 256] }
+  return denseInputs(columns) === 0 ? {} : { bottom: bottom ?? [512, 256] }
 }
 
 function resolveCross(cross: z.output<typeof crossSchema>, { data, features }: Pick<Config, 'data' | 'features'>,
   resolution: Resolution): z.output<typeof crossSchema> {
   const width = Object.values(features.columns)
-    .reduce((sum, column) => sum + column.dim * vectorsOf(column), data.dense.length)
+    .reduce((sum, column) => sum + column.dim * vectorsOf(column), denseInputs({ data, features }))
   if (cross.rank >= width) {
     resolution.refuse(['model', 'cross', 'rank'], `expected less than the ${width} columns of the input (all dims and `
       + `dense columns), got ${cross.rank}; 0 is the full matrix`)

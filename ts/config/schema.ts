@@ -119,6 +119,9 @@ const features = z.strictObject({
     sequenceLength: integer(1, 65536).optional()
       .describe('How many ids of a sample count, the last ones; places that a sample does not fill are masked (pooling '
         + 'none: zeros). Without it all count'),
+    mask: z.boolean().optional()
+      .describe('pooling none: whether the network also gets a 0 or 1 for each of the `sequenceLength` places, 1 where '
+        + 'an id fills it; they count as dense columns of the model'),
     hashStack: z.strictObject({
       rounds: integer(1, 16).default(2).describe('Rows that an id is the sum of'),
       buckets: integer(1).describe('Rows of a round'),
@@ -335,10 +338,10 @@ const model = z.strictObject({
     + 'products of hidden layers, heads and the bottom MLP; bf16 needs a GPU or a CPU with AMX-BF16 or AVX512-BF16, '
     + 'tf32 a GPU (`persia doctor`)'),
   lossScaling: lossScaling.default('off')
-    .describe('What the loss is multiplied by in backward, so that small gradients do not vanish in number formats of low '
-      + 'precision; they are divided by it before anything is done with them. A number (a power of two changes no result '
-      + 'in fp32), or a map for a scale that grows, and shrinks after steps whose gradients are not finite; `dynamic`: '
-      + 'such a scale with the defaults'),
+    .describe('What the loss is multiplied by in backward, so that small gradients do not vanish in number formats of '
+      + 'low precision; they are divided by it before anything is done with them. A number (a power of two changes no '
+      + 'result in fp32), or a map for a scale that grows, and shrinks after steps whose gradients are not finite; '
+      + '`dynamic`: such a scale with the defaults'),
 }).prefault({}).describe('The dense network')
 
 // ---- evaluation
@@ -378,6 +381,9 @@ export const configSchema = z.strictObject({
   lookahead: z.union([z.literal('auto'), integer(1, 1024)]).default('auto')
     .describe('Batches that lookups run ahead of updates. `auto`: as few as keep the stages busy, up to `staleness`; '
       + 'with `deterministic` exactly 1. A number: as soon as so many allow it, with `deterministic` exactly so many'),
+  syncSteps: integer(0).default(0)
+    .describe('So many first steps are trained as in mode sync: while rows are new, stale ones cost most. From then on '
+      + 'the bound on the staleness rises by one a step'),
   batchSize: integer(1, 2 ** 24).default(1024)
     .describe('Samples in a batch of one NN worker; a step trains on batchSize × accumulate × cluster.nnWorkers'),
   accumulate: integer(1, 1024).default(1)

@@ -24,6 +24,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     lossScaling: nativeLossScaling(model.lossScaling),
     traceSpans: trace ? spansPerStage(config.cluster.nnWorkers) : 0,
     ...schedule(config),
+    syncSteps: config.syncSteps,
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
     embeddingClipNorm: embedding.clipNorm,
@@ -83,8 +84,8 @@ export function nativeFeatures({ features, embedding }: Config): NativeFeature[]
   const groupOf = new Map(features.groups.flatMap((names, group) => names.map((name) => [name, group] as const)))
   const optimizerOf = new Map(Object.keys(embedding.groupOptimizer).map((name, i) => [groupOf.get(name)!, i + 1]))
   return Object.entries(features.columns)
-    .map(([name, { dim, pooling, sequenceLength = 0, hashStack, frozen = false }]) => ({
-      name, dim, pooling, group: groupOf.get(name)!, sequenceLength, frozen,
+    .map(([name, { dim, pooling, sequenceLength = 0, mask = false, hashStack, frozen = false }]) => ({
+      name, dim, pooling, group: groupOf.get(name)!, sequenceLength, mask, frozen,
       hashRounds: hashStack?.rounds ?? 0, hashBuckets: hashStack?.buckets ?? 0,
       optimizer: optimizerOf.get(groupOf.get(name)!) ?? 0,
     }))

@@ -208,8 +208,8 @@ class Run {
     const { lossScaling } = this.config.model
     const skipped = this.trainer.skippedSteps - this.skippedBefore
     if (skipped === 0 || lossScaling === 'dynamic' || typeof lossScaling === 'object') return  // part of the method
-    const message = `${skipped} steps were skipped, because their gradients were not finite: look at the data, lower the `
-      + `learning rate${lossScaling === 'off' ? '' : ' or model.lossScaling'}`
+    const message = `${skipped} steps were skipped, because their gradients were not finite: look at the data, lower `
+      + `the learning rate${lossScaling === 'off' ? '' : ' or model.lossScaling'}`
     yield { event: 'warning', message }
   }
 

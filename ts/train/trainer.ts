@@ -117,8 +117,8 @@ export class Trainer {
   }
 
   /**
-   * Steps that were skipped because their gradients were not finite, those before a restore included. In mode async an NN
-   * worker skips its part of a step alone, and parts are counted.
+   * Steps that were skipped because their gradients were not finite, those before a restore included. In mode async an
+   * NN worker skips its part of a step alone, and parts are counted.
    */
   get skippedSteps(): number {
     return this.progress().skipped
