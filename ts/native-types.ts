@@ -171,6 +171,79 @@ export interface NativeTrainer {
   close(): Promise<void>
 }
 
+/** How a process takes part in a cluster's data plane. Every field is read; there are no defaults on the native side. */
+export interface NativeNet {
+  /** Where to listen: an address of this host, and a port; 0: any. */
+  host: string
+  port: number
+  transport: 'auto' | 'tcp' | 'rdma' | 'shm'
+  /** Of this run, issued over the control plane: peers that don't know it are refused. At least 16 bytes. */
+  secret: Uint8Array
+  /** The longest that an answer may take before the peer counts as lost (PERSIA_PEER_LOST names it). */
+  deadlineMs: number
+}
+
+/** How numbers travel. The two ends of a connection need not agree: messages say what they hold. */
+export interface NativeWire {
+  /** Rows from parameter servers to embedding workers; in int8 each row has a scale. */
+  rows: 'fp32' | 'fp16' | 'bf16' | 'int8'
+  /** Gradients of rows, the other way. */
+  gradients: 'fp32' | 'fp16' | 'bf16' | 'int8'
+  /** Pooled embeddings and their gradients, between embedding workers and NN workers. */
+  activations: 'fp32' | 'fp16' | 'bf16'
+  /** Of ids and signs. */
+  compression: 'none' | 'lz4' | 'zstd'
+}
+
+/** Which process of its role this is: 0 … size - 1. */
+export interface NativeRank { rank: number; size: number }
+
+export interface NativeRoleOptions { net: NativeNet; wire: NativeWire; rank: NativeRank }
+
+/**
+ * Addresses (`NativeRole.address()`) of all processes of each role, by rank. A parameter server needs none, an
+ * embedding worker the parameter servers, an NN worker embedding workers and NN workers (its own included), a
+ * cluster trainer all three.
+ */
+export interface NativePeers { parameterServers: string[]; embeddingWorkers: string[]; nnWorkers: string[] }
+
+/** Totals since the role was made. */
+export interface NativeRoleCounters {
+  /** Requests answered by this role, and bytes of its messages, headers included. */
+  requests: number
+  bytesReceived: number
+  bytesSent: number
+  /** Requests that came again after a reconnect and were answered without being done twice. */
+  repeated: number
+  /** Now: rows of a parameter server, batches held by an embedding worker, steps applied by an NN worker. */
+  rows: number
+  batches: number
+  steps: number
+}
+
+/**
+ * A role of a cluster in this process: it listens from the start, works once it is connected, and ends with `close`.
+ *
+ *   const role = await createNnWorker(config, options)   // listens
+ *   register(role.address())                             // the coordinator hands out everybody's address
+ *   await role.connect(peers)                            // waits until every peer answers, deadlineMs each at most
+ *   await role.ended()                                   // resolves after close; rejects when the role failed
+ */
+export interface NativeRole {
+  /** What peers connect to: opaque text. */
+  address(): string
+  /** PERSIA_PEER_LOST: a peer did not answer; its details have `role` and `rank`. Once. */
+  connect(peers: NativePeers): Promise<void>
+  ended(): Promise<void>
+  state(): 'listening' | 'running' | 'draining' | 'stopped'
+  counters(): NativeRoleCounters
+  /** Answers what it has begun, then stops. May be called again. */
+  close(): Promise<void>
+}
+
+/** What a data loader holds: `config.nnWorkers` is that of the cluster. Which loader it is: `rank`. */
+export interface NativeClusterOptions { net: NativeNet; wire: NativeWire; rank: NativeRank; peers: NativePeers }
+
 /** `grouped` with groupBy; numbers that there are not are NaN. */
 export interface NativeTaskMetrics {
   label: string
@@ -192,6 +265,15 @@ export interface NativeAddon {
   BatchHandle: new (source: NativeBatchSource) => NativeBatch
   Batcher: NativeBatcherConstructor
   createTrainer(config: NativeTrainerConfig): Promise<NativeTrainer>
+  /** The roles of a cluster. `config` is the same one in all of them, with `nnWorkers` of the whole cluster. */
+  createParameterServer(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
+  createEmbeddingWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
+  createNnWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
+  /**
+   * The driver: a cluster that looks like one trainer. Resolves when every peer answered. Its `close` ends the training
+   * in the roles, not the roles.
+   */
+  createClusterTrainer(config: NativeTrainerConfig, options: NativeClusterOptions): Promise<NativeTrainer>
   Evaluator: new (trainer: NativeTrainer, groupBy?: number) => NativeEvaluator
   hashId(text: string): bigint
   hashIds(texts: readonly string[]): BigUint64Array
