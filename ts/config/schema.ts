@@ -357,10 +357,13 @@ const cluster = z.strictObject({
     .describe('How the roles exchange data; `auto`: shared memory on one host, RDMA where both sides have a device with '
       + 'an active port, else TCP'),
   wire: z.strictObject({
-    rows: rowWire.default('fp32').describe('Embeddings on their way to the NN workers; `int8`: with a scale a row'),
-    gradients: rowWire.default('fp32').describe('Their gradients on the way back'),
-    ids: z.enum(['none', 'lz4', 'zstd']).default('none').describe('Compression of ids'),
-  }).prefault({}).describe('How data is written between roles'),
+    rows: rowWire.default('fp32')
+      .describe('Rows from parameter servers to embedding workers; `int8`: with a scale a row'),
+    gradients: rowWire.default('fp32').describe('Gradients of rows, the other way'),
+    activations: z.enum(['fp32', 'fp16', 'bf16']).default('fp32')
+      .describe('Pooled embeddings and their gradients, between embedding workers and NN workers'),
+    compression: z.enum(['none', 'lz4', 'zstd']).default('none').describe('Of ids'),
+  }).prefault({}).describe('How data travels between roles'),
   host: text().default('127.0.0.1')
     .describe('Address that the coordinator listens on, and the roles of `persia launch`. Any other than loopback needs '
       + '`cluster.auth`'),

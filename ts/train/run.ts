@@ -1,6 +1,7 @@
 // One training run from config to checkpoint: epochs, evaluation, early stopping, periodic and final checkpoints,
 // resuming, callbacks. The command line prints what this yields.
 import { basename, join } from 'node:path'
+import { checkOneProcess } from '../config/cluster.js'
 import { parseConfig, type Config, type ConfigInput, type LoadedConfig } from '../config/index.js'
 import type { DenseColumn } from '../config/resolve.js'
 import { PersiaError } from '../errors.js'
@@ -15,7 +16,7 @@ import { samplesPerStep } from './native-config.js'
 import { PipelineMeter } from './pipeline-report.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import { tableReport } from './table-counters.js'
-import { Trainer, type Dataset } from './trainer.js'
+import { Trainer, type Dataset, type TrainerOptions } from './trainer.js'
 
 export type RunEvent =
   | { event: 'start'; name: string; resumedFrom: string | null; totalSamples: number | null }
@@ -40,6 +41,10 @@ export interface RunOptions {
   metrics?: Metrics
   /** Gets the trace of the pipeline (Chrome's JSON format) at the end, also of a run that was interrupted or failed. */
   onTrace?: (trace: string) => void
+  /** Asked as each step is handed in: whether to save after it, beside `checkpoint.everySteps`. */
+  checkpointWhen?: () => boolean
+  /** @internal As in TrainerOptions. */
+  createNative?: TrainerOptions['createNative']
 }
 
 export interface RunDatasets {
@@ -61,6 +66,7 @@ export async function* runTraining(
 ): AsyncGenerator<RunEvent, void, undefined> {
   const loaded = loadedConfig(config)
   checkOptions(loaded.config, options)
+  if (!options.createNative) checkOneProcess(loaded.config)
   const { checkpoint, epochs, name } = loaded.config
   const unlock = await lockRun(checkpoint.dir)
   try {
@@ -123,18 +129,18 @@ interface Start {
   earlyStopping: EarlyStoppingState | undefined
 }
 
-async function openTrainer(loaded: LoadedConfig, { resume, datasets, onTrace }: RunOptions):
+async function openTrainer(loaded: LoadedConfig, { resume, datasets, onTrace, createNative }: RunOptions):
 Promise<Start & { trainer: Trainer; rows: number | null }> {
   const { config } = loaded
-  const trace = onTrace !== undefined
+  const options = { trace: onTrace !== undefined, createNative }
   const from = await checkpointToResume(config.checkpoint.dir, resume ?? config.checkpoint.resume)
   if (from !== null) {
     if (!datasets) await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config))
-    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config, { trace })
+    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config, options)
     return { trainer, position, earlyStopping, resumedFrom: from, rows: null }
   }
   const { statistics, rows } = datasets ? { statistics: {}, rows: null } : await readStatistics(loaded)
-  const trainer = await Trainer.create(config, statistics, { trace })
+  const trainer = await Trainer.create(config, statistics, options)
   return { trainer, position: { epoch: 0, epochStep: 0 }, earlyStopping: undefined, resumedFrom: null, rows }
 }
 
@@ -234,7 +240,9 @@ class Run {
         ...(reportEverySeconds !== undefined && { reportEverySeconds }),
         ...(this.callbacks.has('onStep') && { onStep: (report) => this.callbacks.call('onStep', report) }),
         evaluate: { everySteps: evaluate.everySteps, run: () => this.evaluate() },
-        checkpoint: { everySteps: checkpoint.everySteps, save: () => this.saveOnce() },
+        checkpoint: {
+          everySteps: checkpoint.everySteps, save: () => this.saveOnce(), when: this.options.checkpointWhen,
+        },
       })
       for await (const report of reports) {
         yield* this.takePending()
