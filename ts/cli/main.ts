@@ -4,10 +4,13 @@
 import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { PersiaError } from '../errors.js'
+import { clusterCommand } from './cluster.js'
 import { configCommand } from './config.js'
 import { doctorCommand } from './doctor.js'
 import { evalCommand } from './eval.js'
+import { coordinatorCommand, launchCommand } from './launch.js'
 import { predictCommand } from './predict.js'
+import { roleCommands } from './role.js'
 import { trainCommand } from './train.js'
 
 /** Ends the process: with the command's own exit code for a PersiaError, 2 for a wrong command line. */
@@ -29,6 +32,10 @@ try {
     .command(predictCommand)
     .command(configCommand)
     .command(doctorCommand)
+    .command(launchCommand)
+    .command(coordinatorCommand)
+    .command(roleCommands)
+    .command(clusterCommand)
     .demandCommand(1, 'Which command?')
     .strict()
     .wrap(Math.min(110, process.stdout.columns ?? 110))

@@ -42,6 +42,7 @@ export interface ClusterOptions {
   log: (message: string) => void
   /** Called with every event of the run. */
   onEvent?: (event: RunEvent) => void
+  onPhase?: (phase: Phase) => void
 }
 
 /** What the store holds of a member. */
@@ -241,11 +242,11 @@ export class Cluster {
     if (this.phase === 'gathering' && isComplete && all.every(({ state }) => state !== 'joined')) {
       const unreachable = unreachableMember(all)
       if (unreachable) return this.fail({ error: unreachable, weight: 2 })
-      this.phaseNow = 'connecting'
+      this.enter('connecting')
       this.options.log('all roles are there; they connect')
       this.tellAll(this.roster())
     } else if (this.phase === 'connecting' && all.every(({ state }) => state === 'ready')) {
-      this.phaseNow = 'running'
+      this.enter('running')
       clearTimeout(this.joinTimer)
       this.options.log('the cluster runs')
       this.tellAll({ begin: {} })
@@ -315,9 +316,14 @@ export class Cluster {
     this.drainNext()
   }
 
+  private enter(phase: Phase): void {
+    this.phaseNow = phase
+    this.options.onPhase?.(phase)
+  }
+
   private beginDraining(): void {
     if (this.phase === 'draining') return
-    this.phaseNow = 'draining'
+    this.enter('draining')
     clearTimeout(this.joinTimer)
     const { drainTimeoutSeconds } = this.options.loaded.config.cluster
     this.drainTimer = setTimeout(() => this.giveUp(), drainTimeoutSeconds * 1000)
@@ -342,9 +348,14 @@ export class Cluster {
     this.end()
   }
 
+  /** Ends it where it stands, without a word to its members; nothing when it has ended. */
+  close(): void {
+    this.end()
+  }
+
   private end(): void {
     if (this.phase === 'ended') return
-    this.phaseNow = 'ended'
+    this.enter('ended')
     clearTimeout(this.joinTimer)
     clearTimeout(this.drainTimer)
     this.unwatch()

@@ -18,7 +18,7 @@ export interface JoinOptions {
   coordinator: Address
   credentials: Credentials
   role: Role
-  rank?: number
+  rank: number | undefined
   /** Of the role's own config; empty: it takes the coordinator's. */
   configHash: string
   /** The address of this host that the data plane listens on. */
