@@ -172,6 +172,7 @@ export class Cluster {
     if (rank !== undefined && rank >= countOf(config, role)) {
       throw refused(`there is no ${role} ${rank}: the cluster has ${countOf(config, role)}, counted from 0`)
     }
+    if (this.failure) throw new PersiaError('PERSIA_ABORTED', `the cluster failed: ${this.failure.error.message}`)
     if (this.phase !== 'gathering') throw refused(`the cluster is ${this.phase}: roles join before it begins`)
     return role
   }
@@ -269,7 +270,7 @@ export class Cluster {
   private left(record: MemberRecord, { outcome, code, message }: Leaving): void {
     const name = memberName(record)
     if (outcome === 'failed') {
-      const error = new PersiaError(code as ErrorCode, message, { role: record.role, rank: record.rank })
+      const error = new PersiaError(code as ErrorCode, `${name}: ${message}`, { role: record.role, rank: record.rank })
       return this.fail({ error, weight: code === 'PERSIA_PEER_LOST' || code === 'PERSIA_ABORTED' ? 1 : 2 })
     }
     if (record.role === 'data-loader' && this.phase === 'running') this.drain({ kind: outcome })

@@ -102,6 +102,7 @@ export class Membership {
   close(): void {
     this.isLeaving = true
     clearInterval(this.heartbeat)
+    this.stream?.cancel()
     this.client.close()
   }
 
