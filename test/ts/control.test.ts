@@ -2,6 +2,7 @@
 // a cluster ends.
 import { execFileSync } from 'node:child_process'
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import * as grpc from '@grpc/grpc-js'
@@ -288,6 +289,47 @@ t.test('a checkpoint that is asked for is answered when it is complete, and stop
   t.same(await coordinator.ended, { kind: 'interrupted' })
   await unanswered
 })
+
+t.test('a connection that breaks for a moment ends nothing', async (t) => {
+  const coordinator = await open(t)
+  const wire = await proxy(t, coordinator.address)
+  const all = everyRole.map((role) => attend(t, role === 'nn-worker' ? wire : coordinator, role))
+  const nn = all.find(({ role }) => role === 'nn-worker')!
+  for (const { membership } of all) {
+    await membership.welcome
+    membership.listening('here')
+  }
+  await nn.membership.roster
+  wire.cut()
+  for (const { membership } of all) membership.ready()
+  await Promise.all(all.map(({ membership }) => membership.begun))
+  wire.cut()
+  await new Promise((resolve) => setTimeout(resolve, 3500))
+  t.equal(coordinator.cluster.phase, 'running')
+  t.equal(coordinator.cluster.status().members.length, 4)
+  await all.find(({ role }) => role === 'data-loader')!.membership.leave(done)
+  wire.cut()
+  await until(() => nn.commands.includes('stop'), 'commands come over the new connection')
+  await nn.membership.leave(done)
+  await until(() => coordinator.cluster.status().members.length === 2, 'it has left in good order')
+})
+
+/** A way to the coordinator whose connections can be cut. */
+async function proxy(t: Test, address: string): Promise<{ address: string; cut: () => void }> {
+  const sockets = new Set<Socket>()
+  const server = createServer((from) => {
+    const to = connect(Number(address.split(':')[1]), '127.0.0.1')
+    for (const socket of [from, to]) {
+      sockets.add(socket)
+      socket.on('error', () => {}).on('close', () => { from.destroy(); to.destroy(); sockets.delete(socket) })
+    }
+    from.pipe(to).pipe(from)
+  })
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
+  const cut = () => { for (const socket of sockets) socket.destroy() }
+  t.teardown(() => { server.close(); cut() })
+  return { address: `127.0.0.1:${(server.address() as AddressInfo).port}`, cut }
+}
 
 t.test('without the coordinator a role ends within seconds', async (t) => {
   const coordinator = await open(t)

@@ -184,10 +184,11 @@ export class Cluster {
   }
 
   /** @internal Tells a member that attends again what it may have missed. */
-  catchUp({ link }: Attendance): void {
+  catchUp({ link, told }: Attendance): void {
     if (this.phase === 'connecting' || this.phase === 'running') link?.send(this.roster())
     if (this.phase === 'running') link?.send({ begin: {} })
     if (this.failure) link?.send(command('abort', this.failure.error.message))
+    else if (told) link?.send(stopCommand)
   }
 
   /** @internal */
@@ -337,7 +338,7 @@ export class Cluster {
     for (const attendance of this.attendances.values()) {
       if (attendance.record.role !== next || attendance.told) continue
       attendance.told = true
-      attendance.link?.send(command('stop', 'the work is done'))
+      attendance.link?.send(stopCommand)
     }
   }
 
@@ -460,6 +461,7 @@ export class MemberHandle {
 
 const refused = (why: string) => new PersiaError('PERSIA_CLUSTER_REFUSED', why)
 const command = (what: Command['what'], reason: string): ToMember => ({ command: { what, reason } })
+const stopCommand = command('stop', 'the work is done')
 
 function lostError(record: MemberRecord, how: string): PersiaError {
   return new PersiaError('PERSIA_PEER_LOST', `${memberName(record)} (process ${record.pid} on ${record.host}) ${how}`,

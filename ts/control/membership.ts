@@ -54,7 +54,11 @@ export class Membership {
   private memberId = ''
   /** Since when there is no stream that the coordinator answers on. */
   private awaySince: number | undefined = performance.now()
-  private isLeaving = false
+  /** Whether the stream that stands is one on which the coordinator knows the member. */
+  private isWelcome = false
+  private isClosed = false
+  /** Said again on every new stream. */
+  private readonly kept: FromMember[] = []
   private readonly heartbeat: NodeJS.Timeout
 
   constructor(private readonly options: JoinOptions) {
@@ -71,11 +75,11 @@ export class Membership {
   }
 
   listening(address: string): void {
-    this.send({ listening: { address } })
+    this.keep({ listening: { address } })
   }
 
   ready(): void {
-    this.send({ ready: {} })
+    this.keep({ ready: {} })
   }
 
   report(event: RunEvent): void {
@@ -86,12 +90,10 @@ export class Membership {
     this.send({ saved: { step, checkpoint } })
   }
 
-  /** Says how it ended; returns when the coordinator has it, or is not there. */
+  /** Says how it ended; returns when the coordinator has it, or stays away. */
   async leave(leaving: Leaving): Promise<void> {
-    if (!this.isLeaving) {
-      this.isLeaving = true
-      if (this.stream && this.memberId) this.send({ leaving })
-      else this.ended.resolve()
+    if (!this.isClosed && this.memberId) {
+      this.keep({ leaving })
       const timer = setTimeout(() => this.ended.resolve(), reconnectSeconds * 1000)
       await this.ended.promise
       clearTimeout(timer)
@@ -100,10 +102,11 @@ export class Membership {
   }
 
   close(): void {
-    this.isLeaving = true
+    this.isClosed = true
     clearInterval(this.heartbeat)
     this.stream?.cancel()
     this.client.close()
+    this.ended.resolve()
   }
 
   // ---- the stream
@@ -123,14 +126,22 @@ export class Membership {
     })
   }
 
+  /** What the coordinator must know, also when the stream breaks meanwhile. */
+  private keep(message: FromMember): void {
+    this.kept.push(message)
+    this.send(message)
+  }
+
   private send(message: FromMember): void {
-    if (this.memberId) this.stream?.write(message)
+    if (this.isWelcome) this.stream?.write(message)
   }
 
   private take({ welcome, roster, begin, command }: ToMember): void {
     if (welcome) {
       this.memberId = welcome.memberId
       this.awaySince = undefined
+      this.isWelcome = true
+      for (const message of this.kept) this.send(message)
       this.welcomed.resolve(welcome)
     }
     if (roster) this.rostered.resolve(roster.members)
@@ -142,7 +153,9 @@ export class Membership {
   private broken(stream: Stream, error?: grpc.ServiceError): void {
     if (this.stream !== stream) return
     this.stream = undefined
-    if (this.isLeaving) return this.ended.resolve()
+    const hasLeft = this.isWelcome && this.kept.some(({ leaving }) => leaving)
+    this.isWelcome = false
+    if (this.isClosed || hasLeft) return this.ended.resolve()
     const refusal = error && fromStatus(error)
     if (refusal) return this.giveUp(refusal)
     if (error?.code !== grpc.status.UNAVAILABLE && error !== undefined) {
@@ -152,7 +165,7 @@ export class Membership {
     const away = (performance.now() - this.awaySince) / 1000
     const most = this.memberId ? reconnectSeconds : this.options.joinTimeoutSeconds
     if (away >= most) return this.giveUp(this.unreachable(error?.details ?? 'it closed the connection'))
-    setTimeout(() => { if (!this.isLeaving) this.attend() }, retryMs)
+    setTimeout(() => { if (!this.isClosed) this.attend() }, retryMs)
   }
 
   private giveUp(error: PersiaError): void {
