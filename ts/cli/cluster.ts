@@ -23,7 +23,8 @@ export const clusterCommand: CommandModule<object, ClusterArguments> = {
     try {
       if (args.command === 'status') {
         const status = await client.status()
-        say({ ...status, progress: status.progress === '' ? null : JSON.parse(status.progress) as object }, statusText(status))
+        const progress = status.progress === '' ? null : JSON.parse(status.progress) as object
+        say({ ...status, progress }, statusText(status))
       } else if (args.command === 'checkpoint') {
         const { step, checkpoint } = await client.checkpoint()
         say({ step, checkpoint }, `checkpoint ${checkpoint} is complete (step ${step})`)
@@ -39,7 +40,8 @@ export const clusterCommand: CommandModule<object, ClusterArguments> = {
 
 function statusText({ name, phase, members, missing, progress, version, configHash }: ClusterStatus): string {
   const rows = members.map(({ role, rank, state, host, pid, address }) =>
-    `  ${memberName({ role, rank }).padEnd(20)} ${state.padEnd(10)} process ${pid} on ${host}${address && `, ${address}`}`)
+    `  ${memberName({ role, rank }).padEnd(20)} ${state.padEnd(10)} process ${pid} on ${host}`
+    + (address && `, ${address}`))
   return [
     `${name}: ${phase} (persia ${version}, config ${configHash})`, ...rows,
     ...(missing.length > 0 ? [`  missing: ${missing.join(', ')}`] : []),

@@ -44,7 +44,8 @@ function roleCommand(role: Role): CommandModule<object, RoleArguments> {
     describe: descriptions[role],
     builder: (yargs) => coordinatorOptions(yargs)
       .option('rank', {
-        type: 'number', requiresArg: true, coerce: rank, describe: 'Which one of its role, from 0 [default: any free one]',
+        type: 'number', requiresArg: true, coerce: rank,
+        describe: 'Which one of its role, from 0 [default: any free one]',
       })
       .option('listen', {
         type: 'string', requiresArg: true, default: '127.0.0.1', coerce: onlyOnce('listen'),

@@ -6,7 +6,8 @@ import type { Config, Resolution } from './resolve.js'
 export function checkCluster({ host, auth }: Config['cluster'], resolution: Resolution): void {
   const { tokenFile, tokenEnv } = auth ?? {}
   if (auth && (tokenFile === undefined) === (tokenEnv === undefined)) {
-    resolution.refuse(['cluster', 'auth'], `expected either tokenFile or tokenEnv, got ${tokenFile ? 'both' : 'neither'}`)
+    resolution.refuse(['cluster', 'auth'],
+      `expected either tokenFile or tokenEnv, got ${tokenFile ? 'both' : 'neither'}`)
   }
   if (!auth && !isLoopback(host)) {
     resolution.refuse(['cluster', 'host'], `${host} can be reached from other machines: give cluster.auth, or use `
@@ -22,7 +23,8 @@ export function checkOneProcess({ cluster }: Config): void {
   const wanted = [
     ...(['parameterServers', 'embeddingWorkers'] as const).filter((key) => options[key] !== 1),
     ...(options.transport === 'auto' ? [] : ['transport']),
-    ...Object.entries(wire).filter(([, format]) => format !== 'fp32' && format !== 'none').map(([key]) => `wire.${key}`),
+    ...Object.entries(wire).filter(([, format]) => format !== 'fp32' && format !== 'none')
+      .map(([key]) => `wire.${key}`),
   ]
   if (wanted.length === 0) return
   const path = `cluster.${wanted[0]}`

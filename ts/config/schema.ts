@@ -350,12 +350,12 @@ const cluster = z.strictObject({
   parameterServers: role('embedding parameter servers'),
   embeddingWorkers: role('embedding workers'),
   nnWorkers: integer(1, 256).default(1)
-    .describe('Number of NN workers: they share out the samples of each step. Under `persia train` threads of one process, '
-      + 'which share out `threads` too; under `persia launch` processes'),
+    .describe('Number of NN workers: they share out the samples of each step. Under `persia train` threads of one '
+      + 'process, which share out `threads` too; under `persia launch` processes'),
   dataLoaders: role('data loaders'),
   transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto')
-    .describe('How the roles exchange data; `auto`: shared memory on one host, RDMA where both sides have a device with '
-      + 'an active port, else TCP'),
+    .describe('How the roles exchange data; `auto`: shared memory on one host, RDMA where both sides have a device '
+      + 'with an active port, else TCP'),
   wire: z.strictObject({
     rows: rowWire.default('fp32')
       .describe('Rows from parameter servers to embedding workers; `int8`: with a scale a row'),
@@ -365,8 +365,8 @@ const cluster = z.strictObject({
     compression: z.enum(['none', 'lz4', 'zstd']).default('none').describe('Of ids'),
   }).prefault({}).describe('How data travels between roles'),
   host: text().default('127.0.0.1')
-    .describe('Address that the coordinator listens on, and the roles of `persia launch`. Any other than loopback needs '
-      + '`cluster.auth`'),
+    .describe('Address that the coordinator listens on, and the roles of `persia launch`. Any other than loopback '
+      + 'needs `cluster.auth`'),
   port: integer(0, 65535).default(0).describe('TCP port of the coordinator; 0: any free one'),
   joinTimeoutSeconds: deadline(60).describe('Seconds that roles wait for each other at the start'),
   peerTimeoutSeconds: deadline(30)
@@ -375,7 +375,8 @@ const cluster = z.strictObject({
     .describe('Seconds that roles have to end in good order once the work is done or the cluster has failed'),
   auth: z.strictObject({
     tokenFile: text().optional()
-      .describe('File with the token that every role must show, at least 16 characters. Either `tokenFile` or `tokenEnv`'),
+      .describe('File with the token that every role must show, at least 16 characters. Either `tokenFile` or '
+        + '`tokenEnv`'),
     tokenEnv: text().optional().describe('Environment variable with the token'),
     tls: z.strictObject({
       ca: text().describe('Certificate of the authority that signs those of all roles (PEM)'),

@@ -19,7 +19,7 @@ const loopback = new BlockList()
 loopback.addSubnet('127.0.0.0', 8, 'ipv4')
 loopback.addAddress('::1', 'ipv6')
 
-/** Whether only processes of this machine can connect to what listens there. Other names than localhost may be anything. */
+/** Whether only processes of this machine can connect to what listens there. Names but localhost may be anything. */
 export function isLoopback(host: string): boolean {
   const version = isIP(host)
   return version === 0 ? host === 'localhost' : loopback.check(host, version === 6 ? 'ipv6' : 'ipv4')

@@ -1,37 +1,33 @@
 // The coordinator's rules: who is in the cluster, what comes next, and how it ends. It knows nothing of gRPC; members
 // are reached through links.
 //
-//   gathering ──all listen──► connecting ──all ready──► running ──the data loader has ended──► draining ──all gone──► ended
-//       └───────────────── deadline, failure, stop ─────────────────────────────────────────────►┘
+//   gathering ──all listen──► connecting ──all ready──► running ──the loader has ended──► draining ──all gone──► ended
+//       └───────────────────── deadline, failure, stop ───────────────────────────────────►┘
 //
-// Members are keys with leases in a store, `members/ROLE/RANK`: a rank is whoever created its key, and a member whose
-// lease runs out is lost. Before the cluster runs a lost member makes room for another; afterwards its loss ends the run.
-// Draining goes role by role, in the order of `roles`, so that nobody loses a peer that it still needs.
+// Members are keys with leases in a store, `members/ROLE/RANK`: a rank belongs to whoever created its key, and a member
+// whose lease runs out is lost. Before the cluster runs a lost member makes room for another; afterwards its loss ends
+// the run. Draining goes role by role, in the order of `roles`, so that nobody loses a peer that it still needs.
 //
 // Thread-confined. Every change comes through the watch of the store or through a method, one after another.
 import { randomBytes, randomUUID } from 'node:crypto'
 import type { LoadedConfig } from '../config/index.js'
 import { PersiaError, type ErrorCode } from '../errors.js'
 import type { RunEvent } from '../train/run.js'
-import { isLoopback } from './address.js'
+import { checkJoin, refused, unreachableMember } from './admission.js'
+import { MemberHandle, keyOf, membersAt, type Attendance, type Link, type MemberRecord } from './attendance.js'
 import { configHash } from './config-hash.js'
 import { deferred, type Deferred } from './deferred.js'
-import { packageVersion, type ClusterStatus, type Command, type JoinMessage, type Leaving, type SavedMessage,
-  type ToMember, type Welcome } from './messages.js'
-import { countOf, isRole, memberName, places, roles, type Role } from './roles.js'
+import {
+  packageVersion, type ClusterStatus, type Command, type JoinMessage, type Leaving, type SavedMessage, type ToMember,
+  type Welcome,
+} from './messages.js'
+import { countOf, memberName, places, roles, type Role } from './roles.js'
 import type { Change, Store } from './store.js'
 
 export type Phase = 'gathering' | 'connecting' | 'running' | 'draining' | 'ended'
 
 /** How a cluster ended. */
 export type ClusterOutcome = { kind: 'done' } | { kind: 'interrupted' } | { kind: 'failed'; error: PersiaError }
-
-/** The way to a member while its stream stands. */
-export interface Link {
-  send(message: ToMember): void
-  /** Ends the stream; nothing is sent afterwards. */
-  end(): void
-}
 
 export interface ClusterOptions {
   loaded: LoadedConfig
@@ -45,32 +41,8 @@ export interface ClusterOptions {
   onPhase?: (phase: Phase) => void
 }
 
-/** What the store holds of a member. */
-interface MemberRecord {
-  id: string
-  role: Role
-  rank: number
-  host: string
-  pid: number
-  listensOn: string
-  address: string
-  state: 'joined' | 'listening' | 'ready'
-}
-
-/** A member as far as this process deals with it. */
-interface Attendance {
-  readonly record: MemberRecord
-  readonly lease: string
-  link: Link | undefined
-  told: boolean
-  leaving?: Leaving
-}
-
 /** Of several failures the one that explains the others counts: that a peer was lost is what is said last. */
 interface Failure { error: PersiaError; weight: 1 | 2 | 3 }
-
-const membersAt = 'members/'
-const keyOf = ({ role, rank }: { role: string; rank: number }) => `${membersAt}${role}/${rank}`
 
 /** How long a stream that broke may be away before the member counts as lost. */
 const reconnectSeconds = 3
@@ -137,7 +109,9 @@ export class Cluster {
   }
 
   private async admit(message: JoinMessage, link: Link): Promise<Attendance> {
-    const role = this.check(message)
+    const role = checkJoin(message, this.options.loaded.config, this.configHash)
+    if (this.failure) throw new PersiaError('PERSIA_ABORTED', `the cluster failed: ${this.failure.error.message}`)
+    if (this.phase !== 'gathering') throw refused(`the cluster is ${this.phase}: roles join before it begins`)
     const { store, loaded: { config }, log } = this.options
     const lease = await store.grant(config.cluster.peerTimeoutSeconds)
     const ranks = message.rank === undefined ? [...Array(countOf(config, role)).keys()] : [message.rank]
@@ -155,26 +129,8 @@ export class Cluster {
     }
     await store.revoke(lease)
     throw refused(message.rank === undefined
-      ? `the places of all ${ranks.length} of role ${role} are taken` : `${role} ${message.rank} is in the cluster already`)
-  }
-
-  /** Whether who wants to join could be a member; its role. */
-  private check({ role, rank, version, configHash: hash }: JoinMessage): Role {
-    const { config } = this.options.loaded
-    if (version !== packageVersion()) {
-      throw refused(`the coordinator is persia ${packageVersion()}, this ${role} is ${version}: use one version everywhere`)
-    }
-    if (hash !== '' && hash !== this.configHash) {
-      throw refused(`the config of this ${role} is another one (hash ${hash}) than the coordinator's (${this.configHash}): `
-        + 'give it the same file, or leave out --config to take what the coordinator hands out')
-    }
-    if (!isRole(role)) throw refused(`there is no role ${role}; there are ${roles.join(', ')}`)
-    if (rank !== undefined && rank >= countOf(config, role)) {
-      throw refused(`there is no ${role} ${rank}: the cluster has ${countOf(config, role)}, counted from 0`)
-    }
-    if (this.failure) throw new PersiaError('PERSIA_ABORTED', `the cluster failed: ${this.failure.error.message}`)
-    if (this.phase !== 'gathering') throw refused(`the cluster is ${this.phase}: roles join before it begins`)
-    return role
+      ? `the places of all ${ranks.length} of role ${role} are taken`
+      : `${role} ${message.rank} is in the cluster already`)
   }
 
   /** @internal Of a member's stream; a link that another has taken the place of says nothing any more. */
@@ -276,7 +232,7 @@ export class Cluster {
     }
     if (record.role === 'data-loader' && this.phase === 'running') this.drain({ kind: outcome })
     else if (this.phase === 'gathering') this.options.log(`${name} left`)
-    else if (this.phase !== 'draining') this.fail({ error: lostError(record, 'left before its work was done'), weight: 2 })
+    else if (this.phase !== 'draining') this.fail({ error: lostError(record, 'left too early'), weight: 2 })
   }
 
   private notHeardOf(record: MemberRecord): void {
@@ -371,7 +327,9 @@ export class Cluster {
 
   /** The next checkpoint that is complete, made after the step under way. */
   checkpoint(): Promise<SavedMessage> {
-    if (this.phase !== 'running') throw new PersiaError('PERSIA_USAGE', `the cluster is ${this.phase}: nothing is trained`)
+    if (this.phase !== 'running') {
+      throw new PersiaError('PERSIA_USAGE', `the cluster is ${this.phase}: nothing is trained`)
+    }
     const saved = deferred<SavedMessage>()
     this.waiting.push(saved)
     this.tellLoaders(command('checkpoint', 'asked for'))
@@ -414,65 +372,10 @@ export class Cluster {
   }
 }
 
-/** What a member's stream says, for as long as that stream is the member's. */
-export class MemberHandle {
-  constructor(private readonly cluster: Cluster, private readonly id: string, private readonly link: Link) {}
-
-  /** The Welcome is on its way. */
-  welcomed(): void {
-    const member = this.cluster.attendance(this.id, this.link)
-    if (member) this.cluster.catchUp(member)
-  }
-
-  listening(address: string): Promise<void> {
-    return this.with((member) => this.cluster.update(member, { address, state: 'listening' }))
-  }
-
-  ready(): Promise<void> {
-    return this.with((member) => this.cluster.update(member, { state: 'ready' }))
-  }
-
-  heartbeat(): Promise<void> {
-    return this.with((member) => this.cluster.keepAlive(member))
-  }
-
-  leave(leaving: Leaving): Promise<void> {
-    return this.with((member) => this.cluster.leave(member, leaving))
-  }
-
-  report(event: RunEvent): void {
-    this.cluster.reported(event)
-  }
-
-  saved(message: SavedMessage): void {
-    this.cluster.saved(message)
-  }
-
-  disconnected(): void {
-    const member = this.cluster.attendance(this.id, this.link)
-    if (member) this.cluster.disconnected(member)
-  }
-
-  private async with(work: (member: Attendance) => Promise<void>): Promise<void> {
-    const member = this.cluster.attendance(this.id, this.link)
-    if (member) await work(member)
-  }
-}
-
-const refused = (why: string) => new PersiaError('PERSIA_CLUSTER_REFUSED', why)
 const command = (what: Command['what'], reason: string): ToMember => ({ command: { what, reason } })
 const stopCommand = command('stop', 'the work is done')
 
 function lostError(record: MemberRecord, how: string): PersiaError {
   return new PersiaError('PERSIA_PEER_LOST', `${memberName(record)} (process ${record.pid} on ${record.host}) ${how}`,
     { role: record.role, rank: record.rank })
-}
-
-/** On several hosts nobody may listen where only its own host can reach it. */
-function unreachableMember(members: MemberRecord[]): PersiaError | undefined {
-  if (new Set(members.map(({ host }) => host)).size === 1) return undefined
-  const member = members.find(({ role, listensOn }) => role !== 'data-loader' && isLoopback(listensOn))
-  return member && new PersiaError('PERSIA_CLUSTER_REFUSED',
-    `${memberName(member)} on ${member.host} listens on ${member.listensOn}, which the roles on other hosts cannot reach: `
-    + 'start it with --listen ADDRESS', { role: member.role, rank: member.rank })
 }

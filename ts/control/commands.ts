@@ -36,8 +36,9 @@ export class CoordinatorClient {
     const { path, requestSerialize, responseDeserialize } = coordinatorService()[name]!
     const options = seconds === undefined ? {} : { deadline: Date.now() + seconds * 1000 }
     return new Promise((resolve, reject) => {
-      this.client.makeUnaryRequest(path, requestSerialize, responseDeserialize, {}, tokenMetadata(this.credentials), options,
-        (error, answer) => (error ? reject(this.failure(error)) : resolve(answer as T)))
+      const metadata = tokenMetadata(this.credentials)
+      this.client.makeUnaryRequest(path, requestSerialize, responseDeserialize, {}, metadata, options, (error, answer) =>
+        (error ? reject(this.failure(error)) : resolve(answer as T)))
     })
   }
 

@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto'
 import type { Config } from '../config/index.js'
 
-export function configHash({ cluster: { host: _host, port: _port, auth: _auth, ...cluster }, ...rest }: Config): string {
+export function configHash({ cluster: all, ...rest }: Config): string {
+  const { host: _host, port: _port, auth: _auth, ...cluster } = all
   return createHash('sha256').update(JSON.stringify({ ...rest, cluster })).digest('hex').slice(0, 16)
 }

@@ -1,5 +1,5 @@
-// A role's side of the control plane: joins, waits for the others, takes commands, reports, leaves. The stream is taken up
-// again when it breaks; when the coordinator stays away for longer than the lease, the membership is lost.
+// A role's side of the control plane: joins, waits for the others, takes commands, reports, leaves. The stream is taken
+// up again when it breaks; when the coordinator stays away for seconds, the membership is lost.
 import { hostname } from 'node:os'
 import * as grpc from '@grpc/grpc-js'
 import { PersiaError } from '../errors.js'

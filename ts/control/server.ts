@@ -6,8 +6,10 @@ import type { LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
 import type { RunEvent } from '../train/run.js'
 import { addressText, type Address } from './address.js'
+import { refused } from './admission.js'
 import { serverCredentials, showsToken, type Credentials } from './auth.js'
-import type { Cluster, Link, MemberHandle } from './cluster.js'
+import type { Link, MemberHandle } from './attendance.js'
+import type { Cluster } from './cluster.js'
 import { coordinatorService, type FromMember, type ToMember } from './messages.js'
 import { toStatus } from './status.js'
 
@@ -60,8 +62,8 @@ function bind(server: grpc.Server, { host, port }: Address, credentials: Credent
 function handlers(cluster: Cluster, credentials: Credentials): grpc.UntypedServiceImplementation {
   const allowed = (metadata: grpc.Metadata) => {
     if (showsToken(metadata, credentials)) return
-    throw new PersiaError('PERSIA_CLUSTER_REFUSED', 'the token is missing or wrong: give the one that cluster.auth of the '
-      + 'coordinator names, with --token-file or in PERSIA_CLUSTER_TOKEN')
+    throw refused('the token is missing or wrong: give the one that cluster.auth of the coordinator names, with '
+      + '--token-file or in PERSIA_CLUSTER_TOKEN')
   }
   const unary = <T>(work: () => T | Promise<T>): Unary<T> => (call, callback) => {
     const answer = async () => { allowed(call.metadata); return work() }

@@ -1,6 +1,6 @@
 // Where the coordinator keeps who is in the cluster. A small interface in the shape of etcd, so that the state can move
-// there: keys with leases, a create that fails where the key exists, and watches. `MemoryStore` is one coordinator's own
-// memory.
+// there: keys with leases, a create that fails where the key exists, and watches. `MemoryStore` is one coordinator's
+// own memory.
 
 export interface Entry {
   key: string

@@ -1,6 +1,6 @@
-// A role as a process of the launcher's: its output line by line, its last lines, how it ended. It is in a session of its
-// own, so that Ctrl-C reaches the launcher alone; it ends with the pipe to its standard input, so that it never outlives
-// the launcher, whatever becomes of that.
+// A role as a process of the launcher's: its output line by line, its last lines, how it ended. It is in a session of
+// its own, so that Ctrl-C reaches the launcher alone; it ends with the pipe to its standard input, so that it never
+// outlives the launcher, whatever becomes of that.
 import { spawn, type ChildProcess } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import type { Readable } from 'node:stream'

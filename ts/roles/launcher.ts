@@ -1,6 +1,6 @@
-// `persia launch`: a whole cluster on this host. The coordinator is in this process, every other role in one of its own.
-// The launcher knows before anybody else when a process ends; it says so to the coordinator, with its last lines. It
-// returns when all of them are gone.
+// `persia launch`: a whole cluster on this host. The coordinator is in this process, every other role in one of its
+// own. The launcher knows before anybody else when a process ends; it says so to the coordinator, with its last lines.
+// It returns when all of them are gone.
 import type { LoadedConfig } from '../config/index.js'
 import type { Credentials } from '../control/auth.js'
 import type { ClusterOutcome } from '../control/cluster.js'

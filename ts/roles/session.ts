@@ -41,7 +41,7 @@ export async function runRole(options: RoleOptions, work: Work): Promise<Exclude
     listensOn: options.listen.host,
     onCommand: (command) => {
       if (command.what === 'stop') stopped.resolve()
-      else if (command.what === 'abort') stopped.reject(new PersiaError('PERSIA_ABORTED', `the cluster failed: ${command.reason}`))
+      else if (command.what === 'abort') stopped.reject(aborted(command.reason))
       else session?.onCommand(command)
     },
   })
@@ -63,12 +63,14 @@ export async function runRole(options: RoleOptions, work: Work): Promise<Exclude
   }
 }
 
+const aborted = (reason: string) => new PersiaError('PERSIA_ABORTED', `the cluster failed: ${reason}`)
+
 /** Where others can connect to, everybody must show who they are. */
 function checkListening({ listen, credentials }: RoleOptions): void {
   if (isLoopback(listen.host) || credentials.token !== undefined) return
   throw new PersiaError('PERSIA_CLUSTER_REFUSED',
-    `${listen.host} can be reached from other machines, and there is no token: give --token-file or PERSIA_CLUSTER_TOKEN, `
-    + 'or listen on 127.0.0.1')
+    `${listen.host} can be reached from other machines, and there is no token: give --token-file or `
+    + 'PERSIA_CLUSTER_TOKEN, or listen on 127.0.0.1')
 }
 
 function sessionOf({ role, listen, loaded, log }: RoleOptions, welcome: Welcome, membership: Membership,
@@ -86,7 +88,8 @@ function sessionOf({ role, listen, loaded, log }: RoleOptions, welcome: Welcome,
 
 function leavingOf(error: unknown): Leaving {
   // Who ends because another has failed is no failure of its own.
-  if (error instanceof PersiaError && error.code === 'PERSIA_ABORTED') return { outcome: 'interrupted', code: '', message: '' }
+  const isAborted = error instanceof PersiaError && error.code === 'PERSIA_ABORTED'
+  if (isAborted) return { outcome: 'interrupted', code: '', message: '' }
   const { code, message } = error instanceof PersiaError ? error
     : { code: 'PERSIA_INTERNAL', message: error instanceof Error ? error.stack ?? error.message : String(error) }
   return { outcome: 'failed', code, message }
