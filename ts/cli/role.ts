@@ -22,6 +22,8 @@ interface RoleArguments extends CoordinatorArguments {
   launched: boolean
 }
 
+const exitMs = 1000
+
 const descriptions: Record<Role, string> = {
   'parameter-server': 'Hold a part of the embedding table, in a cluster',
   'embedding-worker': 'Look embeddings up and sum their gradients, in a cluster',
@@ -91,6 +93,8 @@ async function run(role: Role, args: RoleArguments): Promise<void> {
   } finally {
     printer.close()
     process.stdin.destroy()
+    // What the role could not end keeps nobody waiting.
+    setTimeout(() => process.exit(), exitMs).unref()
   }
 }
 

@@ -174,12 +174,16 @@ export class Cluster {
     setTimeout(giveUp, reconnectSeconds * 1000).unref()
   }
 
-  /** Says that a member is gone, of whoever knows first: the launcher sees its processes end. */
-  async lost(place: { role: Role; rank: number }, error: PersiaError): Promise<void> {
-    if (this.departed.has(keyOf(place))) return
+  /**
+   * Says that a member is gone, of whoever knows first: the launcher sees its processes end. Whether that was news: it
+   * had not left in good order.
+   */
+  async lost(place: { role: Role; rank: number }, error: PersiaError): Promise<boolean> {
+    if (this.departed.has(keyOf(place))) return false
     const attendance = [...this.attendances.values()].find(({ record }) => keyOf(record) === keyOf(place))
     this.fail({ error, weight: 3 })
     if (attendance) await this.options.store.revoke(attendance.lease)
+    return true
   }
 
   // ---- what happens

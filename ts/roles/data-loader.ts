@@ -5,6 +5,7 @@ import { native } from '../native.js'
 import type { NativePeers, NativeTrainer } from '../native-types.js'
 import { runTraining, type RunEvent, type RunOptions } from '../train/run.js'
 import { peersOf, type Session, type Work } from './session.js'
+import { within } from './within.js'
 
 /** `onEvent` gets every event of the run, beside the coordinator. */
 export function dataLoading(onEvent: (event: RunEvent) => void): Work {
@@ -40,18 +41,9 @@ class ClusterRun {
     try {
       return await Promise.race([run, failed.then(() => 'interrupted' as const)])
     } finally {
-      await this.settled(run)
+      // The run gives its folder free before this process ends.
+      await within(session.config.cluster.drainTimeoutSeconds / 2, run)
     }
-  }
-
-  /** The run gives its folder free before this process ends. */
-  private async settled(run: Promise<unknown>): Promise<void> {
-    let timer: NodeJS.Timeout | undefined
-    const late = new Promise((resolve) => {
-      timer = setTimeout(resolve, this.session.config.cluster.drainTimeoutSeconds * 500)
-    })
-    await Promise.race([run.catch(() => {}), late])
-    clearTimeout(timer)
   }
 
   private async events(): Promise<'done' | 'interrupted'> {

@@ -9,6 +9,7 @@ import { PersiaError } from '../errors.js'
 import type { RunEvent } from '../train/run.js'
 import { RoleChild, type Exit } from './child.js'
 import { openCoordinator, type Coordinator } from './coordinator.js'
+import { within } from './within.js'
 
 export interface LaunchOptions {
   loaded: LoadedConfig
@@ -37,7 +38,7 @@ export async function launch(options: LaunchOptions): Promise<ClusterOutcome> {
   try {
     for (const place of places(options.loaded.config)) children.push(start(place, coordinator, options))
     const outcome = await coordinator.ended
-    await Promise.race([Promise.all(children.map(({ exited }) => exited)), seconds(exitSeconds)])
+    await within(exitSeconds, Promise.all(children.map(({ exited }) => exited)))
     return outcome
   } finally {
     options.signal.removeEventListener('abort', onAbort)
@@ -56,7 +57,11 @@ function start(place: RoleChild['place'], coordinator: Coordinator, options: Lau
   const environment = credentials.token === undefined ? {} : { PERSIA_CLUSTER_TOKEN: credentials.token }
   const child: RoleChild = new RoleChild(place, args, environment,
     (line) => options.onLine(`${place.role}-${place.rank}`, line))
-  void child.exited.then((exit) => coordinator.cluster.lost(place, exitError(child, exit)))
+  void child.exited.then(async (exit) => {
+    const error = exitError(child, exit)
+    const hadLeft = !(await coordinator.cluster.lost(place, error))
+    if (hadLeft && exit.signal !== null) options.onLine('coordinator', error.message)
+  })
   return child
 }
 
@@ -67,5 +72,3 @@ function exitError(child: RoleChild, { code, signal }: Exit): PersiaError {
   return new PersiaError('PERSIA_PEER_LOST',
     `${child.name} (process ${child.pid}) ${how}${lines && `; its last lines:${lines}`}`, { ...child.place })
 }
-
-const seconds = (count: number) => new Promise((resolve) => { setTimeout(resolve, count * 1000).unref() })

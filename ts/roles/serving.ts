@@ -4,6 +4,7 @@ import { native, settling } from '../native.js'
 import type { NativeRole, NativeRoleOptions, NativeTrainerConfig } from '../native-types.js'
 import { nativeConfig } from '../train/native-config.js'
 import { peersOf, type Session, type Work } from './session.js'
+import { within } from './within.js'
 
 export type ServingRole = 'parameter-server' | 'embedding-worker' | 'nn-worker'
 
@@ -24,7 +25,7 @@ export function serving(role: ServingRole): Work {
       log(countersText(server))
       return 'done'
     } finally {
-      await settling(() => server.close())
+      await within(config.cluster.drainTimeoutSeconds / 2, settling(() => server.close()))
     }
   }
 }
