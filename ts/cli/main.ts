@@ -1,6 +1,7 @@
 #!/usr/bin/env node
 // The command line. Commands are modules of their own; this file finds the one that was asked for and turns errors into
-// messages on standard error and exit codes: 0 done, 1 failure, 2 bad usage, config or data, 130 interrupted.
+// messages on standard error and exit codes: 0 done, 1 failure, 2 bad usage, config or data, 130 interrupted. What reads
+// data is imported by the commands that need it, when they run: most processes of a cluster don't.
 import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { PersiaError } from '../errors.js'

@@ -4,7 +4,6 @@ import { loadConfigFile } from '../config/index.js'
 import { parseAddress, type Address } from '../control/address.js'
 import type { Role } from '../control/roles.js'
 import { PersiaError } from '../errors.js'
-import { dataLoading } from '../roles/data-loader.js'
 import { runRole, type Work } from '../roles/session.js'
 import { serving } from '../roles/serving.js'
 import { coordinatorAddress, coordinatorOptions, credentialsOf, type CoordinatorArguments } from './cluster-options.js'
@@ -31,11 +30,10 @@ const descriptions: Record<Role, string> = {
   'data-loader': 'Read the data and drive the training, in a cluster',
 }
 
-const works: Record<Role, (printer: Printer) => Work> = {
-  'parameter-server': () => serving('parameter-server'),
-  'embedding-worker': () => serving('embedding-worker'),
-  'nn-worker': () => serving('nn-worker'),
-  'data-loader': (printer) => dataLoading((event) => printer.print(event)),
+const workOf = async (role: Role, printer: Printer): Promise<Work> => {
+  if (role !== 'data-loader') return serving(role)
+  const { dataLoading } = await import('../roles/data-loader.js')
+  return dataLoading((event) => printer.print(event))
 }
 
 export const roleCommands = (Object.keys(descriptions) as Role[]).map(roleCommand)
@@ -85,7 +83,7 @@ async function run(role: Role, args: RoleArguments): Promise<void> {
     joinTimeoutSeconds: args['join-timeout'],
   }
   try {
-    if (await runRole(options, works[role](printer)) === 'interrupted') process.exitCode = 130
+    if (await runRole(options, await workOf(role, printer)) === 'interrupted') process.exitCode = 130
   } catch (error) {
     // The launcher says itself which role has failed.
     if (!args.launched || !(error instanceof PersiaError) || error.code !== 'PERSIA_ABORTED') throw error

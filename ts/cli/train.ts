@@ -1,7 +1,6 @@
 // `persia train`: trains as the config says, with progress, evaluation after each epoch and a checkpoint at the end.
 import { writeFileSync } from 'node:fs'
 import type { Argv, CommandModule } from 'yargs'
-import { runTraining } from '../train/run.js'
 import { PersiaError } from '../errors.js'
 import { commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
@@ -21,6 +20,7 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       describe: 'Write a trace of the pipeline to this file, for ui.perfetto.dev or chrome://tracing',
     }),
   async handler(args) {
+    const { runTraining } = await import('../train/run.js')
     const loaded = loadConfig(args)
     const stop = new AbortController()
     const onSignal = () => {
