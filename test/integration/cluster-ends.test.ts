@@ -46,6 +46,19 @@ t.test('a role that dies is named with its last lines, and everything stops', as
   }
 })
 
+t.test('a role that hangs is named after cluster.peerTimeoutSeconds, and ends with the others', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const launched = new Running(t, ['launch', ...small(run, { ...long, 'cluster.peerTimeoutSeconds': 3 }), '--json', '--report-every', '0.1'])
+  await launched.until(/"progress"/, 'stdout')
+  const pids = launched.pids()
+  const pid = pids.get('embedding-worker 1')!
+  process.kill(pid, 'SIGSTOP')
+  const { status, stderr } = await launched.exited
+  t.equal(status, 1, stderr)
+  t.match(stderr, new RegExp(`PERSIA_PEER_LOST: .*embedding-worker 1`))
+  t.same(await leftAfter(pids, 0), [])
+})
+
 t.test('nothing outlives a launcher that is killed', async (t) => {
   const run = join(folder(t), 'checkpoints')
   const launched = new Running(t, ['launch', ...small(run, long), '--json', '--report-every', '0.1'])

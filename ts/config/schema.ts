@@ -343,7 +343,7 @@ const evaluate = z.strictObject({
 // ---- all of it
 
 const role = (what: string) => integer(1, 1024).default(1).describe(`Number of ${what}`)
-const deadline = (seconds: number) => z.number().gt(0).max(86_400).default(seconds)
+const deadline = (seconds: number, least: number) => z.number().min(least).max(86_400).default(seconds)
 const rowWire = z.enum(['fp32', 'fp16', 'bf16', 'int8'])
 
 const cluster = z.strictObject({
@@ -368,10 +368,10 @@ const cluster = z.strictObject({
     .describe('Address that the coordinator listens on, and the roles of `persia launch`. Any other than loopback '
       + 'needs `cluster.auth`'),
   port: integer(0, 65535).default(0).describe('TCP port of the coordinator; 0: any free one'),
-  joinTimeoutSeconds: deadline(60).describe('Seconds that roles wait for each other at the start'),
-  peerTimeoutSeconds: deadline(30)
+  joinTimeoutSeconds: deadline(60, 1).describe('Seconds that roles wait for each other at the start'),
+  peerTimeoutSeconds: deadline(30, 3)
     .describe('Seconds without a sign of life after which a role counts as lost and training ends'),
-  drainTimeoutSeconds: deadline(30)
+  drainTimeoutSeconds: deadline(30, 1)
     .describe('Seconds that roles have to end in good order once the work is done or the cluster has failed'),
   auth: z.strictObject({
     tokenFile: text().optional()

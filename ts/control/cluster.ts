@@ -224,7 +224,7 @@ export class Cluster {
     this.attendances.delete(record.id)
     link?.end()
     if (leaving) this.left(record, leaving)
-    else this.notHeardOf(record)
+    else this.notHeardOf(record, link === undefined)
     if (this.phase === 'draining') this.drainNext()
   }
 
@@ -239,10 +239,11 @@ export class Cluster {
     else if (this.phase !== 'draining') this.fail({ error: lostError(record, 'left too early'), weight: 2 })
   }
 
-  private notHeardOf(record: MemberRecord): void {
-    const { cluster } = this.options.loaded.config
+  private notHeardOf(record: MemberRecord, isCut: boolean): void {
+    const { peerTimeoutSeconds } = this.options.loaded.config.cluster
     if (this.phase === 'gathering') return this.options.log(`${memberName(record)} is gone; its place is free again`)
-    const how = `was not heard of for ${Math.min(cluster.peerTimeoutSeconds, reconnectSeconds)} s or more`
+    const how = isCut ? `lost its connection and did not come back within ${reconnectSeconds} s`
+      : `was not heard of for ${peerTimeoutSeconds} s (cluster.peerTimeoutSeconds)`
     this.fail({ error: lostError(record, how), weight: 2 })
   }
 
