@@ -17,4 +17,17 @@ inline void CopyFloats(float* out, const float* in, size_t count) {
   for (; i < count; ++i) out[i] = in[i];
 }
 
+// The same for bytes of any alignment.
+inline void CopyBytes(void* out, const void* in, size_t bytes) {
+  constexpr size_t kBlock = 64;
+  auto* to = static_cast<char*>(out);
+  const auto* from = static_cast<const char*>(in);
+  size_t i = 0;
+  for (; i + kBlock <= bytes; i += kBlock) {
+    std::memcpy(to + i, from + i, kBlock);
+    asm volatile("" ::: "memory");
+  }
+  if (i < bytes) std::memcpy(to + i, from + i, bytes - i);
+}
+
 }  // namespace persia

@@ -21,4 +21,19 @@ void Xxh64Stream::Update(const void* data, size_t bytes) {
 
 uint64_t Xxh64Stream::Digest() const { return XXH64_digest(static_cast<XXH64_state_t*>(state_)); }
 
+uint64_t Xxh3(const void* data, size_t bytes) { return XXH3_64bits(data, bytes); }
+
+Xxh3Stream::Xxh3Stream() : state_(XXH3_createState()) {
+  PERSIA_CHECK(state_ != nullptr);
+  XXH3_64bits_reset(static_cast<XXH3_state_t*>(state_));
+}
+
+Xxh3Stream::~Xxh3Stream() { XXH3_freeState(static_cast<XXH3_state_t*>(state_)); }
+
+void Xxh3Stream::Update(const void* data, size_t bytes) {
+  XXH3_64bits_update(static_cast<XXH3_state_t*>(state_), data, bytes);
+}
+
+uint64_t Xxh3Stream::Digest() const { return XXH3_64bits_digest(static_cast<XXH3_state_t*>(state_)); }
+
 }  // namespace persia

@@ -1,5 +1,6 @@
 #include "store/local_store.h"
 
+#include <algorithm>
 #include <string>
 
 #include "base/rng.h"
@@ -83,12 +84,13 @@ Status LocalStore::CheckClass(uint32_t row_class) const {
                                        std::to_string(row_class) + ".");
 }
 
-Status LocalStore::CheckRow(uint32_t row_class, size_t width) const {
+Status LocalStore::CheckRows(uint32_t row_class, size_t rows, size_t floats) const {
   PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
-  if (width == tables_[row_class]->row_width()) return Status::Ok();
+  const size_t width = tables_[row_class]->row_width();
+  if (floats == rows * width) return Status::Ok();
   return Status(ErrorCode::kUsage, "A row of class " + std::to_string(row_class) + " with its state is " +
-                                       std::to_string(tables_[row_class]->row_width()) + " floats, got " +
-                                       std::to_string(width) + ".");
+                                       std::to_string(width) + " floats, got " +
+                                       std::to_string(rows == 0 ? floats : floats / rows) + ".");
 }
 
 Status LocalStore::Scan(uint32_t row_class, const RowVisitor& visit) const {
@@ -98,20 +100,39 @@ Status LocalStore::Scan(uint32_t row_class, const RowVisitor& visit) const {
   return Status::Ok();
 }
 
-Status LocalStore::Write(uint32_t row_class, uint64_t sign, std::span<const float> row, std::optional<RowAge> age) {
-  PERSIA_RETURN_IF_ERROR(CheckRow(row_class, row.size()));
-  tables_[row_class]->Write(sign, row.data(), age);  // where no room could be made the table counts it as refused
+Status LocalStore::WriteMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<const float> rows,
+                             std::span<const RowAge> ages) {
+  PERSIA_RETURN_IF_ERROR(CheckRows(row_class, signs.size(), rows.size()));
+  PERSIA_CHECK(ages.empty() || ages.size() == signs.size());
+  Table& table = *tables_[row_class];
+  for (size_t i = 0; i < signs.size(); ++i) {
+    const auto age = ages.empty() ? std::nullopt : std::optional<RowAge>(ages[i]);
+    // Where no room could be made the table counts the row as refused.
+    table.Write(signs[i], rows.data() + i * table.row_width(), age);
+  }
   return Status::Ok();
 }
 
-Result<bool> LocalStore::Read(uint32_t row_class, uint64_t sign, std::span<float> row) const {
-  PERSIA_RETURN_IF_ERROR(CheckRow(row_class, row.size()));
-  return tables_[row_class]->Read(sign, row.data());
+Status LocalStore::ReadMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<float> rows,
+                            uint8_t* found) const {
+  PERSIA_RETURN_IF_ERROR(CheckRows(row_class, signs.size(), rows.size()));
+  const Table& table = *tables_[row_class];
+  for (size_t i = 0; i < signs.size(); ++i) {
+    float* row = rows.data() + i * table.row_width();
+    found[i] = table.Read(signs[i], row) ? 1 : 0;
+    if (found[i] == 0) std::fill_n(row, table.row_width(), 0.0f);
+  }
+  return Status::Ok();
 }
 
 Status LocalStore::Clear() {
   for (const auto& table : tables_) table->Clear();
   return Status::Ok();
+}
+
+Result<uint64_t> LocalStore::RowCount(uint32_t row_class) const {
+  PERSIA_RETURN_IF_ERROR(CheckClass(row_class));
+  return tables_[row_class]->size();
 }
 
 TableCounters LocalStore::counters(uint32_t row_class) const {
@@ -134,7 +155,7 @@ Result<bool> LocalStore::RestoreState(uint32_t row_class, std::span<const uint64
   return tables_[row_class]->RestoreState(state);
 }
 
-std::vector<RequestId> LocalStore::AppliedRequests() const {
+Result<std::vector<RequestId>> LocalStore::AppliedRequests() const {
   std::vector<RequestId> requests;
   std::lock_guard lock(mutex_);
   for (const auto& [id, worker] : workers_) {
@@ -144,7 +165,7 @@ std::vector<RequestId> LocalStore::AppliedRequests() const {
   return requests;
 }
 
-void LocalStore::RestoreAppliedRequests(std::span<const RequestId> requests) {
+Status LocalStore::RestoreAppliedRequests(std::span<const RequestId> requests) {
   {
     std::lock_guard lock(mutex_);
     for (const auto& [id, worker] : workers_) {
@@ -157,6 +178,7 @@ void LocalStore::RestoreAppliedRequests(std::span<const RequestId> requests) {
     std::lock_guard lock(worker.mutex);
     worker.last_applied = request.sequence;
   }
+  return Status::Ok();
 }
 
 }  // namespace persia

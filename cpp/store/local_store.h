@@ -23,18 +23,20 @@ class LocalStore : public ParameterStore {
   Status Apply(RequestId id, std::span<const GradientBlock> blocks) override;
   uint32_t row_class_count() const override;
   uint32_t row_width(uint32_t row_class) const override;
-  // kUsage: a row class that does not exist, or a row of the wrong width.
+  // kUsage: a row class that does not exist, or rows of the wrong width.
   Status Scan(uint32_t row_class, const RowVisitor& visit) const override;
-  Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row,
-               std::optional<RowAge> age = std::nullopt) override;
-  Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const override;
+  Status WriteMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<const float> rows,
+                   std::span<const RowAge> ages) override;
+  Status ReadMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<float> rows,
+                  uint8_t* found) const override;
   Status Clear() override;  // removes the rows; the workers' sequences go on
+  Result<uint64_t> RowCount(uint32_t row_class) const override;
   TableCounters counters(uint32_t row_class) const override;
   std::vector<TableCounters> group_counters(uint32_t row_class) const override;
   Result<std::vector<uint64_t>> SaveState(uint32_t row_class) const override;
   Result<bool> RestoreState(uint32_t row_class, std::span<const uint64_t> state) override;
-  std::vector<RequestId> AppliedRequests() const override;
-  void RestoreAppliedRequests(std::span<const RequestId> requests) override;
+  Result<std::vector<RequestId>> AppliedRequests() const override;
+  Status RestoreAppliedRequests(std::span<const RequestId> requests) override;
 
  private:
   struct Worker {
@@ -44,7 +46,7 @@ class LocalStore : public ParameterStore {
 
   Worker& WorkerOf(uint64_t worker);
   Status CheckClass(uint32_t row_class) const;
-  Status CheckRow(uint32_t row_class, size_t width) const;
+  Status CheckRows(uint32_t row_class, size_t rows, size_t floats) const;
 
   std::vector<std::unique_ptr<Table>> tables_;
   mutable std::mutex mutex_;                             // guards the map, not what it points to

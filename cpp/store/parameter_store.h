@@ -1,5 +1,7 @@
-// ParameterStore: where embedding rows live, as the embedding worker sees it. Local here; the cluster's remote store
-// routes the same calls to parameter servers by sign, one frame per server and call.
+// ParameterStore: where embedding rows live. Local, or on the parameter servers of a cluster, which the same calls are
+// routed to by sign, one frame per server and call.
+//
+// Its first half, EmbeddingRows, is what an embedding worker needs of it: rows of a step and their gradients.
 //
 // Thread-safety: implementations are internally synchronised.
 #pragma once
@@ -33,27 +35,37 @@ struct GradientBlock {
   const float* gradients = nullptr;  // (n, dim of the class) f32
 };
 
-// One row with its state and its age, for checkpoints and `table.get/set`.
-using RowVisitor = std::function<void(uint64_t sign, std::span<const float> row, RowAge age)>;
-
-class ParameterStore {
+class EmbeddingRows {
  public:
-  virtual ~ParameterStore() = default;
+  virtual ~EmbeddingRows() = default;
+
+  virtual uint32_t row_class_count() const = 0;
 
   virtual Status Lookup(RequestId id, LookupMode mode, std::span<const LookupBlock> blocks) = 0;
 
   // Applies the row optimizer exactly once for each request id: a request that was applied before is acknowledged
   // again and changes nothing. Requests of one worker come in order of their sequence.
   virtual Status Apply(RequestId id, std::span<const GradientBlock> blocks) = 0;
+};
 
-  virtual uint32_t row_class_count() const = 0;
+// One row with its state and its age, for checkpoints and `table.get/set`.
+using RowVisitor = std::function<void(uint64_t sign, std::span<const float> row, RowAge age)>;
+
+class ParameterStore : public EmbeddingRows {
+ public:
   virtual uint32_t row_width(uint32_t row_class) const = 0;  // floats
   virtual Status Scan(uint32_t row_class, const RowVisitor& visit) const = 0;
-  // Inserts or replaces a row as the most recent one, or at `age`. At capacity another one is evicted for it.
-  virtual Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row,
-                       std::optional<RowAge> age = std::nullopt) = 0;
-  virtual Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const = 0;
+  // Inserts or replaces rows (n, row_width) one after another, as the most recent ones or at `ages` (n; empty: none).
+  // At capacity others are evicted for them.
+  virtual Status WriteMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<const float> rows,
+                           std::span<const RowAge> ages) = 0;
+  // Copies rows (n, row_width); `found` (n): whether there is one. Where there is none the row reads as zeros.
+  virtual Status ReadMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<float> rows,
+                          uint8_t* found) const = 0;
   virtual Status Clear() = 0;
+  // Rows held now.
+  virtual Result<uint64_t> RowCount(uint32_t row_class) const = 0;
+  // Of a remote store: of the servers that answer.
   virtual TableCounters counters(uint32_t row_class) const = 0;
   // By feature group, signs of no group last.
   virtual std::vector<TableCounters> group_counters(uint32_t row_class) const = 0;
@@ -64,8 +76,19 @@ class ParameterStore {
   virtual Result<bool> RestoreState(uint32_t row_class, std::span<const uint64_t> state) = 0;
 
   // The last applied sequence of each worker: part of a checkpoint.
-  virtual std::vector<RequestId> AppliedRequests() const = 0;
-  virtual void RestoreAppliedRequests(std::span<const RequestId> requests) = 0;
+  virtual Result<std::vector<RequestId>> AppliedRequests() const = 0;
+  virtual Status RestoreAppliedRequests(std::span<const RequestId> requests) = 0;
+
+  // The same for one row.
+  Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row,
+               std::optional<RowAge> age = std::nullopt) {
+    return WriteMany(row_class, {&sign, 1}, row, age ? std::span<const RowAge>(&*age, 1) : std::span<const RowAge>());
+  }
+  Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const {
+    uint8_t found = 0;
+    PERSIA_RETURN_IF_ERROR(ReadMany(row_class, {&sign, 1}, row, &found));
+    return found != 0;
+  }
 };
 
 }  // namespace persia

@@ -109,17 +109,18 @@ class AllReduceTraining final : public DenseTraining {
 
 class SharedStoreTraining final : public DenseTraining {
  public:
-  SharedStoreTraining(std::unique_ptr<DenseModel> replica, std::shared_ptr<DenseStore> store, uint32_t accumulate)
+  SharedStoreTraining(std::unique_ptr<DenseModel> replica, std::shared_ptr<SharedDense> store, uint32_t accumulate)
       : replica_(std::move(replica)), store_(std::move(store)), accumulator_(*replica_, nullptr, accumulate) {}
 
   // Gradients, also those of the embeddings, are means over the worker's own rows: to it there are no others.
   Status Train(const DensePart& part, double* loss) override {
     *loss = 0;
     if (part.rows == 0) return Status::Ok();
-    const uint64_t pulled = store_->Pull(*replica_);
+    const Result<uint64_t> pulled = store_->Pull(*replica_);
+    if (!pulled.ok()) return pulled.status();
     PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, loss));
     *loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
-    return store_->Push(part.step, replica_->Gradients(), pulled);
+    return store_->Push(part.step, replica_->Gradients(), pulled.value());
   }
 
   void Abort(const Status&) override {}  // nobody waits
@@ -128,11 +129,11 @@ class SharedStoreTraining final : public DenseTraining {
     return store_->Predict(rows, input, outputs);
   }
 
-  DenseModel& model() override { return store_->model(); }
+  DenseModel& model() override { return store_->model() != nullptr ? *store_->model() : *replica_; }
 
  private:
   std::unique_ptr<DenseModel> replica_;
-  std::shared_ptr<DenseStore> store_;
+  std::shared_ptr<SharedDense> store_;
   Accumulator accumulator_;
 };
 
@@ -144,11 +145,11 @@ std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel>
 }
 
 std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseModel> replica,
-                                                       std::shared_ptr<DenseStore> store, uint32_t accumulate) {
+                                                       std::shared_ptr<SharedDense> store, uint32_t accumulate) {
   return std::make_unique<SharedStoreTraining>(std::move(replica), std::move(store), accumulate);
 }
 
-uint64_t DenseStore::Pull(DenseModel& replica) {
+Result<uint64_t> DenseStore::Pull(DenseModel& replica) {
   std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
   std::vector<NamedTensor> from = model_->Tensors();

@@ -57,18 +57,29 @@ class DenseTraining {
 std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel> model,
                                                      std::unique_ptr<Collective> collective, uint32_t accumulate);
 
-// The weights and the optimizer that all workers share.
-class DenseStore {
+// The weights and the optimizer that all workers share in async, here or in another process.
+class SharedDense {
+ public:
+  virtual ~SharedDense() = default;
+
+  // Copies the weights to those of a replica; the number of updates that they have seen.
+  virtual Result<uint64_t> Pull(DenseModel& replica) = 0;
+  // Applies gradients of a step that were computed with the weights after `pulled` updates.
+  virtual Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) = 0;
+  virtual Status Predict(uint32_t rows, const float* input, float* outputs) = 0;
+
+  // Only while nobody trains. Null: it is in another process.
+  virtual DenseModel* model() = 0;
+};
+
+class DenseStore final : public SharedDense {
  public:
   explicit DenseStore(std::unique_ptr<DenseModel> model) : model_(std::move(model)) {}
 
-  // Copies the weights to those of a replica; the number of updates that they have seen.
-  uint64_t Pull(DenseModel& replica);
-  // Applies gradients of a step that were computed with the weights after `pulled` updates.
-  Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled);
-  Status Predict(uint32_t rows, const float* input, float* outputs);
-
-  DenseModel& model() { return *model_; }  // only while nobody trains
+  Result<uint64_t> Pull(DenseModel& replica) override;
+  Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) override;
+  Status Predict(uint32_t rows, const float* input, float* outputs) override;
+  DenseModel* model() override { return model_.get(); }
 
   // Updates so far; they count the steps of Adam's bias correction.
   uint64_t updates() const;
@@ -89,6 +100,6 @@ class DenseStore {
 
 // `replica` is a model of the store's shape; its own optimizer is not used.
 std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseModel> replica,
-                                                       std::shared_ptr<DenseStore> store, uint32_t accumulate);
+                                                       std::shared_ptr<SharedDense> store, uint32_t accumulate);
 
 }  // namespace persia

@@ -19,24 +19,47 @@ PartRows PartOfWorker(uint32_t batch_rows, uint32_t rank, uint32_t workers) {
   return {start(rank), start(rank + 1) - start(rank)};
 }
 
-NnWorker::NnWorker(const Config& config, const Shared& shared, std::unique_ptr<DenseTraining> dense, Events events)
+void FillSlot(const StepPart& part, const DenseModelConfig& model, StepSlot& slot) {
+  slot.step = part.step;
+  slot.first_row = part.first_row;
+  slot.rows = part.rows;
+  slot.global_rows = part.global_rows;
+  slot.input.Resize(size_t{part.rows} * model.input_width());
+  slot.labels.Resize(part.rows * model.tasks.size());
+  slot.embedding_gradient.Resize(size_t{part.rows} * model.embedding_width);
+  FillDense(part.rows, part.dense, model, slot.input.data());
+  CopyFloats(slot.labels.data(), part.labels, slot.labels.size());
+}
+
+void FillDense(uint32_t rows, const float* dense, const DenseModelConfig& model, float* input) {
+  for (size_t row = 0; row < rows; ++row) {
+    CopyFloats(input + row * model.input_width() + model.embedding_width, dense + row * model.dense_count,
+               model.dense_count);
+  }
+}
+
+NnWorker::NnWorker(const Config& config, std::unique_ptr<StepEmbeddings> embeddings,
+                   std::unique_ptr<DenseTraining> dense, Turnstile* turns, Events events)
     : config_(config),
-      shared_(shared),
+      embeddings_(std::move(embeddings)),
       dense_(std::move(dense)),
+      turns_(turns),
       events_(std::move(events)),
       gate_(config.staleness, config.ordered),
-      free_(config.staleness + 1 + kPreparedAhead),
-      to_lookup_(config.staleness + 1 + kPreparedAhead),
-      to_train_(config.staleness + 1 + kPreparedAhead),
-      to_apply_(config.staleness + 1 + kPreparedAhead),
+      free_(SlotsOf(config.staleness)),
+      to_lookup_(SlotsOf(config.staleness)),
+      to_train_(SlotsOf(config.staleness)),
+      to_apply_(SlotsOf(config.staleness)),
       lookup_meter_("lookup", config.rank, config.trace_spans),
       train_meter_("train", config.rank, config.trace_spans),
       apply_meter_("apply", config.rank, config.trace_spans) {
-  for (uint64_t i = 0; i < config.staleness + 1 + kPreparedAhead; ++i) {
+  for (size_t i = 0; i < slots(); ++i) {
     slots_.push_back(std::make_unique<StepSlot>());
     free_.Push(slots_.back().get());
   }
 }
+
+size_t NnWorker::SlotsOf(uint64_t staleness) { return staleness + 1 + kPreparedAhead; }
 
 NnWorker::~NnWorker() { PERSIA_CHECK(threads_.empty()); }
 
@@ -73,7 +96,7 @@ void NnWorker::LookupLoop() {
       break;
     }
     lookup_meter_.Enter(Activity::kIdle);  // before anybody can go on with the step
-    if (shared_.turns != nullptr) shared_.turns->Leave();
+    if (turns_ != nullptr) turns_->Leave();
     {
       std::lock_guard lock(mutex_);
       looked_up_[step] = *slot;
@@ -122,12 +145,12 @@ void NnWorker::ApplyLoop() {
     free_.Push(*slot);
     events_.moved();
   }
-  shared_.updates.Leave(config_.rank);
+  embeddings_->Leave();
   events_.ended();
 }
 
 bool NnWorker::EnterTurn(uint64_t step) {
-  return shared_.turns == nullptr || shared_.turns->Enter(step * config_.workers + config_.rank);
+  return turns_ == nullptr || turns_->Enter(step * config_.workers + config_.rank);
 }
 
 Status NnWorker::LookupStep(StepSlot& slot) {
@@ -136,14 +159,8 @@ Status NnWorker::LookupStep(StepSlot& slot) {
     std::lock_guard lock(mutex_);
     if (auto node = restored_.extract(slot.step)) restored = std::move(node.mapped());
   }
-  slot.plan.sampled.clear();
   if (restored) return UseRestored(slot, *restored);
-  for (uint32_t c = 0; c < slot.plan.classes.size(); ++c) {
-    const EmbeddingPlan::Class& row_class = slot.plan.classes[c];
-    shared_.staleness.LookedUp(c, {row_class.signs.data(), row_class.trained}, &slot.plan.sampled);
-  }
-  return shared_.embeddings.Lookup({config_.sender, slot.step}, LookupMode::kTrain, slot.plan, slot.input.data(),
-                                   config_.input_width);
+  return embeddings_->Lookup(slot.step, slot.rows, slot.input.data(), config_.input_width);
 }
 
 Status NnWorker::UseRestored(StepSlot& slot, const Restored& restored) const {
@@ -173,8 +190,8 @@ Status NnWorker::TrainStep(StepSlot& slot) {
 }
 
 Status NnWorker::ApplyStep(StepSlot& slot) {
-  shared_.embeddings.Aggregate(slot.plan, slot.embedding_gradient.data(), config_.embedding_width);
-  PERSIA_RETURN_IF_ERROR(shared_.updates.Apply({config_.rank, slot.step}, slot.plan));
+  PERSIA_RETURN_IF_ERROR(
+      embeddings_->Update(slot.step, slot.rows, slot.embedding_gradient.data(), config_.embedding_width));
   events_.applied(slot.rows);
   return Status::Ok();
 }

@@ -7,8 +7,8 @@
 //
 // A step travels from thread to thread in a StepSlot; the number of slots bounds how far anything runs ahead. Each
 // worker gets its part of every step, in order, also when the part has no rows: the others wait for it in the sums.
-// What ties workers together is behind interfaces (DenseTraining, StepUpdates, ParameterStore), so a worker does not
-// know whether the others are in its process.
+// What ties workers together is behind interfaces (DenseTraining, StepEmbeddings), so a worker does not know whether the
+// others are in its process.
 //
 // Failure: the first error ends the stage where it happened and is told to the owner, who fails all workers. Steps that
 // every worker has trained are still applied.
@@ -31,8 +31,7 @@
 #include "trainer/stage_meter.h"
 #include "trainer/staleness_gate.h"
 #include "trainer/turnstile.h"
-#include "worker/embedding_worker.h"
-#include "worker/step_updates.h"
+#include "worker/step_embeddings.h"
 
 namespace persia {
 
@@ -41,11 +40,22 @@ struct StepSlot {
   uint64_t step = 0;
   uint32_t first_row = 0, rows = 0;         // of the step's batch
   uint32_t global_rows = 0;                 // of the step's batch, over all workers
-  EmbeddingPlan plan;
   AlignedBuffer<float> input;               // (rows, input_width): [pooled embeddings | dense]
   AlignedBuffer<float> labels;              // (rows, tasks)
   AlignedBuffer<float> embedding_gradient;  // (rows, embedding_width)
 };
+
+// What an NN worker gets of its part, beside the ids, which an embedding worker holds.
+struct StepPart {
+  uint64_t step = 0;
+  uint32_t first_row = 0, rows = 0, global_rows = 0;
+  const float* dense = nullptr;   // (rows, dense_count)
+  const float* labels = nullptr;  // (rows, tasks)
+};
+// Copies a part into a slot.
+void FillSlot(const StepPart& part, const DenseModelConfig& model, StepSlot& slot);
+// Copies (rows, dense_count) to their places in the network's input (rows, input_width).
+void FillDense(uint32_t rows, const float* dense, const DenseModelConfig& model, float* input);
 
 // The part of worker `rank` of `workers` in a batch: runs of rows whose lengths differ by one at most.
 struct PartRows {
@@ -65,7 +75,6 @@ class NnWorker {
  public:
   struct Config {
     uint32_t rank = 0, workers = 1;
-    uint32_t sender = 0;  // of lookups: workers that share one batch draw alike whether a new id is admitted
     uint64_t staleness = 0;
     bool ordered = false;
     uint32_t input_width = 0, embedding_width = 0;
@@ -80,15 +89,10 @@ class NnWorker {
     std::function<void(Status)> failed;
     std::function<void()> ended;                      // the last trained step is applied, nothing moves any more
   };
-  // Shared by all workers; outlive them.
-  struct Shared {
-    const EmbeddingWorker& embeddings;
-    StepUpdates& updates;
-    RowStaleness& staleness;
-    Turnstile* turns;  // in deterministic mode with several workers, else nullptr
-  };
 
-  NnWorker(const Config& config, const Shared& shared, std::unique_ptr<DenseTraining> dense, Events events);
+  // `turns`: in deterministic mode with several workers, shared by them; it outlives them. Else nullptr.
+  NnWorker(const Config& config, std::unique_ptr<StepEmbeddings> embeddings, std::unique_ptr<DenseTraining> dense,
+           Turnstile* turns, Events events);
   ~NnWorker();  // after Stop and Join
 
   void Start();
@@ -96,6 +100,9 @@ class NnWorker {
   void Stop(const Status& reason);
   void Join();
 
+  // How many steps may be handed in that are not yet applied.
+  size_t slots() const { return SlotsOf(config_.staleness); }
+  static size_t SlotsOf(uint64_t staleness);
   // A free slot, waiting for one; nothing when the worker was stopped.
   std::optional<StepSlot*> Take() { return free_.Pop(); }
   void PutBack(StepSlot* slot) { free_.Push(slot); }
@@ -131,8 +138,9 @@ class NnWorker {
   bool EnterTurn(uint64_t step);
 
   const Config config_;
-  const Shared shared_;
+  const std::unique_ptr<StepEmbeddings> embeddings_;
   const std::unique_ptr<DenseTraining> dense_;
+  Turnstile* const turns_;
   const Events events_;
   StalenessGate gate_;
   int64_t dense_ahead_ = 0;

@@ -68,24 +68,28 @@ void Append(std::string& text, const char* format, Values... values) {
 
 }  // namespace
 
-std::string ChromeTrace(const std::vector<const StageMeter*>& stages) {
-  std::vector<std::vector<StageMeter::Span>> spans;
+std::vector<StageSpans> SpansOf(const std::vector<const StageMeter*>& stages) {
+  std::vector<StageSpans> spans;
+  for (const StageMeter* stage : stages) spans.push_back({stage->name(), stage->worker(), stage->spans()});
+  return spans;
+}
+
+std::string ChromeTrace(const std::vector<StageSpans>& stages) {
   double start = std::numeric_limits<double>::max();
-  for (const StageMeter* stage : stages) {
-    spans.push_back(stage->spans());
-    if (!spans.back().empty()) start = std::min(start, spans.back().front().begin);
+  for (const StageSpans& stage : stages) {
+    if (!stage.spans.empty()) start = std::min(start, stage.spans.front().begin);
   }
   std::string text = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[";
   const char* separator = "\n";
   for (size_t i = 0; i < stages.size(); ++i) {
-    const unsigned worker = stages[i]->worker() + 1, thread = static_cast<unsigned>(i) + 1;
-    const char* name = stages[i]->name().c_str();
+    const unsigned worker = stages[i].worker + 1, thread = static_cast<unsigned>(i) + 1;
+    const char* name = stages[i].name.c_str();
     Append(text, "%s{\"ph\":\"M\",\"name\":\"process_name\",\"pid\":%u,", separator, worker);
     Append(text, "\"args\":{\"name\":\"NN worker %u\"}}", worker - 1);
     separator = ",\n";
     Append(text, ",\n{\"ph\":\"M\",\"name\":\"thread_name\",\"pid\":%u,\"tid\":%u,\"args\":{\"name\":\"%s\"}}", worker,
            thread, name);
-    for (const StageMeter::Span& span : spans[i]) {
+    for (const StageMeter::Span& span : stages[i].spans) {
       Append(text, ",\n{\"ph\":\"X\",\"cat\":\"stage\",\"name\":\"%s\",\"pid\":%u,\"tid\":%u,", name, worker, thread);
       Append(text, "\"ts\":%.3f,\"dur\":%.3f,", 1e6 * (span.begin - start), 1e6 * (span.end - span.begin));
       Append(text, "\"args\":{\"step\":%llu}}", static_cast<unsigned long long>(span.step));

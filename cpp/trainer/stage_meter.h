@@ -64,8 +64,16 @@ class StageMeter {
   uint64_t recorded_ = 0;   // guarded by mutex_
 };
 
+// The spans of one stage, wherever it runs.
+struct StageSpans {
+  std::string name;
+  uint32_t worker = 0;
+  std::vector<StageMeter::Span> spans;
+};
+std::vector<StageSpans> SpansOf(const std::vector<const StageMeter*>& stages);
+
 // A trace in Chrome's JSON format, which Perfetto opens: a process for each NN worker, a thread for each stage, a span
 // for each step. Times start at the first span.
-std::string ChromeTrace(const std::vector<const StageMeter*>& stages);
+std::string ChromeTrace(const std::vector<StageSpans>& stages);
 
 }  // namespace persia

@@ -6,33 +6,16 @@
 #include <thread>
 #include <utility>
 
-#include "base/copy.h"
 #include "base/named_thread.h"
 #include "collective/local_collective.h"
 #include "dense/calibration.h"
+#include "trainer/check_batch.h"
 
 namespace persia {
 namespace {
 
 // Workers of one process can't get lost, and whoever fails ends the waiting of the others: a year.
 constexpr uint64_t kNoDeadlineMs = uint64_t{365} * 24 * 3600 * 1000;
-
-// The dense model of one of the workers: with its share of the threads.
-DenseModelConfig WorkerModel(const TrainerConfig& config) {
-  DenseModelConfig result = config.dense;
-  const uint32_t threads = result.threads > 0 ? result.threads : std::max(1u, std::thread::hardware_concurrency());
-  result.threads = std::max(1u, threads / config.nn_workers);
-  result.deterministic = config.deterministic;
-  return result;
-}
-
-// The model of a worker that only computes gradients: without optimizer state.
-DenseModelConfig ReplicaModel(const TrainerConfig& config) {
-  DenseModelConfig result = WorkerModel(config);
-  result.optimizer = {};
-  result.optimizer.type = DenseOptimizerType::kSgd;
-  return result;
-}
 
 }  // namespace
 
@@ -55,12 +38,11 @@ Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::uniq
 Trainer::Trainer(TrainerConfig config, std::unique_ptr<ParameterStore> store)
     : config_(std::move(config)),
       store_(std::move(store)),
-      worker_(config_.schema, *store_),
-      row_staleness_(config_.row_staleness_one_in),
-      updates_(config_.schema, *store_, row_staleness_, config_.mode == TrainerMode::kAsync ? 1 : config_.nn_workers),
+      step_store_(config_.schema.row_class_dims, *store_, StepOptions(config_)),
+      worker_(config_.schema, step_store_),
+      batches_(worker_, step_store_, !MergesParts(config_)),
       intake_(std::numeric_limits<size_t>::max()),
-      prepare_meter_("prepare", 0, config_.trace_spans),
-      predict_slot_(std::make_unique<StepSlot>()) {
+      prepare_meter_("prepare", 0, config_.trace_spans) {
   turns_.StartAt(config_.nn_workers);  // step 1, rank 0
 }
 
@@ -68,12 +50,12 @@ Status Trainer::MakeWorkers() {
   std::vector<std::unique_ptr<DenseTraining>> dense;
   PERSIA_RETURN_IF_ERROR(MakeDense(&dense));
   const bool in_turns = config_.deterministic && workers() > 1;
-  const NnWorker::Shared shared{worker_, updates_, row_staleness_, in_turns ? &turns_ : nullptr};
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    const uint32_t sender = config_.mode == TrainerMode::kAsync ? rank : 0;
-    const NnWorker::Config config{rank, workers(), sender, config_.staleness, config_.deterministic,
+    const NnWorker::Config config{rank, workers(), config_.staleness, config_.deterministic,
                                   config_.dense.input_width(), config_.schema.embedding_width, config_.trace_spans};
-    workers_.push_back(std::make_unique<NnWorker>(config, shared, std::move(dense[rank]), EventsOfWorker()));
+    workers_.push_back(std::make_unique<NnWorker>(config, MakeLocalEmbeddings(rank, batches_, step_store_),
+                                                  std::move(dense[rank]), in_turns ? &turns_ : nullptr,
+                                                  EventsOfWorker()));
     gates_.push_back(&workers_.back()->gate());
   }
   for (const auto& worker : workers_) worker->Start();
@@ -83,18 +65,20 @@ Status Trainer::MakeWorkers() {
 
 Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   const bool async = config_.mode == TrainerMode::kAsync;
+  const uint32_t all = config_.dense.threads > 0 ? config_.dense.threads : std::thread::hardware_concurrency();
+  const uint32_t threads = std::max(1u, all / workers());
   PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config_.dense));
-  const double own = DenseModelBytes(async ? ReplicaModel(config_) : WorkerModel(config_));
-  PERSIA_RETURN_IF_ERROR(CheckDenseMemory(own * workers() + (async ? DenseModelBytes(WorkerModel(config_)) : 0.0)));
+  const double own = DenseModelBytes(async ? ReplicaModel(WorkerModel(config_, threads)) : WorkerModel(config_, threads));
+  PERSIA_RETURN_IF_ERROR(CheckDenseMemory(own * workers() + (async ? DenseModelBytes(WorkerModel(config_, threads)) : 0.0)));
   if (async) {
-    auto model = MakeCpuDenseModel(WorkerModel(config_));
+    auto model = MakeCpuDenseModel(WorkerModel(config_, threads));
     if (!model.ok()) return model.status();
     dense_store_ = std::make_shared<DenseStore>(std::move(*model));
   }
   auto collectives = workers() > 1 && !async ? MakeLocalCollectives(workers(), {.deadline_ms = kNoDeadlineMs})
                                              : std::vector<std::unique_ptr<Collective>>(workers());
   for (uint32_t rank = 0; rank < workers(); ++rank) {
-    auto model = MakeCpuDenseModel(async ? ReplicaModel(config_) : WorkerModel(config_));
+    auto model = MakeCpuDenseModel(async ? ReplicaModel(WorkerModel(config_, threads)) : WorkerModel(config_, threads));
     if (!model.ok()) return model.status();
     dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, config_.accumulate)
                            : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]),
@@ -193,10 +177,7 @@ void Trainer::Accept(Intake& intake) {
   prepare_meter_.Enter(Activity::kIdle);
   if (status.ok()) {
     ++prepared_;
-    for (size_t rank = 0; rank < slots.size(); ++rank) {
-      slots[rank]->step = prepared_;
-      workers_[rank]->Put(slots[rank]);
-    }
+    for (size_t rank = 0; rank < slots.size(); ++rank) workers_[rank]->Put(slots[rank]);
   } else {
     for (size_t rank = 0; rank < slots.size(); ++rank) workers_[rank]->PutBack(slots[rank]);
   }
@@ -228,45 +209,14 @@ void Trainer::AcceptDrain(Completion done, bool more_comes) {
   Signal();
 }
 
-Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) const {
-  const auto tasks = static_cast<uint32_t>(config_.dense.tasks.size());
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, config_.dense.dense_count, tasks));
-  PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
+Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) {
+  PERSIA_RETURN_IF_ERROR(CheckTrainingBatch(batch, config_));
   for (uint32_t rank = 0; rank < slots.size(); ++rank) {
-    StepSlot& slot = *slots[rank];
-    const PartRows part = PartOfWorker(batch.rows, rank, workers());
-    slot.first_row = part.begin;
-    slot.global_rows = batch.rows;
-    PreparePart(PartOf(batch, part.begin, part.rows), slot);
-  }
-  return Status::Ok();
-}
-
-void Trainer::PreparePart(const Batch& part, StepSlot& slot) const {
-  const DenseModelConfig& dense = config_.dense;
-  slot.rows = part.rows;
-  slot.input.Resize(size_t{part.rows} * dense.input_width());
-  slot.labels.Resize(part.labels.size());
-  slot.embedding_gradient.Resize(size_t{part.rows} * dense.embedding_width);
-  for (uint32_t row = 0; row < part.rows; ++row) {
-    CopyFloats(slot.input.data() + size_t{row} * dense.input_width() + dense.embedding_width,
-               part.dense.data() + size_t{row} * dense.dense_count, dense.dense_count);
-  }
-  CopyFloats(slot.labels.data(), part.labels.data(), part.labels.size());
-  worker_.Prepare(part, slot.plan);
-}
-
-// Labels of a bce task are probabilities.
-Status Trainer::CheckLabels(const Batch& batch) const {
-  const auto& tasks = config_.dense.tasks;
-  for (size_t i = 0; i < batch.labels.size(); ++i) {
-    const TaskSpec& task = tasks[i % tasks.size()];
-    if (task.loss != Loss::kBce || (batch.labels[i] >= 0.0f && batch.labels[i] <= 1.0f)) continue;
-    const std::string row = std::to_string(i / tasks.size());
-    return Status(ErrorCode::kBatchInvalid, "The label " + task.label + " of sample " + row + " is " +
-                                                std::to_string(batch.labels[i]) + "; a bce task takes 0 to 1.")
-        .With("label", task.label)
-        .With("sample", row);
+    const PartRows rows = PartOfWorker(batch.rows, rank, workers());
+    const Batch part = PartOf(batch, rows.begin, rows.rows);
+    FillSlot({prepared_ + 1, rows.begin, rows.rows, batch.rows, part.dense.data(), part.labels.data()}, config_.dense,
+             *slots[rank]);
+    batches_.Hold({prepared_ + 1, rank}, part);
   }
   return Status::Ok();
 }
@@ -332,14 +282,14 @@ Status Trainer::Predict(const Batch& batch, std::vector<float>* outputs) {
   if (Status status = failure(); status.code() == ErrorCode::kClosed) return status;
   std::lock_guard predict_lock(predict_mutex_);
   const DenseModelConfig& dense = config_.dense;
-  PERSIA_RETURN_IF_ERROR(ValidateBatch(batch, config_.schema, dense.dense_count, batch.label_count));
-  if (batch.label_count == dense.tasks.size()) PERSIA_RETURN_IF_ERROR(CheckLabels(batch));
-  StepSlot& slot = *predict_slot_;
-  PreparePart(batch, slot);
-  PERSIA_RETURN_IF_ERROR(worker_.Lookup({0, 0}, LookupMode::kReadOnly, slot.plan, slot.input.data(),
+  PERSIA_RETURN_IF_ERROR(CheckPredictionBatch(batch, config_));
+  predict_input_.Resize(size_t{batch.rows} * dense.input_width());
+  FillDense(batch.rows, batch.dense.data(), dense, predict_input_.data());
+  worker_.Prepare(batch, predict_plan_);
+  PERSIA_RETURN_IF_ERROR(worker_.Lookup({0, 0}, LookupMode::kReadOnly, predict_plan_, predict_input_.data(),
                                         dense.input_width()));
   outputs->resize(size_t{batch.rows} * dense.tasks.size());
-  PERSIA_RETURN_IF_ERROR(workers_[0]->dense().Predict(batch.rows, slot.input.data(), outputs->data()));
+  PERSIA_RETURN_IF_ERROR(workers_[0]->dense().Predict(batch.rows, predict_input_.data(), outputs->data()));
   CorrectForSampling(dense.tasks, batch.rows, outputs->data());
   return Status::Ok();
 }
@@ -362,7 +312,7 @@ TrainerProgress Trainer::progress() const {
       if (histogram[i] > 0) progress.most_staleness = std::max<uint64_t>(progress.most_staleness, i);
     }
   }
-  progress.row_staleness = row_staleness_.totals();
+  progress.row_staleness = step_store_.row_staleness();
   if (dense_store_ != nullptr) progress.dense_staleness = dense_store_->staleness();
   return progress;
 }
@@ -372,5 +322,22 @@ std::vector<const StageMeter*> Trainer::stages() const {
   for (const auto& worker : workers_) std::ranges::copy(worker->stages(), std::back_inserter(stages));
   return stages;
 }
+
+TrainerCounters Trainer::counters() const {
+  TrainerCounters counters;
+  for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
+    counters.classes.push_back({store_->counters(c), store_->group_counters(c)});
+  }
+  for (size_t f = 0; f < config_.schema.features.size(); ++f) counters.distinct.push_back(worker_.distinct_ids(f));
+  return counters;
+}
+
+std::vector<StageReport> Trainer::StageReports() const {
+  std::vector<StageReport> reports;
+  for (const StageMeter* stage : stages()) reports.push_back({stage->name(), stage->worker(), stage->totals()});
+  return reports;
+}
+
+Result<std::string> Trainer::Trace() const { return ChromeTrace(SpansOf(stages())); }
 
 }  // namespace persia

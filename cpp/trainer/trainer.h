@@ -19,8 +19,7 @@
 // that every worker has trained already are still applied, everything waiting gets the error, and so does every later
 // call.
 //
-// Thread-safety: internally synchronised. Completions run on the trainer's threads (or inside the call when there is
-// nothing to wait for), never under a lock; they must be short and must not call the trainer.
+// Thread-safety: internally synchronised, as a ModelTrainer.
 #pragma once
 
 #include <cstdint>
@@ -40,93 +39,46 @@
 #include "checkpoint/snapshot.h"
 #include "dense/dense_model.h"
 #include "store/local_store.h"
+#include "store/step_store.h"
 #include "trainer/dense_training.h"
+#include "trainer/model_trainer.h"
 #include "trainer/nn_worker.h"
+#include "trainer/snapshot_files.h"
 #include "trainer/stage_meter.h"
 #include "trainer/turnstile.h"
 #include "worker/embedding_worker.h"
-#include "worker/row_staleness.h"
-#include "worker/step_updates.h"
+#include "worker/held_batches.h"
 
 namespace persia {
 
-enum class TrainerMode { kSync, kHybrid, kAsync };
-
-struct TrainerConfig {
-  FeatureSchema schema;
-  std::vector<TableOptions> tables;  // one for each row class of the schema
-  DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
-  TrainerMode mode = TrainerMode::kHybrid;
-  uint64_t staleness = 0;            // sync: 0
-  // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
-  // network. Not in async with several workers.
-  bool deterministic = false;
-  uint32_t nn_workers = 1;
-  uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
-  uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
-  size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
-};
-
-// Totals since the trainer was made; `steps` and `samples` count what was applied, including before a restore.
-struct TrainerProgress {
-  uint64_t steps = 0;           // that all workers have applied
-  uint64_t samples = 0;
-  double loss_sum = 0.0;        // of the mean losses of `loss_steps` trained steps; parts of steps count as parts
-  double loss_steps = 0.0;
-  uint64_t staleness = 0;       // now, of the worker that is most behind
-  uint64_t most_staleness = 0;  // of any lookup so far
-  std::vector<uint64_t> staleness_histogram;  // lookups of all workers by staleness, 0 … bound
-  RowStaleness::Totals row_staleness;
-  DenseStore::Staleness dense_staleness;      // async
-};
-
-using Completion = std::function<void(Status)>;
-
-class Trainer {
+class Trainer final : public ModelTrainer {
  public:
   // The store is a LocalStore of config.tables unless another one is given.
   static Result<std::unique_ptr<Trainer>> Create(TrainerConfig config, std::unique_ptr<ParameterStore> store = nullptr);
-  ~Trainer();  // closes
+  ~Trainer() override;  // closes
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
-  const TrainerConfig& config() const { return config_; }
+  const TrainerConfig& config() const override { return config_; }
+  void Close() override;
+  void Push(std::shared_ptr<const Batch> batch, Completion accepted) override;
+  void Drain(Completion done, bool more_comes = false) override;
+  void Pause(std::optional<uint64_t> at, Completion paused) override;
+  void Resume() override;
+  bool at_rest() const override;
+  Result<std::vector<SnapshotFile>> Save(const std::string& directory) override;
+  Status Restore(const std::string& directory, const std::vector<SnapshotFile>& files) override;
+  Status Predict(const Batch& batch, std::vector<float>* outputs) override;
+  TrainerProgress progress() const override;
+  TrainerCounters counters() const override;
+  std::vector<StageReport> StageReports() const override;
+  Result<std::string> Trace() const override;
+  ParameterStore& store() override { return *store_; }
 
-  // Stops and joins the threads; what is waiting, and every later call, gets kClosed. May be called again.
-  void Close();
-
-  // Hands in the batch of the next step. `accepted` runs when the batch was prepared (its memory is free again) or
-  // refused (kBatchInvalid): waiting for it is the back-pressure.
-  void Push(std::shared_ptr<const Batch> batch, Completion accepted);
-
-  // `done` runs when every batch pushed before is applied. Pauses at steps that were not pushed are withdrawn
-  // (kAborted), unless more batches are to come.
-  void Drain(Completion done, bool more_comes = false);
-
-  // Brings the pipeline to rest after step `at`, or as soon as possible; `paused` runs when it is. From then on it
-  // rests until each pause that was reached is ended by one Resume. Several may be asked for, at several steps. kUsage
-  // when `at` has passed. To come to rest in deterministic mode, batches must still be pushed or a drain asked for: see
-  // StalenessGate.
-  void Pause(std::optional<uint64_t> at, Completion paused);
-  // Ends one pause that was reached.
-  void Resume();
-  bool at_rest() const;
-
-  // Writes tables, network and pipeline state to `directory`. Only at rest (kUsage).
-  Result<std::vector<SnapshotFile>> Save(const std::string& directory);
-  // Checks all files of a snapshot, then replaces the trainer's state. Only before the first Push.
-  Status Restore(const std::string& directory, const std::vector<SnapshotFile>& files);
-
-  // Outputs of the tasks for a batch, (rows, tasks) f32; labels are not needed. Any thread.
-  Status Predict(const Batch& batch, std::vector<float>* outputs);
-
-  TrainerProgress progress() const;
   // The dense network of a worker, in async the one of all. Only while nothing moves.
   DenseModel& dense_model(uint32_t rank) { return workers_[rank]->dense().model(); }
   // The stages of all workers, and `prepare` as one of worker 0.
   std::vector<const StageMeter*> stages() const;
-  ParameterStore& store() { return *store_; }
-  const EmbeddingWorker& worker() const { return worker_; }
 
  private:
   struct Intake {
@@ -149,9 +101,7 @@ class Trainer {
   void PrepareLoop();
   void Accept(Intake& intake);
   void AcceptDrain(Completion done, bool more_comes);
-  Status PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) const;
-  void PreparePart(const Batch& part, StepSlot& slot) const;
-  Status CheckLabels(const Batch& batch) const;
+  Status PrepareParts(const Batch& batch, std::span<StepSlot* const> slots);
 
   void Fail(Status status);
   Status failure() const;
@@ -161,19 +111,15 @@ class Trainer {
   void WorkerEnded();
 
   std::vector<InFlight> InFlightLookups() const;
-  Result<SnapshotFile> SavePipeline(const std::string& directory) const;
-  Status RestorePipeline(const std::string& directory);
-  Status RestoreInFlight(SnapshotReader& reader);
-  void ShareOutInFlight(uint64_t step, uint32_t global_rows, const AlignedBuffer<float>& pooled,
-                        const std::vector<bool>& known);
-  Status RestoreSeen(SnapshotReader& reader);
-  void StartAfter(uint64_t step, uint64_t dense_updates);
+  Result<PipelineState> StateOfPipeline() const;
+  Status RestorePipeline(const RestoredPipeline& state);
+  Status StartAfter(uint64_t step, uint64_t dense_updates);
 
   const TrainerConfig config_;
   std::unique_ptr<ParameterStore> store_;
+  StepStore step_store_;
   EmbeddingWorker worker_;
-  RowStaleness row_staleness_;
-  StepUpdates updates_;
+  HeldBatches batches_;
   Turnstile turns_;
   std::shared_ptr<DenseStore> dense_store_;  // async
   int64_t dense_ahead_ = 0;                  // updates of the dense optimizer less steps, else than async
@@ -184,7 +130,8 @@ class Trainer {
   uint64_t prepared_ = 0;        // last step handed in; prepare thread, Restore
   StageMeter prepare_meter_;
   std::mutex predict_mutex_;
-  std::unique_ptr<StepSlot> predict_slot_;  // scratch of Predict
+  EmbeddingPlan predict_plan_;          // scratch of Predict, as what follows
+  AlignedBuffer<float> predict_input_;
 
   mutable std::mutex mutex_;  // guards what follows
   Status failure_;

@@ -6,6 +6,7 @@
 
 #include "base/cpu.h"
 #include "base/hash.h"
+#include "store/clip_rows.h"
 
 namespace persia {
 namespace {
@@ -74,25 +75,6 @@ struct Unpool {
           for (size_t d = 0; d < dim; ++d) row[d] += scale * gradient[d];
         }
       }
-    }
-  }
-};
-
-struct ClipRow {
-  // Scales each of (count, dim) rows down to the norm where it is longer.
-  static PERSIA_ALWAYS_INLINE void Run(uint32_t count, uint32_t dim, float norm, float* rows) {
-    constexpr uint32_t kLanes = 8;
-    for (float* row = rows; row != rows + size_t{count} * dim; row += dim) {
-      float squares[kLanes] = {}, sum = 0.0f;
-      uint32_t d = 0;
-      for (; d + kLanes <= dim; d += kLanes) {
-        for (uint32_t lane = 0; lane < kLanes; ++lane) squares[lane] += row[d + lane] * row[d + lane];
-      }
-      for (const float square : squares) sum += square;
-      for (; d < dim; ++d) sum += row[d] * row[d];
-      if (!(sum > norm * norm)) continue;
-      const float scale = norm / std::sqrt(sum);
-      for (d = 0; d < dim; ++d) row[d] *= scale;
     }
   }
 };
@@ -170,13 +152,13 @@ std::vector<bool> SharesSigns(const std::vector<FeatureSpec>& features, const st
 
 }  // namespace
 
-EmbeddingWorker::EmbeddingWorker(const FeatureSchema& schema, ParameterStore& store)
+EmbeddingWorker::EmbeddingWorker(const FeatureSchema& schema, EmbeddingRows& rows)
     : schema_(schema),
-      store_(store),
+      rows_(rows),
       order_(TrainedFirst(schema.features)),
       shares_signs_(SharesSigns(schema.features, order_)),
       seen_(schema.features.size()) {
-  PERSIA_CHECK(store.row_class_count() == schema.row_class_dims.size());
+  PERSIA_CHECK(rows.row_class_count() == schema.row_class_dims.size());
 }
 
 void EmbeddingWorker::Prepare(const Batch& batch, EmbeddingPlan& plan) const {
@@ -205,7 +187,7 @@ Status EmbeddingWorker::Lookup(RequestId id, LookupMode mode, EmbeddingPlan& pla
     EmbeddingPlan::Class& row_class = plan.classes[c];
     plan.lookups.push_back({c, {row_class.signs.data(), row_class.distinct}, row_class.rows.data()});
   }
-  PERSIA_RETURN_IF_ERROR(store_.Lookup(id, mode, plan.lookups));
+  PERSIA_RETURN_IF_ERROR(rows_.Lookup(id, mode, plan.lookups));
   if (mode == LookupMode::kTrain) CountIds(plan);
   for (size_t f = 0; f < schema_.features.size(); ++f) {
     const FeatureSpec& spec = schema_.features[f];
@@ -252,16 +234,16 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
   }
 }
 
-Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
-  Aggregate(plan, gradients, stride);
+void EmbeddingWorker::Clip(EmbeddingPlan& plan) const {
   for (size_t c = 0; c < plan.classes.size(); ++c) {
     ClipRows(plan.classes[c].trained, schema_.row_class_dims[c], schema_.clip_norm, plan.classes[c].rows.data());
   }
-  return store_.Apply(id, plan.updates);
 }
 
-void ClipRows(uint32_t count, uint32_t dim, float norm, float* rows) {
-  if (norm > 0.0f) RunBestSimd<ClipRow>(count, dim, norm, rows);
+Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
+  Aggregate(plan, gradients, stride);
+  Clip(plan);
+  return rows_.Apply(id, plan.updates);
 }
 
 }  // namespace persia

@@ -26,7 +26,6 @@
 #include "batch/dedup.h"
 #include "batch/feature_schema.h"
 #include "store/parameter_store.h"
-#include "worker/row_staleness.h"
 
 namespace persia {
 
@@ -49,13 +48,12 @@ struct EmbeddingPlan {
   std::vector<Deduplicator> dedup;      // by row class, scratch
   std::vector<LookupBlock> lookups;     // what the store is called with, scratch
   std::vector<GradientBlock> updates;   // what Aggregate made: views on `classes`
-  std::vector<RowStaleness::Sample> sampled;  // rows whose staleness is measured
 };
 
 class EmbeddingWorker {
  public:
   // Both outlive the worker.
-  EmbeddingWorker(const FeatureSchema& schema, ParameterStore& store);
+  EmbeddingWorker(const FeatureSchema& schema, EmbeddingRows& rows);
 
   // Fills the plan from the batch's ids; the batch is not needed afterwards. The batch was validated.
   void Prepare(const Batch& batch, EmbeddingPlan& plan) const;
@@ -68,7 +66,10 @@ class EmbeddingWorker {
   // feature by feature in sample order: the plan's `updates`. Overwrites the plan's rows.
   void Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
-  // Aggregates, clips rows and applies to the store once.
+  // Clips the aggregated gradients: where they are those of a whole step.
+  void Clip(EmbeddingPlan& plan) const;
+
+  // Aggregates, clips and applies once.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
   // About how many distinct ids of a feature training lookups have seen, those before a restore included; the standard
@@ -82,13 +83,10 @@ class EmbeddingWorker {
   void CountIds(const EmbeddingPlan& plan) const;
 
   const FeatureSchema& schema_;
-  ParameterStore& store_;
+  EmbeddingRows& rows_;
   const std::vector<size_t> order_;        // features as their signs are numbered
   const std::vector<bool> shares_signs_;   // by feature: whether one numbered before has the same group and row class
   mutable std::vector<HyperLogLog> seen_;  // by feature: the signs of its training lookups
 };
-
-// Scales each of (count, dim) rows down to the norm where it is longer; 0: none is.
-void ClipRows(uint32_t count, uint32_t dim, float norm, float* rows);
 
 }  // namespace persia

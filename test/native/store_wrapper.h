@@ -19,12 +19,15 @@ class StoreWrapper : public ParameterStore {
   uint32_t row_class_count() const override { return store_.row_class_count(); }
   uint32_t row_width(uint32_t row_class) const override { return store_.row_width(row_class); }
   Status Scan(uint32_t row_class, const RowVisitor& visit) const override { return store_.Scan(row_class, visit); }
-  Status Write(uint32_t row_class, uint64_t sign, std::span<const float> row, std::optional<RowAge> age) override {
-    return store_.Write(row_class, sign, row, age);
+  Status WriteMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<const float> rows,
+                   std::span<const RowAge> ages) override {
+    return store_.WriteMany(row_class, signs, rows, ages);
   }
-  Result<bool> Read(uint32_t row_class, uint64_t sign, std::span<float> row) const override {
-    return store_.Read(row_class, sign, row);
+  Status ReadMany(uint32_t row_class, std::span<const uint64_t> signs, std::span<float> rows,
+                  uint8_t* found) const override {
+    return store_.ReadMany(row_class, signs, rows, found);
   }
+  Result<uint64_t> RowCount(uint32_t row_class) const override { return store_.RowCount(row_class); }
   Status Clear() override { return store_.Clear(); }
   TableCounters counters(uint32_t row_class) const override { return store_.counters(row_class); }
   std::vector<TableCounters> group_counters(uint32_t row_class) const override {
@@ -34,9 +37,9 @@ class StoreWrapper : public ParameterStore {
   Result<bool> RestoreState(uint32_t row_class, std::span<const uint64_t> state) override {
     return store_.RestoreState(row_class, state);
   }
-  std::vector<RequestId> AppliedRequests() const override { return store_.AppliedRequests(); }
-  void RestoreAppliedRequests(std::span<const RequestId> requests) override {
-    store_.RestoreAppliedRequests(requests);
+  Result<std::vector<RequestId>> AppliedRequests() const override { return store_.AppliedRequests(); }
+  Status RestoreAppliedRequests(std::span<const RequestId> requests) override {
+    return store_.RestoreAppliedRequests(requests);
   }
 
  protected:

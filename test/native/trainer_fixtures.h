@@ -87,19 +87,19 @@ struct Waiter {
   Status Wait() { return future.get(); }
 };
 
-inline Status PushAndWait(Trainer& trainer, std::shared_ptr<const Batch> batch) {
+inline Status PushAndWait(ModelTrainer& trainer, std::shared_ptr<const Batch> batch) {
   Waiter accepted;
   trainer.Push(std::move(batch), accepted.completion());
   return accepted.Wait();
 }
 
-inline Status DrainAndWait(Trainer& trainer) {
+inline Status DrainAndWait(ModelTrainer& trainer) {
   Waiter done;
   trainer.Drain(done.completion());
   return done.Wait();
 }
 
-inline void Train(Trainer& trainer, uint64_t first, uint64_t last, uint64_t distinct_ids = 50) {
+inline void Train(ModelTrainer& trainer, uint64_t first, uint64_t last, uint64_t distinct_ids = 50) {
   for (uint64_t step = first; step <= last; ++step) REQUIRE(PushAndWait(trainer, MakeBatch(step, distinct_ids)).ok());
 }
 
@@ -111,7 +111,7 @@ inline std::unique_ptr<Trainer> Make(const TrainerConfig& config) {
 
 // Saves a paused trainer into a fresh folder; the files by name.
 struct Saved {
-  explicit Saved(Trainer& trainer) {
+  explicit Saved(ModelTrainer& trainer) {
     char name[] = "/tmp/persia-trainer-XXXXXX";
     REQUIRE(mkdtemp(name) != nullptr);
     path = name;
@@ -129,7 +129,7 @@ struct Saved {
   std::vector<SnapshotFile> files;
 };
 
-inline std::map<std::string, uint64_t> FinalState(Trainer& trainer) {
+inline std::map<std::string, uint64_t> FinalState(ModelTrainer& trainer) {
   REQUIRE(DrainAndWait(trainer).ok());
   Waiter paused;
   trainer.Pause(std::nullopt, paused.completion());
@@ -138,7 +138,7 @@ inline std::map<std::string, uint64_t> FinalState(Trainer& trainer) {
 }
 
 // Trains 320 steps, all applied at the end, and checks that the last twenty lose less than half of the first twenty.
-inline TrainerProgress CheckLearns(Trainer& trainer) {
+inline TrainerProgress CheckLearns(ModelTrainer& trainer) {
   const auto after = [&](uint64_t begin, uint64_t end) {
     Train(trainer, begin, end);
     REQUIRE(DrainAndWait(trainer).ok());

@@ -450,13 +450,13 @@ TEST_CASE("the ids that training has seen are counted on after a restore, each o
   auto resumed = Make(config);
   REQUIRE(resumed->Restore(saved.path, saved.files).ok());
   for (size_t f = 0; f < kFeatures; ++f) {
-    CHECK(first->worker().distinct_ids(f) > 40);
-    CHECK(resumed->worker().distinct_ids(f) == first->worker().distinct_ids(f));
+    CHECK(first->counters().distinct[f] > 40);
+    CHECK(resumed->counters().distinct[f] == first->counters().distinct[f]);
   }
   Train(*resumed, 21, 40);
   REQUIRE(DrainAndWait(*resumed).ok());
   for (size_t f = 0; f < kFeatures; ++f) {
-    CHECK(resumed->worker().distinct_ids(f) == undisturbed->worker().distinct_ids(f));
+    CHECK(resumed->counters().distinct[f] == undisturbed->counters().distinct[f]);
   }
 }
 
@@ -476,7 +476,7 @@ TEST_CASE("a pipeline file of the first release, without seen ids, still loads; 
     const Status status = loaded->Restore(saved.path, saved.files);
     if (status.ok()) {
       CHECK(loaded->progress().steps == 20);
-      CHECK(loaded->worker().distinct_ids(0) == 0);
+      CHECK(loaded->counters().distinct[0] == 0);
     }
     return status.code();
   };

@@ -45,8 +45,9 @@ class RowStaleness {
 
   // Appends the sampled ones of `signs`, which are looked up now.
   void LookedUp(uint32_t row_class, std::span<const uint64_t> signs, std::vector<Sample>* samples) const;
-  // Measures what was sampled at the lookup: the batch's own update comes next.
-  void BeforeUpdate(std::span<const Sample> samples);
+  // Measures what was sampled at the lookup of `signs`, or of these and others behind them: the batch's own update comes
+  // next.
+  void BeforeUpdate(uint32_t row_class, std::span<const uint64_t> signs, std::span<const Sample> samples);
   // These rows were updated, once each.
   void Updated(uint32_t row_class, std::span<const uint64_t> signs);
 

@@ -1,4 +1,4 @@
-#include "worker/row_staleness.h"
+#include "store/row_staleness.h"
 
 #include <algorithm>
 
@@ -25,16 +25,18 @@ void RowStaleness::LookedUp(uint32_t row_class, std::span<const uint64_t> signs,
   });
 }
 
-void RowStaleness::BeforeUpdate(std::span<const Sample> samples) {
-  for (const Sample& sample : samples) {
+void RowStaleness::BeforeUpdate(uint32_t row_class, std::span<const uint64_t> signs, std::span<const Sample> samples) {
+  auto sample = samples.begin();
+  ForSampled(row_class, signs, [&](uint32_t counter) {
+    if (sample == samples.end() || sample->counter != counter) return;
     // Counters wrap around; the difference doesn't mind.
-    const uint32_t others = updates_[sample.counter].load(std::memory_order_relaxed) - sample.updates_before;
+    const uint32_t others = updates_[counter].load(std::memory_order_relaxed) - sample++->updates_before;
     histogram_[std::min(others, kMost)].fetch_add(1, std::memory_order_relaxed);
     sum_.fetch_add(others, std::memory_order_relaxed);
     for (uint64_t most = most_.load(std::memory_order_relaxed);
          others > most && !most_.compare_exchange_weak(most, others, std::memory_order_relaxed);) {
     }
-  }
+  });
 }
 
 void RowStaleness::Updated(uint32_t row_class, std::span<const uint64_t> signs) {

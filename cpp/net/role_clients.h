@@ -1,0 +1,64 @@
+// RoleClients: the processes of one role ("parameter server" 0 … n - 1), as another role calls them.
+//
+// Errors name the process: a request without an answer until the deadline, or whose server forgot it, is kPeerLost with
+// the details `role` and `rank`, and so is a refused connection. What a server's handler answered is handed on as it is.
+//
+// Thread-safety: any thread, but not callbacks of the transport: calls wait for room.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "net/rpc.h"
+
+namespace persia {
+
+struct RoleClientsOptions {
+  std::string role;                    // as in messages
+  std::vector<std::string> addresses;  // by rank
+  std::string secret;
+  uint64_t client_id = 0;
+  uint64_t deadline_ms = 60'000;
+};
+
+// How a request is made.
+struct RoleCall {
+  uint16_t type = 0;
+  WireFlags flags = {};
+  bool repeatable = false;
+  std::optional<uint64_t> deadline_ms = {};  // instead of the role's
+};
+
+class RoleClients {
+ public:
+  RoleClients(std::shared_ptr<Transport> transport, RoleClientsOptions options);
+
+  uint32_t size() const { return static_cast<uint32_t>(clients_.size()); }
+  uint64_t deadline_ms() const { return options_.deadline_ms; }
+
+  // Until every process has answered.
+  Status WaitUntilReady();
+
+  Result<RpcResponse> Call(uint32_t rank, const RoleCall& call, Payload request) const;
+
+  // One request to each process for which there is one (by rank), all on the way at once; returns when all have ended.
+  // The responses by rank, or the first error.
+  Result<std::vector<RpcResponse>> CallMany(const RoleCall& call, std::vector<std::optional<Payload>> requests) const;
+  // The same for all; `request` makes the payload of each.
+  Result<std::vector<RpcResponse>> CallAll(const RoleCall& call, const std::function<Payload()>& request) const;
+
+  // Ends all calls with kClosed. Idempotent.
+  void Close();
+
+ private:
+  Status Named(uint32_t rank, const Status& status) const;
+
+  const RoleClientsOptions options_;
+  std::vector<std::unique_ptr<RpcClient>> clients_;
+};
+
+}  // namespace persia
