@@ -1,5 +1,5 @@
 // `persia parameter-server | embedding-worker | nn-worker | data-loader`: one process of a cluster, on any host.
-import type { CommandModule } from 'yargs'
+import type { Argv, CommandModule } from 'yargs'
 import { loadConfigFile } from '../config/index.js'
 import { parseAddress, type Address } from '../control/address.js'
 import type { Role } from '../control/roles.js'
@@ -17,6 +17,7 @@ interface RoleArguments extends CoordinatorArguments {
   config: string | undefined
   set: string[]
   'join-timeout': number
+  threads?: number
   json: boolean
   launched: boolean
 }
@@ -30,21 +31,30 @@ const descriptions: Record<Role, string> = {
   'data-loader': 'Read the data and drive the training, in a cluster',
 }
 
-const workOf = async (role: Role, printer: Printer): Promise<Work> => {
-  if (role !== 'data-loader') return serving(role)
+const workOf = async (role: Role, { threads }: RoleArguments, printer: Printer): Promise<Work> => {
+  if (role !== 'data-loader') return serving(role, threads)
   const { dataLoading } = await import('../roles/data-loader.js')
   return dataLoading((event) => printer.print(event))
 }
 
 export const roleCommands = (Object.keys(descriptions) as Role[]).map(roleCommand)
 
+/** NN workers alone have a dense network. */
+function threadsOption<T>(yargs: Argv<T>, role: Role) {
+  const option = {
+    type: 'number', requiresArg: true, coerce: (value: number) => wholeNumber('threads', 1, value),
+    describe: 'Threads of the dense network in this process [default: `threads` of the config]',
+  } as const
+  return role === 'nn-worker' ? yargs.option('threads', option) : yargs
+}
+
 function roleCommand(role: Role): CommandModule<object, RoleArguments> {
   return {
     command: role,
     describe: descriptions[role],
-    builder: (yargs) => coordinatorOptions(yargs)
+    builder: (yargs) => threadsOption(coordinatorOptions(yargs), role)
       .option('rank', {
-        type: 'number', requiresArg: true, coerce: rank,
+        type: 'number', requiresArg: true, coerce: (value: number) => wholeNumber('rank', 0, value),
         describe: 'Which one of its role, from 0 [default: any free one]',
       })
       .option('listen', {
@@ -83,7 +93,7 @@ async function run(role: Role, args: RoleArguments): Promise<void> {
     joinTimeoutSeconds: args['join-timeout'],
   }
   try {
-    if (await runRole(options, await workOf(role, printer)) === 'interrupted') process.exitCode = 130
+    if (await runRole(options, await workOf(role, args, printer)) === 'interrupted') process.exitCode = 130
   } catch (error) {
     // The launcher says itself which role has failed.
     if (!args.launched || !(error instanceof PersiaError) || error.code !== 'PERSIA_ABORTED') throw error
@@ -105,9 +115,9 @@ function listenAddress(text: string): Address {
   return /:\d+$/.test(text) && !/^[^[]*:[^[]*:/.test(text) ? parseAddress(text, '--listen') : { host: text, port: 0 }
 }
 
-function rank(value: number): number {
-  if (Number.isInteger(value) && value >= 0) return value
-  throw new PersiaError('PERSIA_USAGE', `--rank takes a number from 0, got ${value}`)
+function wholeNumber(name: string, least: number, value: number): number {
+  if (Number.isInteger(value) && value >= least) return value
+  throw new PersiaError('PERSIA_USAGE', `--${name} takes a whole number from ${least}, got ${value}`)
 }
 
 function seconds(value: number): number {

@@ -406,7 +406,8 @@ export const configSchema = z.strictObject({
   device: z.enum(['auto', 'cpu', 'cuda']).default('auto')
     .describe('Where the dense network runs; `auto`: the fastest that is there'),
   threads: integer(0, 1024).default(0)
-    .describe('Threads of the dense network, shared out among the NN workers; 0: one per core'),
+    .describe('Threads of the dense network, shared out among the NN workers of a host under `persia train` and '
+      + '`persia launch`; 0: one per core'),
   data: data.describe('Where the samples come from and what their columns mean'),
   features: features.describe('The id features, each looked up in the embedding table'),
   embedding,

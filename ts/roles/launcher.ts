@@ -1,7 +1,8 @@
 // `persia launch`: a whole cluster on this host. The coordinator is in this process, every other role in one of its
 // own. The launcher knows before anybody else when a process ends; it says so to the coordinator, with its last lines.
 // It returns when all of them are gone.
-import type { LoadedConfig } from '../config/index.js'
+import { availableParallelism } from 'node:os'
+import type { Config, LoadedConfig } from '../config/index.js'
 import type { Credentials } from '../control/auth.js'
 import type { ClusterOutcome } from '../control/cluster.js'
 import { places } from '../control/roles.js'
@@ -53,6 +54,7 @@ function start(place: RoleChild['place'], coordinator: Coordinator, options: Lau
   const { credentials, loaded: { config: { cluster } } } = options
   const { tls } = cluster.auth ?? {}
   const args = ['--coordinator', coordinator.address, '--listen', cluster.host,
+    ...(place.role === 'nn-worker' ? ['--threads', String(threadsOfWorker(options.loaded.config))] : []),
     ...(tls ? ['--tls-ca', tls.ca, '--tls-cert', tls.cert, '--tls-key', tls.key] : [])]
   const environment = credentials.token === undefined ? {} : { PERSIA_CLUSTER_TOKEN: credentials.token }
   const child: RoleChild = new RoleChild(place, args, environment,
@@ -63,6 +65,11 @@ function start(place: RoleChild['place'], coordinator: Coordinator, options: Lau
     if (hadLeft && exit.signal !== null) options.onLine('coordinator', error.message)
   })
   return child
+}
+
+/** The NN workers of one host share out its threads, as they do in one process. */
+function threadsOfWorker({ threads, cluster: { nnWorkers } }: Config): number {
+  return Math.max(1, Math.floor((threads === 0 ? availableParallelism() : threads) / nnWorkers))
 }
 
 /** Names a process that ended before its work was done, with its last lines. */

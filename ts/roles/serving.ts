@@ -16,10 +16,12 @@ const creators = {
   'nn-worker': (config, options) => native().createNnWorker(config, options),
 } satisfies Record<ServingRole, Create>
 
-export function serving(role: ServingRole): Work {
+/** `threads` of the dense network in this process; without it those of the config. */
+export function serving(role: ServingRole, threads?: number): Work {
   return async (session) => {
     const { config, net, wire, rank, log } = session
-    const server = await settling(() => creators[role](nativeConfig(config), { net, wire, rank }))
+    const natively = nativeConfig({ ...config, threads: threads ?? config.threads })
+    const server = await settling(() => creators[role](natively, { net, wire, rank }))
     try {
       await work(server, session)
       log(countersText(server))
