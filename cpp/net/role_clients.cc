@@ -36,6 +36,7 @@ RoleClients::RoleClients(std::shared_ptr<Transport> transport, RoleClientsOption
     client.secret = options_.secret;
     client.client_id = options_.client_id;
     client.peer_name = options_.role + " " + std::to_string(rank);
+    client.lost_after_ms = options_.deadline_ms;
     clients_.push_back(MakeRpcClient(transport, client));
   }
 }
@@ -60,7 +61,7 @@ Result<std::vector<RpcResponse>> RoleClients::CallMany(const RoleCall& call,
   const auto round = std::make_shared<Round>();
   round->results.resize(size());
   round->left = size();
-  const RpcCallOptions options{call.deadline_ms.value_or(options_.deadline_ms), call.repeatable, call.flags};
+  const RpcCallOptions options{call.deadline_ms.value_or(kSilence * options_.deadline_ms), call.repeatable, call.flags};
   for (uint32_t rank = 0; rank < size(); ++rank) {
     if (!requests[rank]) {
       round->End(rank, std::nullopt);

@@ -1,7 +1,9 @@
 // RoleClients: the processes of one role ("parameter server" 0 … n - 1), as another role calls them.
 //
-// Errors name the process: a request without an answer until the deadline, or whose server forgot it, is kPeerLost with
-// the details `role` and `rank`, and so is a refused connection. What a server's handler answered is handed on as it is.
+// Errors name the process: one that can't be reached for `deadline_ms`, that is silent for kSilence times as long, that
+// refuses this one or has forgotten it is kPeerLost, with the details `role` and `rank`. What a server's handler answered
+// is handed on as it is. An answer may take long, since other processes are waited for behind it: it is they who are
+// named when they are lost.
 //
 // Thread-safety: any thread, but not callbacks of the transport: calls wait for room.
 #pragma once
@@ -25,12 +27,14 @@ struct RoleClientsOptions {
   uint64_t deadline_ms = 60'000;
 };
 
+inline constexpr uint64_t kSilence = 10;
+
 // How a request is made.
 struct RoleCall {
   uint16_t type = 0;
   WireFlags flags = {};
   bool repeatable = false;
-  std::optional<uint64_t> deadline_ms = {};  // instead of the role's
+  std::optional<uint64_t> deadline_ms = {};  // instead of kSilence times the role's
 };
 
 class RoleClients {

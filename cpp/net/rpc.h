@@ -47,7 +47,7 @@ constexpr size_t kLeastSecretBytes = 16, kMostSecretBytes = 64;
 // ---------------------------------------------------------------------------------------------------------- server
 
 struct RpcServerOptions {
-  std::string secret;                              // of all sessions
+  std::string secret = {};                         // of all sessions
   uint32_t threads = 1;                            // that run handlers, "rpc-1", …
   uint32_t max_sessions = 1024;
   uint32_t max_requests_in_flight = 1024;          // of a session; at least kMostAhead times any client's
@@ -132,6 +132,9 @@ struct RpcClientOptions {
   uint64_t max_bytes_in_flight = 256u << 20;
   // Between attempts to connect; doubles up to the longest.
   uint64_t least_backoff_ms = 5, most_backoff_ms = 1'000;
+  // A server that does not admit this client for so long, from the start or when a connection went, is lost: all requests,
+  // also later ones, fail with kPeerLost. 0: never, requests wait for their deadlines.
+  uint64_t lost_after_ms = 0;
   // A request without an answer for so long is sent again on the same connection: no transport loses messages silently,
   // but if one ever does, this costs time and not the run.
   uint64_t resend_ms = 10'000;
@@ -145,7 +148,7 @@ struct RpcResponse {
 struct RpcCallOptions {
   uint64_t deadline_ms = 60'000;  // from the call on, with waiting for room
   bool repeatable = false;        // may be sent to a server that has forgotten whether it executed it
-  WireFlags flags;
+  WireFlags flags = {};
 };
 
 // Called once, on the progress thread (or in Call itself, when there is no room until the deadline); must not wait.

@@ -25,13 +25,15 @@ using Time = SteadyClock::time_point;
 
 class ClientCore final : public PeerHandler, public std::enable_shared_from_this<ClientCore> {
  public:
-  ClientCore(std::shared_ptr<Transport> transport, const RpcClientOptions& options)
-      : transport_(std::move(transport)), options_(options), backoff_ms_(options.least_backoff_ms) {}
+  ClientCore(Transport* transport, const RpcClientOptions& options)
+      : transport_(transport), options_(options), backoff_ms_(options.least_backoff_ms) {}
 
   void Start() {
     transport_->Post([weak = weak_from_this()] {
       if (const auto self = weak.lock()) self->Connect();
     });
+    std::lock_guard lock(mutex_);
+    LookForLoss();
   }
 
   void Call(uint16_t type, Payload request, const RpcCallOptions& options, RpcDone done) {
@@ -102,10 +104,12 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
   }
 
   void OnLost(PeerId peer, const Status& reason) override {
+    // A refused client is refused again: by the server, or by the transport before it. A closed transport is no more.
+    if (reason.code() == ErrorCode::kRefused || reason.code() == ErrorCode::kClosed) Fail(reason);
     std::lock_guard lock(mutex_);
     if (peer_ != peer) return;
+    if (std::exchange(ready_, false)) LookForLoss();
     peer_ = 0;
-    ready_ = false;
     trouble_ = reason.message();
     if (!failure_.ok()) return;
     transport_->PostAt(SteadyClock::now() + std::chrono::milliseconds(backoff_ms_), [weak = weak_from_this()] {
@@ -148,6 +152,26 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
     transport_->PostAt(SteadyClock::now() + kWelcomeWithin, [weak = weak_from_this(), number = peer_] {
       if (const auto self = weak.lock()) self->DisconnectIfNotWelcome(number);
     });
+  }
+
+  // Under the lock: the server is lost when it does not admit this client within lost_after_ms from now on.
+  void LookForLoss() {
+    if (options_.lost_after_ms == 0) return;
+    const auto until = SteadyClock::now() + std::chrono::milliseconds(options_.lost_after_ms);
+    transport_->PostAt(until, [weak = weak_from_this(), connections = counts_.connections] {
+      if (const auto self = weak.lock()) self->LoseUnlessConnectedSince(connections);
+    });
+  }
+
+  void LoseUnlessConnectedSince(uint64_t connections) {
+    Status lost;
+    {
+      std::lock_guard lock(mutex_);
+      if (counts_.connections != connections) return;
+      lost = Status(ErrorCode::kPeerLost, options_.peer_name + " at " + options_.address + " could not be reached for " +
+                                              std::to_string(options_.lost_after_ms) + " ms" + LastTrouble());
+    }
+    Fail(std::move(lost).With("peer", options_.peer_name));
   }
 
   void DisconnectIfNotWelcome(PeerId peer) {
@@ -300,7 +324,9 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
         .With("peer", options_.peer_name);
   }
 
-  const std::shared_ptr<Transport> transport_;
+  // The client's, which closes before it lets go of it. Not owned here: the last owner of this may be a task on the
+  // transport's own thread.
+  Transport* const transport_;
   const RpcClientOptions options_;
   const uint64_t session_ = RandomNumber();
 
@@ -321,7 +347,10 @@ class ClientCore final : public PeerHandler, public std::enable_shared_from_this
 
 class Client final : public RpcClient {
  public:
-  explicit Client(std::shared_ptr<ClientCore> core) : core_(std::move(core)) { core_->Start(); }
+  Client(std::shared_ptr<Transport> transport, const RpcClientOptions& options)
+      : transport_(std::move(transport)), core_(std::make_shared<ClientCore>(transport_.get(), options)) {
+    core_->Start();
+  }
   ~Client() override { Close(); }
 
   void Call(uint16_t type, Payload request, const RpcCallOptions& options, RpcDone done) override {
@@ -333,6 +362,7 @@ class Client final : public RpcClient {
   void Close() override { core_->Close(); }
 
  private:
+  const std::shared_ptr<Transport> transport_;
   const std::shared_ptr<ClientCore> core_;
 };
 
@@ -357,7 +387,7 @@ Result<RpcResponse> RpcClient::Call(uint16_t type, Payload request, const RpcCal
 }
 
 std::unique_ptr<RpcClient> MakeRpcClient(std::shared_ptr<Transport> transport, const RpcClientOptions& options) {
-  return std::make_unique<Client>(std::make_shared<ClientCore>(std::move(transport), options));
+  return std::make_unique<Client>(std::move(transport), options);
 }
 
 }  // namespace persia

@@ -24,8 +24,8 @@ namespace persia {
 // What the server knows of one session: which requests it is executing and the replies that the client may not have.
 class RpcSession {
  public:
-  RpcSession(std::shared_ptr<Transport> transport, const RpcServerOptions& options, uint64_t number, uint64_t client_id)
-      : transport_(std::move(transport)), options_(options), number_(number), client_id_(client_id) {}
+  RpcSession(Transport* transport, const RpcServerOptions& options, uint64_t number, uint64_t client_id)
+      : transport_(transport), options_(options), number_(number), client_id_(client_id) {}
 
   enum class Verdict { kExecute, kIgnore, kOverloaded };
 
@@ -36,9 +36,8 @@ class RpcSession {
   // The connection on which replies go from now on; 0: none. Returns the one before.
   PeerId Attach(PeerId peer) {
     std::lock_guard lock(mutex_);
-    const PeerId before = std::exchange(peer_, peer);
-    detached_at_ = SteadyClock::now();
-    return before;
+    if (forgotten_) return peer;
+    return std::exchange(peer_, peer);
   }
   void Detach(PeerId peer) {
     std::lock_guard lock(mutex_);
@@ -47,7 +46,11 @@ class RpcSession {
     detached_at_ = SteadyClock::now();
   }
   // Forgotten sessions answer nobody.
-  void Forget() { Attach(0); }
+  void Forget() {
+    std::lock_guard lock(mutex_);
+    forgotten_ = true;
+    peer_ = 0;
+  }
   bool Idle(SteadyClock::time_point since) const {
     std::lock_guard lock(mutex_);
     return peer_ == 0 && detached_at_ < since && running_ == 0;
@@ -70,7 +73,8 @@ class RpcSession {
   void ForgetBelow(uint64_t id);
   void Send(uint64_t id, const Entry& entry, const Payload& reply);
 
-  const std::shared_ptr<Transport> transport_;
+  // The server's, which forgets all sessions before it lets go of it; a forgotten session has no peer and sends nothing.
+  Transport* const transport_;
   const RpcServerOptions options_;
   const uint64_t number_;
   const uint64_t client_id_;
@@ -78,6 +82,7 @@ class RpcSession {
 
   mutable std::mutex mutex_;  // guards what follows
   PeerId peer_ = 0;
+  bool forgotten_ = false;
   SteadyClock::time_point detached_at_ = SteadyClock::now();
   std::map<uint64_t, Entry> entries_;  // ids >= done_below_ that came
   uint64_t done_below_ = 0;
@@ -246,8 +251,8 @@ class HandlerThreads {
 // What the transport's callbacks hold on to: it may outlive the RpcServer by a moment.
 class ServerCore final : public PeerHandler, public std::enable_shared_from_this<ServerCore> {
  public:
-  ServerCore(std::shared_ptr<Transport> transport, const RpcServerOptions& options)
-      : transport_(std::move(transport)), options_(options), threads_(options.threads) {}
+  ServerCore(Transport* transport, const RpcServerOptions& options)
+      : transport_(transport), options_(options), threads_(options.threads) {}
 
   void Register(uint16_t type, RpcHandler handler, const RpcHandlerOptions& options) {
     PERSIA_CHECK(!listening_ && !handlers_.contains(type));
@@ -296,7 +301,7 @@ class ServerCore final : public PeerHandler, public std::enable_shared_from_this
       if (found == connections_.end()) return;
       session = found->second;
     }
-    if (session == nullptr && header.kind == MessageKind::kHello) return Greet(peer, payload.bytes());
+    if (header.kind == MessageKind::kHello) return Greet(peer, payload.bytes());  // also one that comes twice
     if (session != nullptr && header.kind == MessageKind::kRequest) return Take(session, peer, header, std::move(payload));
     if (session != nullptr && header.kind == MessageKind::kBye) return Forget(session, peer);
     Refuse(peer, Status(ErrorCode::kProtocol, session == nullptr ? "the first message of a connection must be a Hello"
@@ -425,7 +430,7 @@ class ServerCore final : public PeerHandler, public std::enable_shared_from_this
     threads_.Push([&handler = found->second.handler, work] { handler(std::move(work->first), std::move(work->second)); });
   }
 
-  const std::shared_ptr<Transport> transport_;
+  Transport* const transport_;
   const RpcServerOptions options_;
   std::map<uint16_t, Registered> handlers_;  // immutable once it listens
   bool listening_ = false;
@@ -442,7 +447,7 @@ class ServerCore final : public PeerHandler, public std::enable_shared_from_this
 class Server final : public RpcServer {
  public:
   Server(std::shared_ptr<Transport> transport, const RpcServerOptions& options)
-      : core_(std::make_shared<ServerCore>(std::move(transport), options)) {}
+      : transport_(std::move(transport)), core_(std::make_shared<ServerCore>(transport_.get(), options)) {}
   ~Server() override { Close(); }
 
   void Register(uint16_t type, RpcHandler handler, const RpcHandlerOptions& options) override {
@@ -456,6 +461,7 @@ class Server final : public RpcServer {
   }
 
  private:
+  const std::shared_ptr<Transport> transport_;
   const std::shared_ptr<ServerCore> core_;
   bool closed_ = false;
 };

@@ -91,7 +91,7 @@ Status DecodeStatus(Bytes bytes) {
   }
   if (!known) message = name + ": " + message;
   Status status(code, std::move(message));
-  for (auto& [key, value] : details) status = std::move(status).With(std::move(key), std::move(value));
+  for (auto& [key, value] : details) static_cast<void>(std::move(status).With(std::move(key), std::move(value)));
   return status;
 }
 

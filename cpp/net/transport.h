@@ -1,5 +1,5 @@
 // Transport: messages between processes, over whatever carries them. Implementations: in_process_transport.h (threads of
-// one process, for tests), ucx_transport.h (tcp, rdma, shm), fault_transport.h (breaks another one on purpose).
+// one process, for tests), process_transport.h (tcp, rdma, shm), fault_transport.h (breaks another one on purpose).
 //
 // A connection is a *peer*: a number that is never used again in its transport. Messages of a peer arrive whole, once
 // and in order, or the peer is lost; nothing arrives after that. What was sent before and did not arrive by then is gone:
@@ -50,7 +50,8 @@ class PeerHandler {
   virtual void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) = 0;
 
   // Exactly once for each peer, also after Disconnect (kAborted) and Close (kClosed); the last call for it. kPeerLost:
-  // it went, or could not be reached. kProtocol: it sent something that is no message.
+  // it went, or could not be reached. kProtocol: it sent something that is no message. kRefused, kTransport: it said why
+  // it does not want this connection, or why nothing can carry it; trying again is of no use.
   virtual void OnLost(PeerId peer, const Status& reason) = 0;
 };
 

@@ -44,11 +44,13 @@ Result<std::unique_ptr<ClusterTrainer>> ClusterTrainer::Create(std::shared_ptr<T
 }
 
 ClusterTrainer::ClusterTrainer(std::shared_ptr<Transport> transport, Options options)
-    : config_(std::move(options.config)),
+    : transport_(std::move(transport)),
+      closes_transport_(options.closes_transport),
+      config_(std::move(options.config)),
       wire_(options.wire),
-      parameter_servers_(transport, std::move(options.parameter_servers)),
-      embedding_workers_(transport, std::move(options.embedding_workers)),
-      nn_workers_(transport, std::move(options.nn_workers)),
+      parameter_servers_(transport_, std::move(options.parameter_servers)),
+      embedding_workers_(transport_, std::move(options.embedding_workers)),
+      nn_workers_(transport_, std::move(options.nn_workers)),
       store_(config_.tables, parameter_servers_, wire_),
       intake_(std::numeric_limits<size_t>::max()),
       prepare_meter_("prepare", 0, config_.trace_spans),
@@ -72,6 +74,7 @@ void ClusterTrainer::Close() {
     if (worker.watch.joinable()) worker.watch.join();
   }
   for (RoleClients* clients : {&nn_workers_, &embedding_workers_, &parameter_servers_}) clients->Close();
+  if (closes_transport_) transport_->Close();
 }
 
 void ClusterTrainer::Push(std::shared_ptr<const Batch> batch, Completion accepted) {
@@ -294,7 +297,9 @@ void ClusterTrainer::WatchLoop(uint32_t rank) {
   while (true) {
     WireWriter writer;
     writer.Value(version);
-    const auto response = nn_workers_.Call(rank, {nn_request::kWatch}, Payload(writer.Take()));
+    // It answers several times within the deadline, if it lives.
+    const RoleCall watch{nn_request::kWatch, {}, true, nn_workers_.deadline_ms()};
+    const auto response = nn_workers_.Call(rank, watch, Payload(writer.Take()));
     if (!response.ok()) return Lost(rank, response.status());
     Result<NnState> state = DecodeState(response.value().payload.bytes());
     if (!state.ok()) return Lost(rank, state.status());

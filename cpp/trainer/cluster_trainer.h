@@ -47,6 +47,7 @@ class ClusterTrainer final : public ModelTrainer {
     TrainerConfig config;  // of the whole cluster
     RoleClientsOptions parameter_servers, embedding_workers, nn_workers;
     RemoteStore::Wire wire;
+    bool closes_transport = false;  // at the end: it serves nobody else
   };
 
   // Waits until every process answers: kPeerLost names one that doesn't. kConfigUnsupported: the config asks for what a
@@ -134,6 +135,8 @@ class ClusterTrainer final : public ModelTrainer {
   Status WriteValues(const DenseCopy& dense) const;
   Status RestorePipeline(const RestoredPipeline& state);
 
+  const std::shared_ptr<Transport> transport_;
+  const bool closes_transport_;
   const TrainerConfig config_;
   const RemoteStore::Wire wire_;
   RoleClients parameter_servers_, embedding_workers_, nn_workers_;

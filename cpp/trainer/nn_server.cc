@@ -81,7 +81,11 @@ NnWorker::Events NnServer::EventsOfWorker() {
     std::lock_guard lock(mutex_);
     samples_ += rows;
   };
-  events.failed = [this](Status status) { Fail(status); };
+  events.failed = [this](Status status) {
+    const bool first = failure().ok();  // else it is what ends the worker
+    Fail(status);
+    if (first && on_failure_) on_failure_(status);
+  };
   events.ended = [this] {
     {
       std::lock_guard lock(mutex_);

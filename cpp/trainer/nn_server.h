@@ -18,6 +18,7 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -55,6 +56,8 @@ class NnServer {
 
   // As RpcServer::Listen.
   Result<std::string> Listen(const std::string& address) { return rpc_->Listen(address); }
+  // Runs, on any thread, when this worker fails by itself: not when a driver stops it. Before Connect.
+  void OnFailure(std::function<void(const Status&)> failed) { on_failure_ = std::move(failed); }
   // Makes the network and starts. Requests before this are refused. Once.
   Status Connect(Peers peers);
 
@@ -108,6 +111,7 @@ class NnServer {
   std::shared_ptr<DenseStore> dense_store_;  // async, rank 0
   std::unique_ptr<DenseService> dense_service_;
   std::unique_ptr<NnWorker> worker_;
+  std::function<void(const Status&)> on_failure_;
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;

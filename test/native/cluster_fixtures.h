@@ -34,11 +34,11 @@ class TestCluster {
     for (uint32_t i = 0; i < shape.embedding_workers; ++i) StartEmbeddingWorker(i);
     for (uint32_t i = 0; i < config.nn_workers; ++i) {
       const auto transport = TransportOf("nn-" + std::to_string(i));
-      nn.push_back(std::make_unique<NnServer>(transport, NnServer::Options{config, i, shape.activations, 200, Rpc()}));
+      nn.push_back(std::make_unique<NnServer>(transport, NnServer::Options{config, i, shape.activations, std::min<uint64_t>(200, shape.deadline_ms / 4), Rpc()}));
       nn_addresses_.push_back(Listen(*nn.back(), "nn-" + std::to_string(i)));
     }
     const bool sums = config.mode != TrainerMode::kAsync && config.nn_workers > 1;
-    auto collectives = sums ? MakeLocalCollectives(config.nn_workers, {.deadline_ms = shape.deadline_ms})
+    auto collectives = sums ? MakeLocalCollectives(config.nn_workers, {.deadline_ms = kSilence * shape.deadline_ms})
                             : std::vector<std::unique_ptr<Collective>>(config.nn_workers);
     for (uint32_t i = 0; i < config.nn_workers; ++i) {
       const Status status = nn[i]->Connect({Clients("embedding worker", ew_addresses_),
@@ -48,7 +48,7 @@ class TestCluster {
     auto made = ClusterTrainer::Create(TransportOf("driver"),
                                        {config, Clients("parameter server", ps_addresses_),
                                         Clients("embedding worker", ew_addresses_),
-                                        Clients("NN worker", nn_addresses_), shape.wire});
+                                        Clients("NN worker", nn_addresses_), shape.wire, false});
     REQUIRE_MESSAGE(made.ok(), made.status().message());
     trainer = std::move(*made);
   }
@@ -69,9 +69,11 @@ class TestCluster {
     auto transport = MakeInProcessTransport(network_, name);
     transports_.push_back(shape_.wrap ? shape_.wrap(name, std::move(transport))
                                       : std::shared_ptr<Transport>(std::move(transport)));
+    by_name_[name] = transports_.back();
     return transports_.back();
   }
-  const std::vector<std::string>& ps_addresses() const { return ps_addresses_; }
+  // Ends the transport of a role, as a killed process does: nothing is said.
+  void Kill(const std::string& name) { by_name_.at(name)->Close(); }
 
   std::vector<std::unique_ptr<ParameterServer>> ps;
   std::vector<std::unique_ptr<EmbeddingServer>> ew;
@@ -117,6 +119,7 @@ class TestCluster {
   const ClusterShape shape_;
   const std::shared_ptr<InProcessNetwork> network_ = MakeInProcessNetwork();
   std::vector<std::shared_ptr<Transport>> transports_;
+  std::map<std::string, std::shared_ptr<Transport>> by_name_;
   std::vector<std::string> ps_addresses_, ew_addresses_, nn_addresses_;
 };
 

@@ -2,7 +2,10 @@
 
 #include <cstdlib>
 
+#include <doctest/doctest.h>
+
 #include "net/in_process_transport.h"
+#include "net/process_transport.h"
 
 namespace persia {
 namespace {
@@ -19,12 +22,28 @@ class InProcessKind final : public TransportKind {
   const std::shared_ptr<InProcessNetwork> network_ = MakeInProcessNetwork();
 };
 
+class UcxKind final : public TransportKind {
+ public:
+  explicit UcxKind(TransportChoice choice) : choice_(choice) {}
+
+  std::string name() const override { return TransportChoiceName(choice_); }
+  std::unique_ptr<Transport> Make(const TransportOptions& options) override {
+    auto made = MakeProcessTransport({options, choice_, "the transport's secret"});
+    REQUIRE_MESSAGE(made.ok(), made.status().message());
+    return std::move(made.value());
+  }
+  std::string address() const override { return "127.0.0.1:0"; }
+
+ private:
+  const TransportChoice choice_;
+};
+
 }  // namespace
 
 std::vector<std::unique_ptr<TransportKind>> TransportKinds() {
   std::vector<std::unique_ptr<TransportKind>> kinds;
   const char* named = std::getenv("PERSIA_TEST_TRANSPORTS");
-  std::string names = named != nullptr ? named : "in-process";
+  std::string names = named != nullptr ? named : "in-process,tcp,shm";
   names += ",";
   for (size_t begin = 0, end; (end = names.find(',', begin)) != std::string::npos; begin = end + 1) {
     if (auto kind = TransportKindNamed(names.substr(begin, end - begin))) kinds.push_back(std::move(kind));
@@ -34,6 +53,8 @@ std::vector<std::unique_ptr<TransportKind>> TransportKinds() {
 
 std::unique_ptr<TransportKind> TransportKindNamed(const std::string& name) {
   if (name == "in-process") return std::make_unique<InProcessKind>();
+  const auto choice = ParseTransportChoice(name);
+  if (choice.ok()) return std::make_unique<UcxKind>(choice.value());
   return nullptr;
 }
 

@@ -1,0 +1,50 @@
+// A transport that counts the bytes of another one's messages, headers included.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <utility>
+
+#include "net/transport.h"
+
+namespace persia {
+
+class CountingTransport final : public Transport {
+ public:
+  struct Counts {
+    uint64_t received = 0, sent = 0;
+  };
+
+  explicit CountingTransport(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
+  ~CountingTransport() override { Close(); }
+
+  Counts counts() const { return {totals_->received, totals_->sent}; }
+
+  Result<std::string> Listen(const std::string& address, Acceptor acceptor) override;
+  Result<PeerId> Connect(const std::string& address, std::shared_ptr<PeerHandler> handler) override;
+  Status Send(PeerId peer, const MessageHeader& header, Payload payload) override;
+  void Admit(PeerId peer) override { inner_->Admit(peer); }
+  void Disconnect(PeerId peer) override { inner_->Disconnect(peer); }
+  void Post(std::function<void()> task) override { inner_->Post(std::move(task)); }
+  void PostAt(SteadyClock::time_point time, std::function<void()> task) override {
+    inner_->PostAt(time, std::move(task));
+  }
+  bool OnProgressThread() const override { return inner_->OnProgressThread(); }
+  void Close() override { inner_->Close(); }
+  std::string Describe(PeerId peer) const override { return inner_->Describe(peer); }
+
+ private:
+  class Handler;
+
+  // Totals of their own, not an order of anything: relaxed. Handlers may outlive this.
+  struct Totals {
+    std::atomic<uint64_t> received{0}, sent{0};
+  };
+
+  const std::unique_ptr<Transport> inner_;
+  const std::shared_ptr<Totals> totals_ = std::make_shared<Totals>();
+};
+
+}  // namespace persia

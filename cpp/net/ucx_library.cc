@@ -1,0 +1,152 @@
+#include "net/ucx_library.h"
+
+#include <dlfcn.h>
+
+#include <array>
+#include <csignal>
+
+#include <ucm/api/ucm.h>
+
+namespace persia {
+namespace {
+
+constexpr unsigned kMajor = 1, kLeastMinor = 12;  // of the active messages with headers and of ucp_config_modify for devices
+
+struct Loaded {
+  UcxApi api;
+  Status status;
+};
+
+// The folder of the shared object or program that holds this function.
+std::string OwnFolder() {
+  Dl_info info{};
+  if (dladdr(reinterpret_cast<const void*>(&OwnFolder), &info) == 0 || info.dli_fname == nullptr) return ".";
+  const std::string path = info.dli_fname;
+  const size_t slash = path.rfind('/');
+  return slash == std::string::npos ? "." : path.substr(0, slash);
+}
+
+// The handlers of the signals for which UCX installs its own, as they were.
+class KeptSignals {
+ public:
+  KeptSignals() {
+    for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], nullptr, &actions_[i]);
+  }
+  ~KeptSignals() {
+    for (size_t i = 0; i < kSignals.size(); ++i) sigaction(kSignals[i], &actions_[i], nullptr);
+  }
+
+ private:
+  static constexpr std::array kSignals = {SIGILL, SIGSEGV, SIGBUS, SIGFPE, SIGABRT, SIGTRAP, SIGUSR1, SIGUSR2, SIGHUP};
+  std::array<struct sigaction, kSignals.size()> actions_{};
+};
+
+// Finds functions and remembers the first that is missing.
+class Symbols {
+ public:
+  explicit Symbols(void* library) : library_(library) {}
+
+  template <typename F>
+  void Find(const char* name, F* function) {
+    *function = reinterpret_cast<F>(dlsym(library_, name));
+    if (*function == nullptr && missing_.empty()) missing_ = name;
+  }
+  const std::string& missing() const { return missing_; }
+
+ private:
+  void* const library_;
+  std::string missing_;
+};
+
+void KeepQuiet(Symbols& symbols) {
+  ucs_status_t (*set_option)(const char* name, const char* value) = nullptr;
+  symbols.Find("ucs_global_opts_set_value", &set_option);
+  const ucm_global_config_t* options = nullptr;
+  symbols.Find("ucm_global_opts", &options);
+  void (*set_memory_options)(const ucm_global_config_t*) = nullptr;
+  symbols.Find("ucm_set_global_opts", &set_memory_options);
+  if (!symbols.missing().empty()) return;
+  set_option("LOG_LEVEL", "fatal");
+  set_option("HANDLE_ERRORS", "none");
+  set_option("MEMTYPE_CACHE", "n");
+  ucm_global_config_t none = *options;
+  none.enable_events = 0;
+  none.enable_malloc_hooks = 0;
+  none.enable_malloc_reloc = 0;
+  none.log_level = UCS_LOG_LEVEL_FATAL;
+  set_memory_options(&none);
+}
+
+void FindFunctions(Symbols& symbols, UcxApi* api) {
+  symbols.Find("ucp_config_read", &api->config_read);
+  symbols.Find("ucp_config_modify", &api->config_modify);
+  symbols.Find("ucp_config_release", &api->config_release);
+  symbols.Find("ucp_init_version", &api->init_version);
+  symbols.Find("ucp_cleanup", &api->cleanup);
+  symbols.Find("ucp_worker_create", &api->worker_create);
+  symbols.Find("ucp_worker_destroy", &api->worker_destroy);
+  symbols.Find("ucp_worker_get_address", &api->worker_get_address);
+  symbols.Find("ucp_worker_release_address", &api->worker_release_address);
+  symbols.Find("ucp_worker_get_efd", &api->worker_get_efd);
+  symbols.Find("ucp_worker_arm", &api->worker_arm);
+  symbols.Find("ucp_worker_progress", &api->worker_progress);
+  symbols.Find("ucp_worker_set_am_recv_handler", &api->worker_set_am_recv_handler);
+  symbols.Find("ucp_ep_create", &api->ep_create);
+  symbols.Find("ucp_ep_close_nbx", &api->ep_close);
+  symbols.Find("ucp_ep_print_info", &api->ep_print_info);
+  symbols.Find("ucp_am_send_nbx", &api->am_send);
+  symbols.Find("ucp_am_recv_data_nbx", &api->am_recv_data);
+  symbols.Find("ucp_am_data_release", &api->am_data_release);
+  symbols.Find("ucp_request_check_status", &api->request_check_status);
+  symbols.Find("ucp_request_free", &api->request_free);
+  symbols.Find("ucs_status_string", &api->status_string);
+}
+
+Loaded Load() {
+  Loaded loaded;
+  const KeptSignals kept;
+  std::string tried;
+  void* library = nullptr;
+  for (const std::string& path : {OwnFolder() + "/ucx/libucp.so.0", std::string("libucp.so.0")}) {
+    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library != nullptr) break;
+    tried += std::string(tried.empty() ? "" : "; ") + dlerror();
+  }
+  if (library == nullptr) {
+    loaded.status = Status(ErrorCode::kTransport, "UCX, which carries messages between processes, was not found (" + tried +
+                                                      "); install it (Debian: libucx0)");
+    return loaded;
+  }
+  Symbols symbols(library);
+  KeepQuiet(symbols);
+  FindFunctions(symbols, &loaded.api);
+  void (*get_version)(unsigned*, unsigned*, unsigned*) = nullptr;
+  symbols.Find("ucp_get_version", &get_version);
+  Dl_info info{};
+  if (get_version != nullptr && dladdr(reinterpret_cast<const void*>(get_version), &info) != 0) {
+    loaded.api.path = info.dli_fname;
+  }
+  if (!symbols.missing().empty()) {
+    loaded.status = Status(ErrorCode::kTransport, loaded.api.path + " has no " + symbols.missing() +
+                                                      "; UCX 1.12 or newer is needed");
+    return loaded;
+  }
+  unsigned major = 0, minor = 0, release = 0;
+  get_version(&major, &minor, &release);
+  loaded.api.version = std::to_string(major) + "." + std::to_string(minor) + "." + std::to_string(release);
+  if (major != kMajor || minor < kLeastMinor) {
+    loaded.status = Status(ErrorCode::kTransport, loaded.api.path + " is UCX " + loaded.api.version +
+                                                      "; UCX 1.12 or newer is needed");
+  }
+  return loaded;
+}
+
+}  // namespace
+
+Result<const UcxApi*> LoadUcx() {
+  static const Loaded loaded = Load();
+  if (!loaded.status.ok()) return loaded.status;
+  return &loaded.api;
+}
+
+}  // namespace persia
