@@ -4,11 +4,11 @@
 //   npm run bench -- cluster [--rounds 5] [--epochs 6] [--transport auto] [--smoke] [--out FILE]
 //
 // The network is small, so that lookups matter. Runs take turns, train and launch, `rounds` of each; the ratio is that
-// of the medians. Bytes are those of messages with their headers, both ways, as the roles counted them; each is counted
-// once, by the role that answers. Needs the built package (npm run build). With --out every result is appended to FILE
+// of the medians. Bytes are those of messages with their headers as the roles that received them counted them; what goes
+// back to the data loader, little, is not among them. There is no evaluation. Needs the built package (npm run build). With --out every result is appended to FILE
 // as a JSON line.
 import { spawnSync } from 'node:child_process'
-import { appendFileSync, mkdtempSync, rmSync } from 'node:fs'
+import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -25,6 +25,11 @@ const rounds = options.smoke ? 1 : Number(options.rounds)
 const epochs = options.smoke ? 1 : Number(options.epochs)
 const folder = mkdtempSync(join(tmpdir(), 'persia-bench-cluster-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+
+const adult = join(root, 'examples/adult-income')
+const config = join(folder, 'config.yml')
+writeFileSync(config, readFileSync(join(adult, 'persia.yml'), 'utf8').replace(/^ +test: .*\n/m, '')
+  .replace('train.csv.gz', join(adult, 'train.csv.gz')))
 
 const wires = [
   { label: 'fp32' },
@@ -57,12 +62,11 @@ function speeds() {
 function bytes({ label, ...wire }) {
   const settings = Object.fromEntries(Object.entries(wire).map(([key, value]) => [`cluster.wire.${key}`, value]))
   const { done, log, samples } = run('launch', { 'cluster.parameterServers': 2, ...settings })
-  const counted = (role) => log.matchAll(new RegExp(`${role}-\\d+ +\\| .*received (\\d+) bytes, sent (\\d+)`, 'g'))
-  const of = (role) =>
-    [...counted(role)].reduce((sum, [, received, sent]) => sum + Number(received) + Number(sent), 0) / samples
+  const counted = (role) => log.matchAll(new RegExp(`${role}-\\d+ +\\| .*received (\\d+) bytes`, 'g'))
+  const of = (role) => [...counted(role)].reduce((sum, [, received]) => sum + Number(received), 0) / samples
   const [servers, workers, networks] = ['parameter-server', 'embedding-worker', 'nn-worker'].map(of)
   const line = (value) => value.toFixed(0).padStart(6)
-  console.log(`${label.padEnd(15)} bytes a sample: parameter servers ${line(servers)}, `
+  console.log(`${label.padEnd(15)} bytes a sample to parameter servers ${line(servers)}, `
     + `embedding workers ${line(workers)}, NN workers ${line(networks)}, all ${line(servers + workers + networks)}`)
   record({ benchmark: 'cluster bytes', wire: label, servers, workers, networks, steps: done.steps })
 }
@@ -75,8 +79,7 @@ function run(command, settings = {}) {
   }
   const sets = Object.entries(all).flatMap(([key, value]) => ['--set', `${key}=${JSON.stringify(value)}`])
   const { status, stdout, stderr } = spawnSync(process.execPath, [
-    join(root, 'dist/cli/main.js'), command, '--config', join(root, 'examples/adult-income/persia.yml'), ...sets,
-    '--json',
+    join(root, 'dist/cli/main.js'), command, '--config', config, ...sets, '--json',
   ], { encoding: 'utf8' })
   if (status !== 0) throw new Error(`persia ${command} ended with ${status}:\n${stderr}`)
   const events = stdout.trim().split('\n').map((line) => JSON.parse(line))
