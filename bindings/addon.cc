@@ -6,6 +6,7 @@
 #include "evaluator_binding.h"
 #include "functions.h"
 #include "js_thread.h"
+#include "role_binding.h"
 #include "trainer_binding.h"
 
 namespace persia::bindings {
@@ -16,6 +17,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   RegisterBatcher(env, exports);
   RegisterTrainer(env, exports);
   RegisterEvaluator(env, exports);
+  RegisterRoles(env, exports);
   RegisterFunctions(env, exports);
   return exports;
 }

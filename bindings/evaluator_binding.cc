@@ -22,7 +22,7 @@ struct TaskMetrics {
 };
 
 struct State {
-  std::shared_ptr<Trainer> trainer;
+  std::shared_ptr<ModelTrainer> trainer;
   std::optional<uint32_t> group_by;  // the feature whose ids are the groups of GAUC
   std::vector<TaskMetrics> tasks;
   std::vector<float> outputs;  // of the last batch

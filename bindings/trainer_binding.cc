@@ -1,5 +1,6 @@
 #include "trainer_binding.h"
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -8,10 +9,12 @@
 #include <vector>
 
 #include "batch_handle.h"
+#include "cluster_options.h"
 #include "convert.h"
 #include "js_thread.h"
 #include "keep_alive.h"
 #include "snapshot_files.h"
+#include "trainer/trainer.h"
 #include "trainer_config.h"
 #include "worker/rows.h"
 
@@ -36,12 +39,10 @@ Napi::Object CountersToJs(Napi::Env env, const TableCounters& counters) {
 }
 
 // With the counters of its feature groups.
-Napi::Object TableToJs(Napi::Env env, const ParameterStore& store, uint32_t row_class) {
-  Napi::Object result = CountersToJs(env, store.counters(row_class));
+Napi::Object TableToJs(Napi::Env env, const ClassCounters& counters) {
+  Napi::Object result = CountersToJs(env, counters.table);
   const Napi::Array groups = Napi::Array::New(env);
-  for (const TableCounters& group : store.group_counters(row_class)) {
-    groups.Set(groups.Length(), CountersToJs(env, group));
-  }
+  for (const TableCounters& group : counters.groups) groups.Set(groups.Length(), CountersToJs(env, group));
   result.Set("groups", groups);
   return result;
 }
@@ -60,11 +61,11 @@ Napi::Object DelaysToJs(Napi::Env env, uint64_t count, uint64_t sum, uint64_t mo
   return result;
 }
 
-Napi::Object StageToJs(Napi::Env env, const StageMeter& stage) {
-  const StageTotals totals = stage.totals();
+Napi::Object StageToJs(Napi::Env env, const StageReport& stage) {
+  const StageTotals& totals = stage.totals;
   Napi::Object result = Napi::Object::New(env);
-  result.Set("stage", stage.name());
-  result.Set("worker", stage.worker());
+  result.Set("stage", stage.name);
+  result.Set("worker", stage.worker);
   result.Set("idle", totals.seconds[static_cast<size_t>(Activity::kIdle)]);
   result.Set("held", totals.seconds[static_cast<size_t>(Activity::kHeld)]);
   result.Set("busy", totals.seconds[static_cast<size_t>(Activity::kBusy)]);
@@ -95,28 +96,28 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
                         InstanceMethod<&TrainerBinding::Close>("close")});
   }
 
-  // createTrainer(config): Promise<Trainer>. Filling the weights takes a while: it happens on the pool.
-  static Napi::Value Create(const Napi::CallbackInfo& info) {
-    auto made = std::make_shared<std::shared_ptr<Trainer>>();
-    auto work = [config = ReadTrainerConfig(info[0].As<Napi::Object>()), made] {
-      Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(config);
+  // Makes a trainer on the pool: filling weights and reaching other processes take a while.
+  static Napi::Value Create(Napi::Env env, std::function<Result<std::shared_ptr<ModelTrainer>>()> make) {
+    auto made = std::make_shared<std::shared_ptr<ModelTrainer>>();
+    auto work = [make = std::move(make), made] {
+      Result<std::shared_ptr<ModelTrainer>> trainer = make();
       if (trainer.ok()) *made = std::move(*trainer);
       return trainer.status();
     };
-    return RunInPool(info.Env(), work, [made](Napi::Env env) -> Napi::Value {
-      return constructor.New({Napi::External<std::shared_ptr<Trainer>>::New(env, made.get())});
+    return RunInPool(env, work, [made](Napi::Env there) -> Napi::Value {
+      return constructor.New({Napi::External<std::shared_ptr<ModelTrainer>>::New(there, made.get())});
     });
   }
 
   explicit TrainerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerBinding>(info) {
     if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "native call: use createTrainer");
-    trainer_ = std::move(*info[0].As<Napi::External<std::shared_ptr<Trainer>>>().Data());
+    trainer_ = std::move(*info[0].As<Napi::External<std::shared_ptr<ModelTrainer>>>().Data());
   }
 
   // One for each environment; an environment is bound to its thread.
   static thread_local Napi::FunctionReference constructor;
 
-  std::shared_ptr<Trainer> trainer(Napi::Env env) const {
+  std::shared_ptr<ModelTrainer> trainer(Napi::Env env) const {
     if (!trainer_) throw ToError(env, Status(ErrorCode::kClosed, "the trainer was closed"));
     return trainer_;
   }
@@ -238,14 +239,10 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
 
   // counters(): { tables, distinct }, one object a row class and one number a feature
   Napi::Value Counters(const Napi::CallbackInfo& info) {
-    const auto target = trainer(info.Env());
-    const ParameterStore& store = target->store();
+    const TrainerCounters counters = trainer(info.Env())->counters();
     const Napi::Array tables = Napi::Array::New(info.Env());
-    for (uint32_t c = 0; c < store.row_class_count(); ++c) tables.Set(c, TableToJs(info.Env(), store, c));
-    const Napi::Array distinct = Napi::Array::New(info.Env());
-    for (uint32_t f = 0; f < target->config().schema.features.size(); ++f) {
-      distinct.Set(f, static_cast<double>(target->worker().distinct_ids(f)));
-    }
+    for (const ClassCounters& one : counters.classes) tables.Set(tables.Length(), TableToJs(info.Env(), one));
+    const Napi::Array distinct = NumbersToJs(info.Env(), counters.distinct);
     Napi::Object result = Napi::Object::New(info.Env());
     result.Set("tables", tables);
     result.Set("distinct", distinct);
@@ -257,7 +254,9 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     const auto target = trainer(info.Env());
     const TrainerProgress progress = target->progress();
     const Napi::Array stages = Napi::Array::New(info.Env());
-    for (const StageMeter* stage : target->stages()) stages.Set(stages.Length(), StageToJs(info.Env(), *stage));
+    for (const StageReport& stage : target->StageReports()) {
+      stages.Set(stages.Length(), StageToJs(info.Env(), stage));
+    }
     const RowStaleness::Totals& rows = progress.row_staleness;
     const DenseStore::Staleness& dense = progress.dense_staleness;
     Napi::Object result = Napi::Object::New(info.Env());
@@ -273,8 +272,9 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
   Napi::Value Trace(const Napi::CallbackInfo& info) {
     auto text = std::make_shared<std::string>();
     auto work = [target = trainer(info.Env()), text] {
-      *text = ChromeTrace(target->stages());
-      return Status::Ok();
+      Result<std::string> trace = target->Trace();
+      if (trace.ok()) *text = std::move(*trace);
+      return trace.status();
     };
     return RunInPool(info.Env(), work,
                      [text](Napi::Env env) -> Napi::Value { return Napi::String::New(env, *text); });
@@ -288,21 +288,44 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     });
   }
 
-  std::shared_ptr<Trainer> trainer_;
+  std::shared_ptr<ModelTrainer> trainer_;
 };
 
 thread_local Napi::FunctionReference TrainerBinding::constructor;
 
 }  // namespace
 
-std::shared_ptr<Trainer> TrainerOf(const Napi::Value& value) {
+std::shared_ptr<ModelTrainer> TrainerOf(const Napi::Value& value) {
   return TrainerBinding::Unwrap(value.As<Napi::Object>())->trainer(value.Env());
 }
+
+namespace {
+
+// createTrainer(config): Promise<Trainer>
+Napi::Value CreateTrainer(const Napi::CallbackInfo& info) {
+  return TrainerBinding::Create(
+      info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>())]() -> Result<std::shared_ptr<ModelTrainer>> {
+        Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(config);
+        if (!trainer.ok()) return trainer.status();
+        return std::shared_ptr<ModelTrainer>(std::move(*trainer));
+      });
+}
+
+// createClusterTrainer(config, options): Promise<Trainer>
+Napi::Value CreateClusterTrainer(const Napi::CallbackInfo& info) {
+  const auto options = info[1].As<Napi::Object>();
+  return TrainerBinding::Create(
+      info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>()), role = ReadRoleOptions(options),
+                   peers = ReadPeers(Object(options, "peers"))] { return MakeClusterDriver(config, role, peers); });
+}
+
+}  // namespace
 
 void RegisterTrainer(Napi::Env env, Napi::Object exports) {
   TrainerBinding::constructor = Napi::Persistent(TrainerBinding::Define(env));
   TrainerBinding::constructor.SuppressDestruct();
-  exports.Set("createTrainer", Napi::Function::New(env, TrainerBinding::Create, "createTrainer"));
+  exports.Set("createTrainer", Napi::Function::New(env, CreateTrainer, "createTrainer"));
+  exports.Set("createClusterTrainer", Napi::Function::New(env, CreateClusterTrainer, "createClusterTrainer"));
 }
 
 }  // namespace persia::bindings

@@ -5,6 +5,7 @@
 #include <thread>
 #include <utility>
 
+#include "collective/ring_collective.h"
 #include "net/process_transport.h"
 #include "store/parameter_server.h"
 #include "trainer/nn_server.h"
@@ -98,6 +99,8 @@ class Role : public ClusterRole {
   virtual Status ConnectServer(const ClusterPeers& peers) = 0;
   virtual void Count(RoleCounters& counters) const = 0;
 
+  void AddAddress(const std::string& more) { address_ += more; }
+
   // The first end counts.
   void End(const Status& status) {
     std::vector<std::function<void(Status)>> waiting;
@@ -166,18 +169,61 @@ class EmbeddingWorkerRole final : public Role<EmbeddingServer> {
   void Count(RoleCounters& counters) const override { counters.batches = server_->held(); }
 };
 
+// An NN worker has two addresses: of its requests, and of its place in the ring where gradients are summed.
+constexpr char kBetweenAddresses = '+';
+
+std::vector<std::string> PartsOf(const std::vector<std::string>& addresses, bool ring) {
+  std::vector<std::string> parts;
+  for (const std::string& address : addresses) {
+    const size_t end = std::min(address.find(kBetweenAddresses), address.size());
+    parts.push_back(ring ? address.substr(std::min(end + 1, address.size())) : address.substr(0, end));
+  }
+  return parts;
+}
+
 class NnWorkerRole final : public Role<NnServer> {
  public:
   using Role::Role;
-  ~NnWorkerRole() override { CloseAll(); }
+  ~NnWorkerRole() override {
+    CloseAll();
+    if (ring_transport_ != nullptr) ring_transport_->Close();
+  }
+
+  // Takes a place in a ring, with a transport of its own. After Listen.
+  Status ListenForRing() {
+    auto transport = MakeTransport(options_.net);
+    if (!transport.ok()) return transport.status();
+    ring_transport_ = *transport;
+    auto member = MakeRingMember(ring_transport_, ListenAddress(options_.net), options_.net.secret);
+    if (!member.ok()) return member.status();
+    ring_ = std::move(*member);
+    AddAddress(kBetweenAddresses + ring_->address());
+    return Status::Ok();
+  }
 
  private:
   Status ConnectServer(const ClusterPeers& peers) override {
+    std::unique_ptr<Collective> collective;
+    if (ring_ != nullptr) {
+      auto joined = ring_->Join(options_.rank, PartsOf(peers.nn_workers, true), options_.net.deadline_ms,
+                                {.deadline_ms = kSilence * options_.net.deadline_ms});
+      if (!joined.ok()) return joined.status();
+      collective = std::move(*joined);
+    }
     server_->OnFailure([this](const Status& status) { End(status); });
     return server_->Connect({Clients("embedding worker", peers.embedding_workers, options_),
-                             Clients("NN worker", peers.nn_workers, options_), nullptr});
+                             Clients("NN worker", PartsOf(peers.nn_workers, false), options_), std::move(collective)});
   }
-  void Count(RoleCounters& counters) const override { counters.steps = server_->applied(); }
+  void Count(RoleCounters& counters) const override {
+    counters.steps = server_->applied();
+    if (ring_transport_ == nullptr) return;
+    const CountingTransport::Counts bytes = ring_transport_->counts();
+    counters.bytes_received += bytes.received;
+    counters.bytes_sent += bytes.sent;
+  }
+
+  std::shared_ptr<CountingTransport> ring_transport_;
+  std::unique_ptr<RingMember> ring_;
 };
 
 template <typename RoleOfServer, typename Server>
@@ -217,7 +263,11 @@ Result<std::unique_ptr<ClusterRole>> MakeNnWorkerRole(const TrainerConfig& confi
   if (!transport.ok()) return transport.status();
   const uint64_t heartbeat_ms = std::clamp<uint64_t>(options.net.deadline_ms / 4, 10, 1'000);
   NnServer::Options server{config, options.rank, options.wire.activations, heartbeat_ms, Rpc(options.net)};
-  return Listening<NnWorkerRole>(*transport, std::make_unique<NnServer>(*transport, std::move(server)), options);
+  auto role = std::make_unique<NnWorkerRole>(*transport, std::make_unique<NnServer>(*transport, std::move(server)),
+                                             options);
+  PERSIA_RETURN_IF_ERROR(role->Listen());
+  if (MergesParts(config)) PERSIA_RETURN_IF_ERROR(role->ListenForRing());
+  return std::unique_ptr<ClusterRole>(std::move(role));
 }
 
 Result<std::shared_ptr<ModelTrainer>> MakeClusterDriver(const TrainerConfig& config, const RoleOptions& options,
@@ -227,7 +277,7 @@ Result<std::shared_ptr<ModelTrainer>> MakeClusterDriver(const TrainerConfig& con
   auto trainer = ClusterTrainer::Create(
       *transport, {config, Clients("parameter server", peers.parameter_servers, options),
                    Clients("embedding worker", peers.embedding_workers, options),
-                   Clients("NN worker", peers.nn_workers, options), options.wire.rows, true});
+                   Clients("NN worker", PartsOf(peers.nn_workers, false), options), options.wire.rows, true});
   if (!trainer.ok()) return trainer.status();
   return std::shared_ptr<ModelTrainer>(std::move(*trainer));
 }

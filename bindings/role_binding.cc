@@ -1,0 +1,120 @@
+#include "role_binding.h"
+
+#include <memory>
+#include <utility>
+
+#include "cluster_options.h"
+#include "convert.h"
+#include "js_thread.h"
+#include "trainer/cluster_roles.h"
+#include "trainer_config.h"
+
+namespace persia::bindings {
+namespace {
+
+const char* StateName(RoleState state) {
+  switch (state) {
+    case RoleState::kListening: return "listening";
+    case RoleState::kRunning: return "running";
+    case RoleState::kDraining: return "draining";
+    case RoleState::kStopped: break;
+  }
+  return "stopped";
+}
+
+using MakeRole = Result<std::unique_ptr<ClusterRole>> (*)(const TrainerConfig& config, const RoleOptions& options);
+
+class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
+ public:
+  static Napi::Function Define(Napi::Env env) {
+    return DefineClass(env, "Role",
+                       {InstanceMethod<&RoleBinding::Address>("address"),
+                        InstanceMethod<&RoleBinding::Connect>("connect"), InstanceMethod<&RoleBinding::Ended>("ended"),
+                        InstanceMethod<&RoleBinding::State>("state"),
+                        InstanceMethod<&RoleBinding::Counters>("counters"),
+                        InstanceMethod<&RoleBinding::Close>("close")});
+  }
+
+  // create…(config, options): Promise<Role>
+  template <MakeRole make>
+  static Napi::Value Create(const Napi::CallbackInfo& info) {
+    auto made = std::make_shared<std::shared_ptr<ClusterRole>>();
+    auto work = [config = ReadTrainerConfig(info[0].As<Napi::Object>()),
+                 options = ReadRoleOptions(info[1].As<Napi::Object>()), made] {
+      Result<std::unique_ptr<ClusterRole>> role = make(config, options);
+      if (role.ok()) *made = std::move(*role);
+      return role.status();
+    };
+    return RunInPool(info.Env(), work, [made](Napi::Env env) -> Napi::Value {
+      return constructor.New({Napi::External<std::shared_ptr<ClusterRole>>::New(env, made.get())});
+    });
+  }
+
+  explicit RoleBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<RoleBinding>(info) {
+    if (!info[0].IsExternal()) throw Napi::TypeError::New(info.Env(), "native call: use create…");
+    role_ = std::move(*info[0].As<Napi::External<std::shared_ptr<ClusterRole>>>().Data());
+  }
+
+  // One for each environment; an environment is bound to its thread.
+  static thread_local Napi::FunctionReference constructor;
+
+ private:
+  Napi::Value Address(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), role_->address()); }
+
+  // connect(peers): Promise<void>
+  Napi::Value Connect(const Napi::CallbackInfo& info) {
+    return RunInPool(info.Env(), [role = role_, peers = ReadPeers(info[0].As<Napi::Object>())] {
+      return role->Connect(peers);
+    });
+  }
+
+  // ended(): Promise<void>
+  Napi::Value Ended(const Napi::CallbackInfo& info) {
+    Settler settle(info.Env());
+    role_->OnEnd([settle](const Status& status) { settle(status); });
+    return settle.promise();
+  }
+
+  Napi::Value State(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), StateName(role_->state())); }
+
+  Napi::Value Counters(const Napi::CallbackInfo& info) {
+    const RoleCounters counters = role_->counters();
+    Napi::Object result = Napi::Object::New(info.Env());
+    const auto set = [&](const char* name, uint64_t value) { result.Set(name, static_cast<double>(value)); };
+    set("requests", counters.requests);
+    set("repeated", counters.repeated);
+    set("bytesReceived", counters.bytes_received);
+    set("bytesSent", counters.bytes_sent);
+    set("rows", counters.rows);
+    set("batches", counters.batches);
+    set("steps", counters.steps);
+    return result;
+  }
+
+  // close(): Promise<void>; may be called again. On the pool: what is under way is answered first.
+  Napi::Value Close(const Napi::CallbackInfo& info) {
+    return RunInPool(info.Env(), [role = role_] {
+      role->Close();
+      return Status::Ok();
+    });
+  }
+
+  std::shared_ptr<ClusterRole> role_;
+};
+
+thread_local Napi::FunctionReference RoleBinding::constructor;
+
+}  // namespace
+
+void RegisterRoles(Napi::Env env, Napi::Object exports) {
+  RoleBinding::constructor = Napi::Persistent(RoleBinding::Define(env));
+  RoleBinding::constructor.SuppressDestruct();
+  const auto add = [&](const char* name, Napi::Value (*create)(const Napi::CallbackInfo&)) {
+    exports.Set(name, Napi::Function::New(env, create, name));
+  };
+  add("createParameterServer", RoleBinding::Create<MakeParameterServerRole>);
+  add("createEmbeddingWorker", RoleBinding::Create<MakeEmbeddingWorkerRole>);
+  add("createNnWorker", RoleBinding::Create<MakeNnWorkerRole>);
+}
+
+}  // namespace persia::bindings
