@@ -5,8 +5,8 @@
 //
 // The network is small, so that lookups matter. Runs take turns, train and launch, `rounds` of each; the ratio is that
 // of the medians. Bytes are those of messages with their headers as the roles that received them counted them; what goes
-// back to the data loader, little, is not among them. There is no evaluation. Needs the built package (npm run build). With --out every result is appended to FILE
-// as a JSON line.
+// back to the data loader, little, is not among them. There is no evaluation. Needs the built package (npm run build).
+// With --out every result is appended to FILE as a JSON line.
 import { spawnSync } from 'node:child_process'
 import { appendFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { cpus, tmpdir } from 'node:os'
