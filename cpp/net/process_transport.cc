@@ -161,6 +161,7 @@ class ProcessTransport final : public Transport, private Poller {
                               const ucp_am_recv_param_t* param);
   ucs_status_t TakeFrame(Bytes head, void* data, size_t length, uint64_t attributes);
   Status CheckFrame(const Peer& peer, Bytes head, size_t length, Arrived* arrived);
+  Status CheckAdmitted(const Peer& peer, size_t payload_bytes) const;
   void FetchPayload(const PeerPtr& peer, uint64_t number);
   static void OnFetched(void* request, ucs_status_t status, size_t length, void* user_data);
   void Fetched(Fetch* fetch, ucs_status_t status);
@@ -539,7 +540,9 @@ Status ProcessTransport::Open(const PeerPtr& peer, const std::string& place) {
     peer->waiting.pop_front();
     Transmit(peer, std::move(message));
   }
-  to_deliver_.push_back(peer);  // the other side may have been quicker
+  // The other side may have been quicker with its messages.
+  for (const auto& [number, arrived] : peer->arrived) to_fetch_.emplace_back(peer, number);
+  to_deliver_.push_back(peer);
   return Status::Ok();
 }
 
@@ -715,23 +718,28 @@ ucs_status_t ProcessTransport::TakeFrame(Bytes head, void* data, size_t length, 
 Status ProcessTransport::CheckFrame(const Peer& peer, Bytes head, size_t length, Arrived* arrived) {
   arrived->goodbye = head.empty();
   if (arrived->goodbye) return Status::Ok();
-  MessageLimits limits = options_.transport.limits;
-  {
-    std::lock_guard lock(mutex_);
-    if (!peer.admitted) limits.max_payload_bytes = kMostUnadmittedBytes;
-  }
-  PERSIA_RETURN_IF_ERROR(ParseHeader(head, limits, &arrived->header));
+  PERSIA_RETURN_IF_ERROR(ParseHeader(head, options_.transport.limits, &arrived->header));
+  // One that was quicker than its place is looked at again once its handler could admit it.
+  if (peer.phase != Phase::kGreeting) PERSIA_RETURN_IF_ERROR(CheckAdmitted(peer, length));
   if (arrived->header.payload_bytes == length) return Status::Ok();
   return Status(ErrorCode::kProtocol, "a message has " + std::to_string(length) + " bytes where its header says " +
                                           std::to_string(arrived->header.payload_bytes));
 }
 
+Status ProcessTransport::CheckAdmitted(const Peer& peer, size_t payload_bytes) const {
+  std::lock_guard lock(mutex_);
+  if (peer.admitted || payload_bytes <= kMostUnadmittedBytes) return Status::Ok();
+  return Status(ErrorCode::kProtocol, "a message of " + std::to_string(payload_bytes) + " bytes came from a stranger");
+}
+
 void ProcessTransport::FetchPayload(const PeerPtr& peer, uint64_t number) {
   const auto found = peer->arrived.find(number);
-  if (found == peer->arrived.end()) return;
-  void* const descriptor = std::exchange(found->second.descriptor, nullptr);
-  if (descriptor == nullptr) return;
+  if (found == peer->arrived.end() || found->second.descriptor == nullptr) return;
+  if (peer->phase == Phase::kGreeting) return;  // Open asks again
   const size_t bytes = found->second.header.payload_bytes;
+  const Status good = CheckAdmitted(*peer, bytes);
+  if (!good.ok()) return LosePeer(peer, good);
+  void* const descriptor = std::exchange(found->second.descriptor, nullptr);
   auto fetch = std::make_unique<Fetch>(Fetch{this, peer->id, number, Buffer(bytes)});
   ucp_request_param_t param{};
   param.op_attr_mask = UCP_OP_ATTR_FIELD_CALLBACK | UCP_OP_ATTR_FIELD_USER_DATA | UCP_OP_ATTR_FIELD_DATATYPE;
@@ -797,7 +805,8 @@ void ProcessTransport::DeliverInOrder(const PeerPtr& peer) {
 
 void ProcessTransport::Deliver(const PeerPtr& peer, Arrived arrived) {
   if (arrived.goodbye) return LosePeer(peer, Lost("the other side ended the connection"));
-  const Status good = CheckPayload(arrived.header, arrived.payload.bytes());
+  Status good = CheckAdmitted(*peer, arrived.payload.size());
+  if (good.ok()) good = CheckPayload(arrived.header, arrived.payload.bytes());
   if (!good.ok()) return LosePeer(peer, good);
   if (peer->phase == Phase::kOpen) peer->handler->OnMessage(peer->id, arrived.header, std::move(arrived.payload));
 }
