@@ -136,8 +136,18 @@ Status ClusterTrainer::RestorePipeline(const RestoredPipeline& state) {
   const uint32_t senders = config_.mode == TrainerMode::kAsync ? workers() : 1;  // else parts are applied together
   for (uint32_t rank = 0; state.steps > 0 && rank < senders; ++rank) applied.push_back({rank, state.steps});
   PERSIA_RETURN_IF_ERROR(store_.RestoreAppliedRequests(applied));
-  const auto start = [&] { return Request(state.steps, state.dense_updates); };
-  PERSIA_RETURN_IF_ERROR(nn_workers_.CallAll({nn_request::kStartAfter}, start).status());
+  std::vector<std::optional<Payload>> starts;
+  for (uint32_t rank = 0; rank < workers(); ++rank) {
+    WireWriter writer;
+    writer.Value(state.steps);
+    writer.Value(state.dense_updates);
+    writer.Value(static_cast<uint8_t>(state.scaling ? 1 : 0));
+    LossScaler::State scaling = state.scaling.value_or(LossScaler::State{});
+    if (config_.mode == TrainerMode::kAsync && rank > 0) scaling.skipped = 0;  // there each counts its own
+    if (state.scaling) WriteScaling(writer, scaling);
+    starts.emplace_back(writer.Take());
+  }
+  PERSIA_RETURN_IF_ERROR(nn_workers_.CallMany({nn_request::kStartAfter}, std::move(starts)).status());
   std::lock_guard lock(mutex_);
   step_before_ = forwarded_ = drained_to_ = state.steps;
   samples_before_ = state.samples;
@@ -171,6 +181,8 @@ Result<std::vector<SnapshotFile>> ClusterTrainer::Save(const std::string& direct
   {
     std::lock_guard lock(mutex_);
     state.dense_updates = workers_[0].state.dense_updates;
+    state.scaling = workers_[0].state.scaling;
+    state.scaling.skipped = totals.skipped;
   }
   PERSIA_RETURN_IF_ERROR(add(WritePipeline(directory, state, config_.schema.embedding_width)));
   DenseCopy dense;

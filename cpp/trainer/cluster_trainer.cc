@@ -437,6 +437,12 @@ TrainerProgress ClusterTrainer::progress() const {
       if (state.histogram[i] > 0) progress.most_staleness = std::max<uint64_t>(progress.most_staleness, i);
     }
   }
+  const bool async = config_.mode == TrainerMode::kAsync;
+  for (const Worker& worker : workers_) {
+    // Else all skip the same steps.
+    progress.skipped = async ? progress.skipped + worker.state.scaling.skipped : worker.state.scaling.skipped;
+  }
+  progress.loss_scale = workers_[0].state.scaling.scale;
   progress.dense_staleness = workers_[0].state.dense_staleness;
   progress.row_staleness = last_counters_.row_staleness;
   return progress;

@@ -18,11 +18,13 @@
 #include "batch/feature_schema.h"
 #include "checkpoint/snapshot.h"
 #include "dense/dense_model.h"
+#include "dense/loss_scaler.h"
 #include "store/parameter_store.h"
 #include "store/row_staleness.h"
 #include "store/step_store.h"
 #include "trainer/dense_training.h"
 #include "trainer/stage_meter.h"
+#include "trainer/staleness_gate.h"
 
 namespace persia {
 
@@ -33,11 +35,14 @@ struct TrainerConfig {
   std::vector<TableOptions> tables;  // one for each row class of the schema
   DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
   TrainerMode mode = TrainerMode::kHybrid;
-  uint64_t staleness = 0;            // sync: 0
+  uint64_t staleness = 0;            // bound; sync: 0
+  // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so far).
+  bool just_in_time = false;
   // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
   // network. Not in async with several workers.
   bool deterministic = false;
   uint32_t nn_workers = 1;
+  LossScaling loss_scaling;
   uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
   uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
   size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
@@ -45,6 +50,7 @@ struct TrainerConfig {
 
 // Whether the parts that NN workers have of a step are added up before they are applied: where they share one batch.
 bool MergesParts(const TrainerConfig& config);
+StalenessGate::Schedule ScheduleOf(const TrainerConfig& config);
 StepStore::Options StepOptions(const TrainerConfig& config);
 // The dense model of an NN worker.
 DenseModelConfig WorkerModel(const TrainerConfig& config, uint32_t threads);
@@ -57,6 +63,8 @@ struct TrainerProgress {
   uint64_t samples = 0;
   double loss_sum = 0.0;        // of the mean losses of `loss_steps` trained steps; parts of steps count as parts
   double loss_steps = 0.0;
+  uint64_t skipped = 0;         // steps (async: parts of them) whose gradients were not finite, ever
+  float loss_scale = 1.0f;      // of the next step
   uint64_t staleness = 0;       // now, of the worker that is most behind
   uint64_t most_staleness = 0;  // of any lookup so far
   std::vector<uint64_t> staleness_histogram;  // lookups of all workers by staleness, 0 … bound

@@ -76,6 +76,20 @@ Result<StepPart> DecodeStepPart(Bytes bytes, const DenseModelConfig& model) {
   return part;
 }
 
+void WriteScaling(WireWriter& writer, const LossScaler::State& scaling) {
+  writer.Value(scaling.scale);
+  writer.Value(scaling.good_steps);
+  writer.Value(scaling.skipped);
+}
+
+LossScaler::State ReadScaling(WireReader& reader) {
+  LossScaler::State scaling;
+  scaling.scale = reader.Value<float>();
+  scaling.good_steps = reader.Value<uint32_t>();
+  scaling.skipped = reader.Value<uint64_t>();
+  return scaling;
+}
+
 // ---- state and control ----------------------------------------------------------------------------------------------
 
 Buffer EncodeControl(const NnControl& control) {
@@ -110,6 +124,7 @@ Buffer EncodeState(const NnState& state) {
   writer.Value(static_cast<uint8_t>(state.ended ? 1 : 0));
   writer.Value(state.loss_sum);
   writer.Value(state.loss_steps);
+  WriteScaling(writer, state.scaling);
   WriteNumbers(writer, state.histogram);
   writer.Value(static_cast<uint32_t>(state.stages.size()));
   for (const StageReport& stage : state.stages) WriteStage(writer, stage);
@@ -129,6 +144,7 @@ Result<NnState> DecodeState(Bytes bytes) {
   state.ended = reader.Value<uint8_t>() != 0;
   state.loss_sum = reader.Value<double>();
   state.loss_steps = reader.Value<double>();
+  state.scaling = ReadScaling(reader);
   state.histogram = ReadNumbers(reader);
   const size_t stages = ReadCount(reader, sizeof(uint32_t));
   for (size_t i = 0; i < stages; ++i) state.stages.push_back(ReadStage(reader));

@@ -33,7 +33,8 @@ inline constexpr uint16_t kWriteTensor = 0x312;    // TensorRange, f32…
 inline constexpr uint16_t kInFlight = 0x313;       // -> InFlightHead…
 inline constexpr uint16_t kReadInFlight = 0x314;   // step u64 -> pooled f32…
 inline constexpr uint16_t kRestoreLookup = 0x315;  // step u64, rows of the step u32, pooled f32…
-inline constexpr uint16_t kStartAfter = 0x316;     // step u64, updates of the dense optimizer u64
+inline constexpr uint16_t kStartAfter = 0x316;     // step u64, updates of the dense optimizer u64, scaling u8 and if so
+                                                   // loss scale f32, good steps u32, skipped steps u64
 // Of the shared dense store, at rank 0, in mode async.
 inline constexpr uint16_t kPull = 0x320;  // -> updates u64, weights f32…
 inline constexpr uint16_t kPush = 0x321;  // step u64, pulled u64, gradients f32…
@@ -71,12 +72,16 @@ struct NnState {
   std::vector<StageReport> stages;
   DenseStore::Staleness dense_staleness;  // of the shared dense store, at rank 0
   uint64_t dense_updates = 0;
+  LossScaler::State scaling;
 };
 Buffer EncodeState(const NnState& state);
 Result<NnState> DecodeState(Bytes bytes);
 
 Buffer EncodeSpans(const std::vector<StageSpans>& stages);
 Result<std::vector<StageSpans>> DecodeSpans(Bytes bytes);
+
+void WriteScaling(WireWriter& writer, const LossScaler::State& scaling);
+LossScaler::State ReadScaling(WireReader& reader);
 
 // ---- checkpoints ----------------------------------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ namespace persia {
 NnServer::NnServer(std::shared_ptr<Transport> transport, Options options)
     : transport_(std::move(transport)),
       options_(std::move(options)),
+      scaler_(std::make_shared<LossScaler>(options_.config.loss_scaling)),
       rpc_(MakeRpcServer(transport_, options_.rpc)) {
   Register();
 }
@@ -29,7 +30,7 @@ Status NnServer::Connect(Peers peers) {
   std::unique_ptr<DenseTraining> dense;
   PERSIA_RETURN_IF_ERROR(MakeDense(peers, &dense));
   const NnWorker::Config worker{options_.rank,       config.nn_workers,
-                                config.staleness,    config.deterministic,
+                                config.staleness,    ScheduleOf(config),
                                 config.dense.input_width(), config.schema.embedding_width,
                                 config.trace_spans};
   worker_ = std::make_unique<NnWorker>(worker,
@@ -53,7 +54,7 @@ Status NnServer::MakeDense(Peers& peers, std::unique_ptr<DenseTraining>* dense) 
   auto model = MakeCpuDenseModel(async ? replica : whole);
   if (!model.ok()) return model.status();
   if (!async) {
-    *dense = MakeAllReduceTraining(std::move(*model), std::move(peers.collective), config.accumulate);
+    *dense = MakeAllReduceTraining(std::move(*model), std::move(peers.collective), scaler_, config.accumulate);
     return Status::Ok();
   }
   std::shared_ptr<SharedDense> store = MakeRemoteDense(*nn_workers_);
@@ -65,7 +66,7 @@ Status NnServer::MakeDense(Peers& peers, std::unique_ptr<DenseTraining>* dense) 
     dense_service_ = std::make_unique<DenseService>(dense_store_, std::move(*scratch));
     store = dense_store_;
   }
-  *dense = MakeSharedStoreTraining(std::move(*model), std::move(store), config.accumulate);
+  *dense = MakeSharedStoreTraining(std::move(*model), std::move(store), scaler_, config.accumulate);
   return Status::Ok();
 }
 
@@ -179,7 +180,10 @@ void NnServer::Register() {
   });
   On(type::kPredict, true, [this](const RpcRequest& request) { return Predict(request); });
   On(type::kTrace, true, [this](const RpcRequest&) -> Answer { return EncodeSpans(SpansOf(worker_->stages())); });
-  On(type::kTensors, true, [this](const RpcRequest&) -> Answer { return EncodeTensors(dense_model().Tensors()); });
+  On(type::kTensors, true, [this](const RpcRequest&) -> Answer {
+    PERSIA_RETURN_IF_ERROR(dense_model().ReadTensors());
+    return EncodeTensors(dense_model().Tensors());
+  });
   On(type::kReadTensor, true, [this](const RpcRequest& request) { return ReadTensor(request); });
   On(type::kWriteTensor, false, [this](const RpcRequest& request) { return WriteTensor(request); });
   On(type::kInFlight, true, [this](const RpcRequest&) -> Answer { return EncodeInFlight(worker_->in_flight()); });
@@ -309,7 +313,10 @@ NnState NnServer::StateNow() const {
     state.stages.push_back({stage->name(), stage->worker(), stage->totals()});
   }
   if (dense_store_ != nullptr) state.dense_staleness = dense_store_->staleness();
-  state.dense_updates = dense_store_ != nullptr ? dense_store_->updates() : dense_ahead_ + gate.applied;
+  state.scaling = scaler_->state();
+  state.dense_updates = dense_store_ != nullptr
+                            ? dense_store_->updates()
+                            : dense_ahead_ + gate.applied - (state.scaling.skipped - skipped_before_);
   return state;
 }
 
@@ -409,13 +416,18 @@ NnServer::Answer NnServer::StartAfter(const RpcRequest& request) {
   WireReader reader(request.payload.bytes());
   const auto step = reader.Value<uint64_t>();
   const auto dense_updates = reader.Value<uint64_t>();
+  std::optional<LossScaler::State> scaling;
+  if (reader.Value<uint8_t>() != 0) scaling = ReadScaling(reader);
   PERSIA_RETURN_IF_ERROR(reader.End());
+  PERSIA_RETURN_IF_ERROR(dense_model().WriteTensors());
+  if (scaling) scaler_->Restore(*scaling);
   if (dense_store_ != nullptr) dense_store_->RestoreUpdates(dense_updates);
   worker_->StartAfter(step, static_cast<int64_t>(dense_updates - step));
   {
     std::lock_guard lock(mutex_);
     next_step_ = step + 1;
     dense_ahead_ = dense_updates - step;
+    skipped_before_ = scaler_->state().skipped;
   }
   Changed();
   return Buffer();

@@ -110,6 +110,7 @@ class NnServer {
   std::unique_ptr<RoleClients> embedding_workers_, nn_workers_;
   std::shared_ptr<DenseStore> dense_store_;  // async, rank 0
   std::unique_ptr<DenseService> dense_service_;
+  const std::shared_ptr<LossScaler> scaler_;
   std::unique_ptr<NnWorker> worker_;
   std::function<void(const Status&)> on_failure_;
 
@@ -121,6 +122,7 @@ class NnServer {
   uint64_t samples_ = 0;
   double loss_sum_ = 0, loss_steps_ = 0;
   uint64_t dense_ahead_ = 0;        // updates of the worker's own optimizer less steps, modulo 2^64; else than async
+  uint64_t skipped_before_ = 0;     // steps, before a restore
   uint64_t next_step_ = 1;          // to be put into a slot
   std::map<uint64_t, Part> parts_;  // that wait for their turn
   std::vector<Watcher> watchers_;

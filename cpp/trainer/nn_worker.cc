@@ -45,7 +45,7 @@ NnWorker::NnWorker(const Config& config, std::unique_ptr<StepEmbeddings> embeddi
       dense_(std::move(dense)),
       turns_(turns),
       events_(std::move(events)),
-      gate_(config.staleness, config.ordered),
+      gate_(config.staleness, config.schedule),
       free_(SlotsOf(config.staleness)),
       to_lookup_(SlotsOf(config.staleness)),
       to_train_(SlotsOf(config.staleness)),
@@ -124,6 +124,7 @@ void NnWorker::TrainLoop() {
       break;
     }
     train_meter_.Enter(Activity::kIdle);
+    gate_.EndTrain(step);
     to_apply_.Push(*slot);
   }
   to_apply_.Close();
@@ -178,20 +179,22 @@ Status NnWorker::UseRestored(StepSlot& slot, const Restored& restored) const {
 }
 
 Status NnWorker::TrainStep(StepSlot& slot) {
-  double loss = 0.0;
+  DenseOutcome outcome;
   const DensePart part{slot.step, slot.step + static_cast<uint64_t>(dense_ahead_), slot.rows, slot.global_rows,
                        slot.input.data(), slot.labels.data(), slot.embedding_gradient.data()};
-  if (Status status = dense_->Train(part, &loss); !status.ok()) {
+  if (Status status = dense_->Train(part, &outcome); !status.ok()) {
     return Status(status.code(), "step " + std::to_string(slot.step) + ": " + status.message())
         .With("step", std::to_string(slot.step));
   }
-  events_.trained(loss, static_cast<double>(slot.rows) / slot.global_rows);
+  slot.skipped = outcome.skipped;
+  events_.trained(outcome.loss, static_cast<double>(slot.rows) / slot.global_rows);
   return Status::Ok();
 }
 
 Status NnWorker::ApplyStep(StepSlot& slot) {
-  PERSIA_RETURN_IF_ERROR(
-      embeddings_->Update(slot.step, slot.rows, slot.embedding_gradient.data(), config_.embedding_width));
+  PERSIA_RETURN_IF_ERROR(slot.skipped ? embeddings_->Skip(slot.step, slot.rows)
+                                      : embeddings_->Update(slot.step, slot.rows, slot.embedding_gradient.data(),
+                                                            config_.embedding_width));
   events_.applied(slot.rows);
   return Status::Ok();
 }

@@ -43,6 +43,7 @@ struct StepSlot {
   AlignedBuffer<float> input;               // (rows, input_width): [pooled embeddings | dense]
   AlignedBuffer<float> labels;              // (rows, tasks)
   AlignedBuffer<float> embedding_gradient;  // (rows, embedding_width)
+  bool skipped = false;                     // when trained: no row may be updated
 };
 
 // What an NN worker gets of its part, beside the ids, which an embedding worker holds.
@@ -76,7 +77,7 @@ class NnWorker {
   struct Config {
     uint32_t rank = 0, workers = 1;
     uint64_t staleness = 0;
-    bool ordered = false;
+    StalenessGate::Schedule schedule = StalenessGate::Schedule::kEager;
     uint32_t input_width = 0, embedding_width = 0;
     size_t trace_spans = 0;  // of each stage
   };

@@ -11,16 +11,16 @@ class RemoteDense final : public SharedDense {
  public:
   explicit RemoteDense(const RoleClients& workers) : workers_(workers) {}
 
-  Result<uint64_t> Pull(DenseModel& replica) override {
+  Status Pull(DenseModel& replica, uint64_t* pulled) override {
     const auto response = workers_.Call(0, {nn_request::kPull}, Payload());
     if (!response.ok()) return response.status();
     WireReader reader(response.value().payload.bytes());
-    const auto updates = reader.Value<uint64_t>();
+    *pulled = reader.Value<uint64_t>();
     for (const NamedTensor& tensor : replica.Tensors()) {
       reader.Rows(WireFormat::kFp32, tensor.values.size(), 1, tensor.values.data());
     }
     PERSIA_RETURN_IF_ERROR(reader.End());
-    return updates;
+    return replica.WriteTensors();
   }
 
   Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) override {
@@ -49,10 +49,10 @@ std::shared_ptr<SharedDense> MakeRemoteDense(const RoleClients& nn_workers) {
 
 Result<Buffer> DenseService::Pull() {
   std::lock_guard lock(mutex_);
-  const Result<uint64_t> updates = store_->Pull(*replica_);
-  if (!updates.ok()) return updates.status();
+  uint64_t updates = 0;
+  PERSIA_RETURN_IF_ERROR(store_->Pull(*replica_, &updates));
   WireWriter writer;
-  writer.Value(updates.value());
+  writer.Value(updates);
   for (const NamedTensor& tensor : replica_->Tensors()) writer.Raw(std::as_bytes(tensor.values));
   return writer.Take();
 }

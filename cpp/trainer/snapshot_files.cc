@@ -1,6 +1,7 @@
 #include "trainer/snapshot_files.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/copy.h"
 #include "base/hyperloglog.h"
@@ -225,6 +226,9 @@ Result<SnapshotFile> WritePipeline(const std::string& directory, const PipelineS
   for (const auto& registers : state.seen) writer.Bytes(registers.data(), registers.size());
   writer.Value(state.dense_updates);
   writer.Value(state.workers);
+  writer.Value(state.scaling.scale);
+  writer.Value(state.scaling.good_steps);
+  writer.Value(state.scaling.skipped);
   return writer.Finish();
 }
 
@@ -280,6 +284,18 @@ Status ReadSeen(SnapshotReader& reader, size_t expected, std::vector<std::vector
   return Status::Ok();
 }
 
+Status ReadScaling(SnapshotReader& reader, std::optional<LossScaler::State>* scaling) {
+  Result<bool> without = reader.AtEnd();
+  if (!without.ok()) return without.status();
+  if (*without) return Status::Ok();
+  LossScaler::State& state = scaling->emplace();
+  PERSIA_RETURN_IF_ERROR(reader.Value(&state.scale));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&state.good_steps));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&state.skipped));
+  if (std::isfinite(state.scale)) return Status::Ok();
+  return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has an impossible loss scale");
+}
+
 }  // namespace
 
 Status ImpossibleSeen() {
@@ -309,6 +325,7 @@ Result<RestoredPipeline> ReadPipeline(const std::string& directory, const Featur
     PERSIA_RETURN_IF_ERROR(reader->Value(&state.dense_updates));
     PERSIA_RETURN_IF_ERROR(reader->Value(&workers_before));
   }
+  PERSIA_RETURN_IF_ERROR(ReadScaling(*reader, &state.scaling));
   PERSIA_RETURN_IF_ERROR(reader->ExpectEnd());
   return state;
 }

@@ -4,7 +4,8 @@
 //                    in flight: 2^31 + count u32,
 //                      (step u64, rows of the step u32, first row u32, rows u32, embedding width u32, pooled f32…)… |
 //                    seen ids: features u32, (registers of a HyperLogLog u8…)… |
-//                    updates of the dense optimizer u64 | NN workers u32
+//                    updates of the dense optimizer u64 | NN workers u32 |
+//                    loss scale f32 | good steps since it changed u32 | skipped steps u64
 //   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
 //   embedding-C.bin  layout u32 | row class u32 | dim u32 | row width u32 | storage type u32 |
 //                    state of the table: count u64, u64… | rows u64 | (sign u64, ticks u32, idle ms u64, row f32…)…
@@ -13,7 +14,7 @@
 // begin with the row class, which is below 2^31, and are still read; each of their rows, least recent first, counts as
 // just looked up. It wrote no seen ids either: where pipeline.bin ends before them, counting them starts anew. Files of
 // one NN worker only have no mark on the number of lookups in flight, which are (step, rows, width, pooled…), and end
-// with the seen ids.
+// with the seen ids. Others end before the loss scale: then it starts as configured.
 //
 // Nothing in a snapshot depends on the number of NN workers but the order of its lookups in flight: those of a step are
 // put together and shared out among the workers that there are.
@@ -31,6 +32,7 @@
 #include "batch/feature_schema.h"
 #include "checkpoint/snapshot.h"
 #include "dense/dense_model.h"
+#include "dense/loss_scaler.h"
 #include "store/parameter_store.h"
 #include "trainer/nn_worker.h"
 
@@ -44,6 +46,7 @@ struct PipelineState {
   std::vector<std::vector<uint8_t>> seen;  // by feature
   uint64_t dense_updates = 0;
   uint32_t workers = 1;
+  LossScaler::State scaling;
 };
 
 // A lookup of a step that was in flight, put together from the parts that workers had.
@@ -63,6 +66,7 @@ struct RestoredPipeline {
   std::vector<RestoredLookup> lookups;
   std::vector<std::vector<uint8_t>> seen;  // by feature; empty where the file has none
   uint64_t dense_updates = 0;
+  std::optional<LossScaler::State> scaling;  // nothing where the file has none
 };
 
 Result<SnapshotFile> WritePipeline(const std::string& directory, const PipelineState& state, uint32_t embedding_width);

@@ -122,7 +122,9 @@ class Trainer final : public ModelTrainer {
   HeldBatches batches_;
   Turnstile turns_;
   std::shared_ptr<DenseStore> dense_store_;  // async
-  int64_t dense_ahead_ = 0;                  // updates of the dense optimizer less steps, else than async
+  std::vector<std::shared_ptr<LossScaler>> scalers_;  // of the workers, all alike; async: the one of all
+  int64_t dense_ahead_ = 0;                  // updates of the dense optimizer less steps when they began, not in async
+  uint64_t skipped_before_ = 0;              // steps, before a restore
   std::vector<std::unique_ptr<NnWorker>> workers_;
   std::vector<StalenessGate*> gates_;  // of the workers
 

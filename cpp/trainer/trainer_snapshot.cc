@@ -21,10 +21,17 @@ Result<PipelineState> Trainer::StateOfPipeline() const {
   const TrainerProgress totals = progress();
   Result<std::vector<RequestId>> applied = store_->AppliedRequests();
   if (!applied.ok()) return applied.status();
-  PipelineState state{totals.steps, totals.samples, std::move(*applied), InFlightLookups(), {}, 0, workers()};
+  PipelineState state;
+  state.steps = totals.steps;
+  state.samples = totals.samples;
+  state.applied = std::move(*applied);
+  state.in_flight = InFlightLookups();
+  state.workers = workers();
   for (size_t f = 0; f < config_.schema.features.size(); ++f) state.seen.push_back(worker_.SaveSeen(f));
-  state.dense_updates =
-      dense_store_ != nullptr ? dense_store_->updates() : totals.steps + static_cast<uint64_t>(dense_ahead_);
+  state.scaling = scalers_[0]->state();
+  state.dense_updates = dense_store_ != nullptr ? dense_store_->updates()
+                                                : totals.steps + static_cast<uint64_t>(dense_ahead_) -
+                                                      (state.scaling.skipped - skipped_before_);
   return state;
 }
 
@@ -37,6 +44,10 @@ Status Trainer::RestorePipeline(const RestoredPipeline& state) {
   }
   for (size_t f = 0; f < state.seen.size(); ++f) {
     if (!worker_.RestoreSeen(f, state.seen[f])) return ImpossibleSeen();
+  }
+  if (state.scaling) {
+    for (const auto& scaler : scalers_) scaler->Restore(*state.scaling);
+    skipped_before_ = state.scaling->skipped;
   }
   PERSIA_RETURN_IF_ERROR(StartAfter(state.steps, state.dense_updates));
   std::lock_guard lock(mutex_);
@@ -81,6 +92,7 @@ Status Trainer::Restore(const std::string& directory, const std::vector<Snapshot
   PERSIA_RETURN_IF_ERROR(store_->Clear());
   for (const auto& worker : workers_) {
     PERSIA_RETURN_IF_ERROR(ReadDense(directory, worker->dense().model().Tensors()));
+    PERSIA_RETURN_IF_ERROR(worker->dense().model().WriteTensors());
     if (config_.mode == TrainerMode::kAsync) break;  // the workers have one model
   }
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {

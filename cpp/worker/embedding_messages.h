@@ -29,6 +29,7 @@ inline constexpr uint16_t kPredict = 0x203;      // rows u32, ids -> pooled, in 
 inline constexpr uint16_t kLeave = 0x204;        // rank u32: NN worker that is gone
 inline constexpr uint16_t kSeen = 0x205;         // -> registers of a HyperLogLog, for each feature
 inline constexpr uint16_t kRestoreSeen = 0x206;  // the same
+inline constexpr uint16_t kSkip = 0x207;         // part -> nothing: as kUpdate, of no row
 }  // namespace embedding_request
 
 // A part of a step, as requests begin.

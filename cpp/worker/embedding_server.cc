@@ -83,6 +83,7 @@ void EmbeddingServer::Register() {
   On(type::kHold, false, [this](Connected& all, const RpcRequest& request) { return Hold(all, request); });
   On(type::kLookup, true, [this](Connected& all, const RpcRequest& request) { return Lookup(all, request); });
   On(type::kUpdate, false, [this](Connected& all, const RpcRequest& request) { return Update(all, request); });
+  On(type::kSkip, false, [this](Connected& all, const RpcRequest& request) { return Skip(all, request); });
   On(type::kPredict, true, [this](Connected& all, const RpcRequest& request) { return Predict(all, request); });
   On(type::kLeave, false, [this](Connected& all, const RpcRequest& request) { return Leave(all, request); });
   On(type::kSeen, true, [this](Connected& all, const RpcRequest&) { return Seen(all); });
@@ -133,6 +134,14 @@ EmbeddingServer::Answer EmbeddingServer::Update(Connected& all, const RpcRequest
   reader.Rows(request.flags.format, part.rows, width, gradients.data());
   PERSIA_RETURN_IF_ERROR(reader.End());
   PERSIA_RETURN_IF_ERROR(all.batches.Update(part.ref, part.rows, gradients.data(), width));
+  return Buffer();
+}
+
+EmbeddingServer::Answer EmbeddingServer::Skip(Connected& all, const RpcRequest& request) const {
+  WireReader reader(request.payload.bytes());
+  const PartHead part = ReadPart(reader);
+  PERSIA_RETURN_IF_ERROR(reader.End());
+  PERSIA_RETURN_IF_ERROR(all.batches.Skip(part.ref, part.rows));
   return Buffer();
 }
 

@@ -69,6 +69,7 @@ class EmbeddingServer {
   Answer Hold(Connected& all, const RpcRequest& request) const;
   Answer Lookup(Connected& all, const RpcRequest& request) const;
   Answer Update(Connected& all, const RpcRequest& request) const;
+  Answer Skip(Connected& all, const RpcRequest& request) const;
   Answer Predict(Connected& all, const RpcRequest& request) const;
   Answer Leave(Connected& all, const RpcRequest& request) const;
   Answer Seen(Connected& all) const;

@@ -234,6 +234,14 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
   }
 }
 
+void EmbeddingWorker::Skip(EmbeddingPlan& plan) const {
+  plan.updates.clear();
+  for (uint32_t c = 0; c < plan.classes.size(); ++c) {
+    plan.classes[c].trained = 0;
+    plan.updates.push_back({c, {}, nullptr});
+  }
+}
+
 void EmbeddingWorker::Clip(EmbeddingPlan& plan) const {
   for (size_t c = 0; c < plan.classes.size(); ++c) {
     ClipRows(plan.classes[c].trained, schema_.row_class_dims[c], schema_.clip_norm, plan.classes[c].rows.data());

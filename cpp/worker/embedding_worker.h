@@ -66,6 +66,9 @@ class EmbeddingWorker {
   // feature by feature in sample order: the plan's `updates`. Overwrites the plan's rows.
   void Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
+  // Makes updates of no row, for a step that is skipped. Its parts meet in the store all the same.
+  void Skip(EmbeddingPlan& plan) const;
+
   // Clips the aggregated gradients: where they are those of a whole step.
   void Clip(EmbeddingPlan& plan) const;
 

@@ -18,6 +18,7 @@ class LocalEmbeddings final : public StepEmbeddings {
   Status Update(uint64_t step, uint32_t rows, const float* gradients, size_t stride) override {
     return batches_.Update({step, rank_}, rows, gradients, stride);
   }
+  Status Skip(uint64_t step, uint32_t rows) override { return batches_.Skip({step, rank_}, rows); }
   void Leave() override { store_.Leave(rank_); }
 
  private:
@@ -50,8 +51,19 @@ Status HeldBatches::Update(PartRef ref, uint32_t rows, const float* gradients, s
   if (!plan.ok()) return plan.status();
   worker_.Aggregate(**plan, gradients, stride);
   if (clips_) worker_.Clip(**plan);
-  PERSIA_RETURN_IF_ERROR(rows_.Apply({ref.rank, ref.step}, (*plan)->updates));
-  plan->reset();
+  return Apply(ref, std::move(*plan));
+}
+
+Status HeldBatches::Skip(PartRef ref, uint32_t rows) {
+  Result<Plan> plan = Find(ref, rows);
+  if (!plan.ok()) return plan.status();
+  worker_.Skip(**plan);
+  return Apply(ref, std::move(*plan));
+}
+
+Status HeldBatches::Apply(PartRef ref, Plan plan) {
+  PERSIA_RETURN_IF_ERROR(rows_.Apply({ref.rank, ref.step}, plan->updates));
+  plan.reset();  // Forget keeps what nobody uses
   Forget(ref);
   return Status::Ok();
 }

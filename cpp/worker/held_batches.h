@@ -33,6 +33,7 @@ class HeldBatches {
   // kUsage: the ref is not held, or has other than `rows` samples. Shapes as in StepEmbeddings.
   Status Lookup(PartRef ref, uint32_t rows, float* pooled, size_t stride);
   Status Update(PartRef ref, uint32_t rows, const float* gradients, size_t stride);
+  Status Skip(PartRef ref, uint32_t rows);
 
   Status CheckHeld(PartRef ref, uint32_t rows) { return Find(ref, rows).status(); }
 
@@ -52,6 +53,7 @@ class HeldBatches {
 
   Plan TakePlan();
   Result<Plan> Find(PartRef ref, uint32_t rows);
+  Status Apply(PartRef ref, Plan plan);
   void Forget(PartRef ref);
 
   const EmbeddingWorker& worker_;

@@ -35,6 +35,12 @@ class RemoteEmbeddings final : public StepEmbeddings {
     return workers_.Call(WorkerOf(step), call, Payload(writer.Take())).status();
   }
 
+  Status Skip(uint64_t step, uint32_t rows) override {
+    WireWriter writer;
+    WritePart(writer, {{step, rank_}, rows});
+    return workers_.Call(WorkerOf(step), {embedding_request::kSkip}, Payload(writer.Take())).status();
+  }
+
   void Leave() override {
     const RoleCall call{embedding_request::kLeave, {}, true};
     // Of those that answer: the driver tells the parameter servers too.

@@ -35,6 +35,9 @@ class StepEmbeddings {
   // they are applied, with those of the other workers where parts of a step are added up.
   virtual Status Update(uint64_t step, uint32_t rows, const float* gradients, size_t stride) = 0;
 
+  // The same for a part that updates no row.
+  virtual Status Skip(uint64_t step, uint32_t rows) = 0;
+
   // This worker brings nothing more: whoever waits for its part of a step gets an error.
   virtual void Leave() = 0;
 };

@@ -1,5 +1,5 @@
 // Members as the coordinator deals with them: what the store holds of one, the way to it, and what its stream may say.
-import type { RunEvent } from '../train/run.js'
+import type { RunEvent } from '../train/run-events.js'
 import type { Cluster } from './cluster.js'
 import type { Leaving, SavedMessage, ToMember } from './messages.js'
 import type { Role } from './roles.js'

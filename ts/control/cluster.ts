@@ -12,7 +12,7 @@
 import { randomBytes, randomUUID } from 'node:crypto'
 import type { LoadedConfig } from '../config/index.js'
 import { PersiaError, type ErrorCode } from '../errors.js'
-import type { RunEvent } from '../train/run.js'
+import type { RunEvent } from '../train/run-events.js'
 import { checkJoin, refused, unreachableMember } from './admission.js'
 import { MemberHandle, keyOf, membersAt, type Attendance, type Link, type MemberRecord } from './attendance.js'
 import { configHash } from './config-hash.js'

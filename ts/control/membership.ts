@@ -3,7 +3,7 @@
 import { hostname } from 'node:os'
 import * as grpc from '@grpc/grpc-js'
 import { PersiaError } from '../errors.js'
-import type { RunEvent } from '../train/run.js'
+import type { RunEvent } from '../train/run-events.js'
 import { addressText, type Address } from './address.js'
 import { channelCredentials, tokenMetadata, type Credentials } from './auth.js'
 import { deferred } from './deferred.js'

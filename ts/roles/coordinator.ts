@@ -5,7 +5,7 @@ import type { Credentials } from '../control/auth.js'
 import { Cluster, type ClusterOutcome } from '../control/cluster.js'
 import { MemoryStore } from '../control/memory-store.js'
 import { CoordinatorServer } from '../control/server.js'
-import type { RunEvent } from '../train/run.js'
+import type { RunEvent } from '../train/run-events.js'
 
 export interface CoordinatorOptions {
   loaded: LoadedConfig

@@ -3,7 +3,8 @@
 import type { LoadedConfig } from '../config/index.js'
 import { native } from '../native.js'
 import type { NativePeers, NativeTrainer } from '../native-types.js'
-import { runTraining, type RunEvent, type RunOptions } from '../train/run.js'
+import { runTraining } from '../train/run.js'
+import type { RunEvent, RunOptions } from '../train/run-events.js'
 import { peersOf, type Session, type Work } from './session.js'
 import { within } from './within.js'
 
