@@ -1,4 +1,5 @@
 // The roles as processes hold them, over real transports on loopback: requests, and the ring where gradients are summed.
+#pragma GCC diagnostic ignored "-Wrestrict"  // g++ 12 takes `"f" + string` for an overlap (its bug 105651)
 #include "trainer/cluster_roles.h"
 
 #include <cstdio>
@@ -18,13 +19,13 @@ TrainerConfig RolesConfig(TrainerMode mode) {
   return config;
 }
 
-using Make = Result<std::unique_ptr<ClusterRole>> (*)(const TrainerConfig&, const RoleOptions&);
+using MakeRole = Result<std::unique_ptr<ClusterRole>> (*)(const TrainerConfig&, const RoleOptions&);
 
 // Two processes of each role, and a driver.
 struct Roles {
   Roles(const TrainerConfig& config, TransportChoice transport) {
     const NetOptions net{"127.0.0.1", 0, transport, "a secret of more than 16 bytes", 10'000};
-    const auto start = [&](Make make, std::vector<std::string>* addresses) {
+    const auto start = [&](MakeRole make, std::vector<std::string>* addresses) {
       for (uint32_t rank = 0; rank < 2; ++rank) {
         auto role = make(config, {net, {}, rank, 2});
         REQUIRE_MESSAGE(role.ok(), role.status().message());
