@@ -90,6 +90,8 @@ export class Cluster {
 
   /** Lets a member in, or one whose stream broke back in. PERSIA_CLUSTER_REFUSED says why not. */
   async join(message: JoinMessage, link: Link): Promise<{ welcome: Welcome; member: MemberHandle }> {
+    if (this.failure) throw new PersiaError('PERSIA_ABORTED', `the cluster failed: ${this.failure.error.message}`)
+    if (this.phase === 'ended') throw new PersiaError('PERSIA_PEER_LOST', 'the coordinator has ended its cluster')
     const attendance = message.memberId ? this.attendAgain(message, link) : await this.admit(message, link)
     const { record } = attendance
     const { loaded, resume = '', reportEverySeconds = 1 } = this.options
@@ -110,7 +112,6 @@ export class Cluster {
 
   private async admit(message: JoinMessage, link: Link): Promise<Attendance> {
     const role = checkJoin(message, this.options.loaded.config, this.configHash)
-    if (this.failure) throw new PersiaError('PERSIA_ABORTED', `the cluster failed: ${this.failure.error.message}`)
     if (this.phase !== 'gathering') throw refused(`the cluster is ${this.phase}: roles join before it begins`)
     const { store, loaded: { config }, log } = this.options
     const lease = await store.grant(config.cluster.peerTimeoutSeconds)
@@ -143,8 +144,7 @@ export class Cluster {
   catchUp({ link, told }: Attendance): void {
     if (this.phase === 'connecting' || this.phase === 'running') link?.send(this.roster())
     if (this.phase === 'running') link?.send({ begin: {} })
-    if (this.failure) link?.send(command('abort', this.failure.error.message))
-    else if (told) link?.send(stopCommand)
+    if (told) link?.send(stopCommand)
   }
 
   /** @internal */
