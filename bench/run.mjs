@@ -25,7 +25,11 @@
 //
 //   npm run bench -- dense-types-peer --python PYTHON3 [--out FILE]
 //
-// a step of each model type (bench/peers/model_types_cpu.py).
+// a step of each model type (bench/peers/model_types_cpu.py);
+//
+//   npm run bench -- cluster [OPTIONS]
+//
+// a cluster beside one process (bench/cluster.mjs, which says what its options are).
 import { execFileSync, spawnSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
@@ -34,6 +38,10 @@ import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 
 process.chdir(fileURLToPath(new URL('..', import.meta.url)))
+if (process.argv[2] === 'cluster') {
+  const { status } = spawnSync(process.execPath, ['bench/cluster.mjs', ...process.argv.slice(3)], { stdio: 'inherit' })
+  process.exit(status ?? 1)
+}
 const program = 'out/release/persia_bench', tableProgram = 'out/release/persia_table_bench'
 const netProgram = 'out/release/persia_net_bench'
 const tableModes = { table: 'grid', 'table-show': 'show', 'table-growth': 'growth', 'table-size': 'size' }
@@ -71,7 +79,10 @@ if (name in peerModes) runPeers(peerModes[name]())
 else if (name !== 'net' && !(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
 if (name === 'net' || (smoke && name === '')) runNet()
-if (smoke && name === '') checkConvergence()
+if (smoke && name === '') {
+  check('bench/convergence.mjs', '--only', 'adult-income', '--modes', 'hybrid-8,async-2', '--seeds', '2')
+  check('bench/cluster.mjs', '--smoke')
+}
 if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
 process.exitCode = tally.failed > 0 ? 1 : 0
 
@@ -171,11 +182,10 @@ function runNet() {
   record(lines, new Date().toISOString())
 }
 
-/** That bench/convergence.mjs works, on the data set of the repository; needs the built addon. */
-function checkConvergence() {
-  const { status } = spawnSync(process.execPath, [
-    'bench/convergence.mjs', '--only', 'adult-income', '--modes', 'hybrid-8,async-2', '--seeds', '2',
-  ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smokeTimeoutMs })
+/** That another script works, on the data set of the repository; needs the built addon. */
+function check(script, ...args) {
+  const { status } = spawnSync(process.execPath, [script, ...args],
+    { stdio: ['ignore', 'inherit', 'inherit'], timeout: smokeTimeoutMs })
   tally[status === 0 ? 'passed' : 'failed'] += 1
 }
 

@@ -10,6 +10,7 @@
 #include "base/hash.h"
 #include "convert.h"
 #include "dense/cuda_backend.h"
+#include "net/process_transport.h"
 #include "js_thread.h"
 #include "snapshot_files.h"
 
@@ -111,6 +112,11 @@ Napi::Value Cuda(const Napi::CallbackInfo& info) {
   return result;
 }
 
+// describeTransports(): text, a line each
+Napi::Value DescribeTransportsOf(const Napi::CallbackInfo& info) {
+  return Napi::String::New(info.Env(), DescribeTransports());
+}
+
 }  // namespace
 
 void RegisterFunctions(Napi::Env env, Napi::Object exports) {
@@ -120,6 +126,7 @@ void RegisterFunctions(Napi::Env env, Napi::Object exports) {
   exports.Set("verifySnapshot", Napi::Function::New(env, VerifySnapshot, "verifySnapshot"));
   exports.Set("formatOutputs", Napi::Function::New(env, FormatOutputs, "formatOutputs"));
   exports.Set("cuda", Napi::Function::New(env, Cuda, "cuda"));
+  exports.Set("describeTransports", Napi::Function::New(env, DescribeTransportsOf, "describeTransports"));
   exports.Set("machine", Napi::Function::New(env, Machine, "machine"));
 }
 

@@ -295,5 +295,7 @@ export interface NativeAddon {
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer
   /** The CUDA backend: where it was loaded from ('' if it wasn't), the GPUs it can use, and why there are none. */
   cuda(): { path: string; devices: { name: string; capability: string; memoryBytes: number }[]; error: string }
+  /** What carries data between processes here: a line each, "ucx: …", "shm: …", "rdma: …", "tcp: …". */
+  describeTransports(): string
   machine(): { cores: number; avx2: boolean; avx512bf16: boolean; amx: boolean }
 }

@@ -20,6 +20,8 @@ export function loadAddon(): LoadedAddon {
   const gyp = require('node-gyp-build') as ((dir: string) => NativeAddon) & { path(dir: string): string }
   let path: string | undefined
   try {
+    // UCX, which the addon may load later, would try hooks on the heap of this process: cpp/net/ucx_library.cc.
+    process.env['UCX_MEM_EVENTS'] = 'n'
     path = gyp.path(packageRoot)
     loaded = { addon: require(path) as NativeAddon, path }
     return loaded

@@ -4,6 +4,8 @@
 
 #include <array>
 #include <csignal>
+#include <cstdlib>
+#include <string_view>
 
 #include <ucm/api/ucm.h>
 
@@ -102,7 +104,18 @@ void FindFunctions(Symbols& symbols, UcxApi* api) {
   symbols.Find("ucs_status_string", &api->status_string);
 }
 
+// While it is loaded, before any function of it can be called, UCX tries its memory hooks by growing and shrinking the
+// heap (brk), beside whatever other threads do there: that cuts off memory which malloc has given out meanwhile. It leaves
+// that alone when the environment says so. Inside Node ts/native.ts has said it already, on the JavaScript thread, since
+// other threads may read the environment now.
+void KeepHooksOff() {
+  const char* const name = "UCX_MEM_EVENTS";
+  const char* const events = getenv(name);
+  if (events == nullptr || std::string_view(events) != "n") setenv(name, "n", 1);
+}
+
 Loaded Load() {
+  KeepHooksOff();
   Loaded loaded;
   const KeptSignals kept;
   std::string tried;

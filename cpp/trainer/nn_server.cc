@@ -197,6 +197,7 @@ void NnServer::Register() {
   On(type::kPush, false, [this, not_here](const RpcRequest& request) -> Answer {
     if (dense_service_ == nullptr) return not_here;
     PERSIA_RETURN_IF_ERROR(dense_service_->Push(request.payload.bytes()));
+    Changed();  // the updates are part of this worker's state, whoever made them
     return Buffer();
   });
 }

@@ -312,7 +312,8 @@ t.test('predict takes files of another format and without labels', async (t) => 
 t.test('doctor finds the addon and says what it is', async (t) => {
   const { status, events } = persia(['doctor', '--json'])
   t.equal(status, 0)
-  t.same(events.map(({ name }) => name), ['persia', 'node', 'addon', 'cuda', 'duckdb', 'memory'])
+  t.same(events.map(({ name }) => name), ['persia', 'node', 'addon', 'cuda', 'shm', 'rdma', 'tcp', 'ucx', 'cluster', 'duckdb', 'memory'])
   t.match(events[2], { ok: true, found: /persia.*\.node; \d+ cores/ })
+  t.match(events[8], { name: 'cluster', ok: true, found: /^transport auto takes (shm|tcp), since .*; to other hosts (rdma|tcp)/ })
   t.match(events[3], { ok: true, found: /^none: |compute capability/ }, 'a machine without a GPU is no failure')
 })

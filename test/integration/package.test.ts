@@ -32,9 +32,10 @@ function write(name: string, text: string): void {
 
 t.test('the tarball is small and holds only what runs', async (t) => {
   const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n')
-  const allowed = /^package\/(dist\/.*\.(js|d\.ts)|prebuilds\/linux-\w+\/[\w.]+\.node|[A-Z_]+(\.md)?|package\.json)$/
+  const allowed = /^package\/(dist\/.*\.(js|d\.ts)|ts\/control\/proto\/\w+\.proto|prebuilds\/linux-\w+\/[\w.]+\.node|[A-Z_]+(\.md)?|package\.json)$/
   t.strictSame(files.filter((file) => !allowed.test(file)), [])
-  for (const needed of ['LICENSE', 'THIRD_PARTY_LICENSES', 'CHANGELOG.md', 'dist/index.js', 'dist/index.d.ts']) {
+  for (const needed of ['LICENSE', 'THIRD_PARTY_LICENSES', 'CHANGELOG.md', 'dist/index.js', 'dist/index.d.ts',
+    'ts/control/proto/coordinator.proto']) {
     t.ok(files.includes(`package/${needed}`), needed)
   }
   t.ok(statSync(tarball).size < 10e6, 'less than 10 MB')

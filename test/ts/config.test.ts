@@ -1,6 +1,7 @@
 // The config: what is accepted, what is refused and in which words, where values come from.
 import { readFileSync } from 'node:fs'
 import path from 'node:path'
+import { runTraining, Trainer } from 'persia'
 import t from 'tap'
 import yargs from 'yargs'
 import { configCommand } from '#persia/cli/config.js'
@@ -8,6 +9,7 @@ import { withGeneratedPart } from '#persia/config/docs.js'
 import {
   configJsonSchema, diffFingerprint, leavesOf, loadConfigFile, modelFingerprint, parseConfig, type ConfigInput,
 } from '#persia/config/index.js'
+import { configHash } from '#persia/control/config-hash.js'
 import { PersiaError } from '#persia/errors.js'
 import { nativeConfig } from '#persia/train/native-config.js'
 
@@ -470,9 +472,43 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
   check('device=cuda', 'device', 'auto or cpu')
   check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
   check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
-  for (const role of ['parameterServers', 'embeddingWorkers', 'dataLoaders']) check(`cluster.${role}=2`, `cluster.${role}`, '1')
-  for (const transport of ['tcp', 'rdma', 'shm']) check(`cluster.transport=${transport}`, 'cluster.transport', 'auto')
+  check('cluster.dataLoaders=2', 'cluster.dataLoaders', '1: it feeds all NN workers')
   check('metrics.port=9090', 'metrics.port', '0')
+})
+
+t.test('a cluster that others can reach needs to know who is let in', async (t) => {
+  const check = (cluster: object, path: string, message: RegExp) =>
+    t.match(refusal(() => parseConfig({ ...least, cluster })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
+  for (const host of ['0.0.0.0', '10.0.0.1', '::', 'db.example.com', '128.0.0.1']) {
+    check({ host }, 'cluster.host', /can be reached from other machines: give cluster.auth/)
+    t.ok(parseConfig({ ...least, cluster: { host, auth: { tokenEnv: 'TOKEN' } } }))
+  }
+  for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost']) t.ok(parseConfig({ ...least, cluster: { host } }))
+  check({ auth: {} }, 'cluster.auth', /either tokenFile or tokenEnv, got neither/)
+  check({ auth: { tokenFile: 'a', tokenEnv: 'b' } }, 'cluster.auth', /got both/)
+})
+
+t.test('training in one process refuses what only a cluster has', async (t) => {
+  const refused = async (cluster: object, path: string) => {
+    const config = { ...least, cluster } as ConfigInput
+    const expected = { code: 'PERSIA_CONFIG_UNSUPPORTED', details: { path }, message: /use persia launch/ }
+    await t.rejects(Trainer.create(config), expected)
+    await t.rejects(runTraining(config).next(), expected)
+  }
+  await refused({ parameterServers: 2 }, 'cluster.parameterServers')
+  await refused({ embeddingWorkers: 3 }, 'cluster.embeddingWorkers')
+  await refused({ transport: 'tcp' }, 'cluster.transport')
+  await refused({ wire: { rows: 'int8' } }, 'cluster.wire.rows')
+  await refused({ wire: { compression: 'zstd' } }, 'cluster.wire.compression')
+})
+
+t.test('what is the same config for a cluster does not depend on how its processes are reached', async (t) => {
+  const hash = (more: object) => configHash(parseConfig({ ...least, ...more } as ConfigInput))
+  t.equal(hash({ cluster: { host: '::1', port: 7000, auth: { tokenEnv: 'X' } } }), hash({}))
+  for (const more of [{ seed: 1 }, { cluster: { parameterServers: 2 } }, { cluster: { wire: { rows: 'fp16' } } }]) {
+    t.not(hash(more), hash({}))
+  }
+  t.equal(configHash(parseConfig(JSON.parse(JSON.stringify(parseConfig(least))))), hash({}), 'also once it was handed out')
 })
 
 t.test('NN workers, accumulation and the bound on their product', async (t) => {

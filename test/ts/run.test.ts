@@ -157,6 +157,23 @@ t.test('built-in metrics are watched by label with the mode that they have', asy
   }
 })
 
+t.test('a checkpoint that is asked for comes after that step, is resumed like any other, and changes nothing', async (t) => {
+  const root = folder(t)
+  await run(configOf(join(root, 'plain')))
+  const dir = join(root, 'asked')
+  let asked = 0
+  const saved: number[] = []
+  await run(configOf(dir), {
+    checkpointWhen: () => ++asked === 13 || asked === 20, callbacks: { onCheckpoint: ({ step }) => saved.push(step) },
+  })
+  t.equal(asked, 40, 'once a step')
+  t.same(saved, [13, 20, 40])
+  t.same(contents(join(dir, '40')), contents(join(root, 'plain', '40')))
+  const again = configOf(join(root, 'again'))
+  await run(again, { resume: join(dir, '13') })
+  t.same(contents(join(root, 'again', '40')), contents(join(root, 'plain', '40')))
+})
+
 t.test('a run that is interrupted and resumed stops early where an uninterrupted one does, with the same bytes', async (t) => {
   const root = folder(t)
   // Values by step, so that they don't depend on how often the process began anew.

@@ -13,7 +13,7 @@ export const doctorCommand: CommandModule<object, { json: boolean }> = {
   describe: 'Check the installation',
   builder: (yargs) => yargs.option('json', { type: 'boolean', default: false, describe: 'One JSON object a line' }),
   async handler({ json }) {
-    const checks = [package_(), node(), addon(), ...cuda(), await duckdb(), memory()]
+    const checks = [package_(), node(), addon(), ...cuda(), ...transports(), await duckdb(), memory()]
     for (const check of checks) {
       process.stdout.write(json ? `${JSON.stringify({ event: 'check', ...check })}\n`
         : `${check.ok ? 'ok  ' : 'FAIL'}  ${check.name.padEnd(8)}  ${check.found}\n`)
@@ -59,6 +59,33 @@ function cuda(): Check[] {
     throw cause
   }
   return [{ name: 'cuda', ok: true, found }]
+}
+
+/**
+ * What carries data between the processes of a cluster, and what `cluster.transport: auto` takes. One process needs none
+ * of it, so nothing here is a failure.
+ */
+function transports(): Check[] {
+  let lines: string[]
+  try {
+    lines = native().describeTransports().split('\n')
+  } catch (cause) {
+    if (cause instanceof PersiaError) return []
+    throw cause
+  }
+  const found = new Map(lines.map((line) => [line.slice(0, line.indexOf(':')), line.slice(line.indexOf(':') + 2)]))
+  const checks = [...found].map(([name, text]) => ({ name, ok: true, found: text }))
+  return [...checks, { name: 'cluster', ok: true, found: choiceText(found) }]
+}
+
+/** By the rule of cpp/net/transport_choice.h, as far as one side can tell. */
+function choiceText(found: Map<string, string>): string {
+  const works = (name: string) => found.get(name)?.startsWith('works') ?? false
+  const hasNone = !['shm', 'rdma', 'tcp'].some(works)
+  if (hasNone) return 'no transport: a cluster needs UCX; one process does not'
+  const oneHost = works('shm') ? 'shm, since memory can be shared' : 'tcp, since shared memory does not work'
+  const hosts = works('rdma') ? 'rdma where the other side has a device too, else tcp' : 'tcp, since there is no rdma here'
+  return `transport auto takes ${oneHost}, between processes of this host; to other hosts ${hosts}`
 }
 
 async function duckdb(): Promise<Check> {

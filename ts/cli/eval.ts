@@ -1,6 +1,5 @@
 // `persia eval`: metrics of a checkpoint on a labelled split.
 import type { CommandModule } from 'yargs'
-import { evaluateCheckpoint } from '../train/inference.js'
 import { checkpointOption, commonOptions, loadConfig, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
 
@@ -14,6 +13,7 @@ export const evalCommand: CommandModule<object, EvalArguments> = {
       choices: ['train', 'test'] as const, default: 'test' as const, describe: 'Which data of the config',
     }),
   async handler(args) {
+    const { evaluateCheckpoint } = await import('../train/inference.js')
     const printer = makePrinter(args.json)
     for await (const event of evaluateCheckpoint(loadConfig(args), args.split, args.checkpoint)) printer.print(event)
   },

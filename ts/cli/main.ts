@@ -1,13 +1,17 @@
 #!/usr/bin/env node
 // The command line. Commands are modules of their own; this file finds the one that was asked for and turns errors into
-// messages on standard error and exit codes: 0 done, 1 failure, 2 bad usage, config or data, 130 interrupted.
+// messages on standard error and exit codes: 0 done, 1 failure, 2 bad usage, config or data, 130 interrupted. What reads
+// data is imported by the commands that need it, when they run: most processes of a cluster don't.
 import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { PersiaError } from '../errors.js'
+import { clusterCommand } from './cluster.js'
 import { configCommand } from './config.js'
 import { doctorCommand } from './doctor.js'
 import { evalCommand } from './eval.js'
+import { coordinatorCommand, launchCommand } from './launch.js'
 import { predictCommand } from './predict.js'
+import { roleCommands } from './role.js'
 import { trainCommand } from './train.js'
 
 /** Ends the process: with the command's own exit code for a PersiaError, 2 for a wrong command line. */
@@ -29,6 +33,10 @@ try {
     .command(predictCommand)
     .command(configCommand)
     .command(doctorCommand)
+    .command(launchCommand)
+    .command(coordinatorCommand)
+    .command(roleCommands)
+    .command(clusterCommand)
     .demandCommand(1, 'Which command?')
     .strict()
     .wrap(Math.min(110, process.stdout.columns ?? 110))

@@ -5,7 +5,6 @@ import { rename, rm, stat } from 'node:fs/promises'
 import { pipeline } from 'node:stream/promises'
 import type { CommandModule } from 'yargs'
 import { PersiaError } from '../errors.js'
-import { predictFile } from '../train/inference.js'
 import { checkpointOption, commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 
 interface PredictArguments extends CommonArguments {
@@ -27,6 +26,7 @@ export const predictCommand: CommandModule<object, PredictArguments> = {
       describe: 'File to write [default: standard output]',
     }),
   async handler(args) {
+    const { predictFile } = await import('../train/inference.js')
     const style = args.json ? 'json' : 'csv'
     const lines = predictFile(loadConfig(args), { style, checkpoint: args.checkpoint, input: args.input })
     const first = await lines.next()  // the model and the data are found before any file is touched

@@ -7,13 +7,22 @@ import { tableText } from './table-text.js'
 
 export interface Printer {
   print(event: RunEvent): void
+  /** A line on standard error. */
+  log(line: string): void
   /** Leaves the terminal clean; may be called again. */
   close(): void
 }
 
 export function makePrinter(json: boolean): Printer {
-  if (json) return { print: printJson, close() {} }
-  return process.stdout.isTTY ? new ProgressBar() : { print: printLine, close() {} }
+  if (json) return { print: printJson, log, close() {} }
+  return process.stdout.isTTY ? new ProgressBar() : { print: printLine, log, close() {} }
+}
+
+/** For a process whose events are shown by another one. */
+export const silentPrinter: Printer = { print() {}, log, close() {} }
+
+function log(line: string): void {
+  process.stderr.write(`${line}\n`)
 }
 
 const forPeople = new Set<RunEvent['event']>(['start', 'warning'])
@@ -86,6 +95,12 @@ class ProgressBar implements Printer {
     this.close()
     if (event.event === 'eval') this.auc = Object.values(event.auc).map(fixed).join(' ') || 'n/a'
     printLine(event)
+  }
+
+  /** The line takes the place of the bar, which is drawn anew below it with the next progress. */
+  log(line: string): void {
+    if (this.active && process.stderr.isTTY) process.stderr.write('\r\x1b[K')
+    log(line)
   }
 
   close(): void {

@@ -1,7 +1,6 @@
 // `persia train`: trains as the config says, with progress, evaluation after each epoch and a checkpoint at the end.
 import { writeFileSync } from 'node:fs'
-import type { CommandModule } from 'yargs'
-import { runTraining } from '../train/run.js'
+import type { Argv, CommandModule } from 'yargs'
 import { PersiaError } from '../errors.js'
 import { commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
@@ -15,19 +14,13 @@ interface TrainArguments extends CommonArguments {
 export const trainCommand: CommandModule<object, TrainArguments> = {
   command: 'train',
   describe: 'Train a model',
-  builder: (yargs) => commonOptions(yargs)
-    .option('resume', {
-      type: 'string', describe: 'Go on from the newest checkpoint, or from the one in the given folder',
-      coerce: (value: unknown) => onlyOnce('resume')(value) || (value === '' ? 'always' : undefined),
-    })
-    .option('report-every', {
-      type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports',
-    })
+  builder: (yargs) => reportEveryOption(resumeOption(commonOptions(yargs)))
     .option('profile', {
       type: 'string', requiresArg: true, coerce: onlyOnce('profile'),
       describe: 'Write a trace of the pipeline to this file, for ui.perfetto.dev or chrome://tracing',
     }),
   async handler(args) {
+    const { runTraining } = await import('../train/run.js')
     const loaded = loadConfig(args)
     const stop = new AbortController()
     const onSignal = () => {
@@ -53,6 +46,19 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     }
   },
+}
+
+export function resumeOption<T>(yargs: Argv<T>) {
+  return yargs.option('resume', {
+    type: 'string', describe: 'Go on from the newest checkpoint, or from the one in the given folder',
+    coerce: (value: unknown) => onlyOnce('resume')(value) || (value === '' ? 'always' : undefined),
+  })
+}
+
+export function reportEveryOption<T>(yargs: Argv<T>) {
+  return yargs.option('report-every', {
+    type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports',
+  })
 }
 
 function writeTrace(path: string, trace: string, flag: 'a' | 'w' = 'w'): void {

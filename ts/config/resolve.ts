@@ -1,6 +1,7 @@
 // From what the schema fills in to what the program runs with: short forms written out, inherited settings copied to
 // every column, and the checks that need two sections at once. A resolved config is itself a valid config and resolves
 // to itself.
+import { checkCluster } from './cluster.js'
 import { resolveEarlyStopping, resolveSampling, type EarlyStopping, type NegativeSampling } from './evaluation.js'
 import { invalid, unknownName, type Problem } from './problems.js'
 import { pathText, type Path } from './path.js'
@@ -109,6 +110,7 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
     evaluate: { ...evaluateRest, ...(stopping && { earlyStopping: stopping }) },
   }
   checkWorkers(config, resolution)
+  checkCluster(config.cluster, resolution)
   if (config.mode === 'sync' && config.staleness !== 0) {
     config.staleness = 0
     resolution.note(['staleness'], { derived: 'mode: sync' })

@@ -368,7 +368,49 @@ const evaluate = z.strictObject({
 
 // ---- all of it
 
-const role = (what: string) => integer(1).default(1).describe(`Number of ${what}`)
+const role = (what: string) => integer(1, 1024).default(1).describe(`Number of ${what}`)
+const deadline = (seconds: number, least: number) => z.number().min(least).max(86_400).default(seconds)
+const rowWire = z.enum(['fp32', 'fp16', 'bf16', 'int8'])
+
+const cluster = z.strictObject({
+  parameterServers: role('embedding parameter servers'),
+  embeddingWorkers: role('embedding workers'),
+  nnWorkers: integer(1, 256).default(1)
+    .describe('Number of NN workers: they share out the samples of each step. Under `persia train` threads of one '
+      + 'process, which share out `threads` too; under `persia launch` processes'),
+  dataLoaders: role('data loaders'),
+  transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto')
+    .describe('How the roles exchange data; `auto`: shared memory on one host, RDMA where both sides have a device '
+      + 'with an active port, else TCP'),
+  wire: z.strictObject({
+    rows: rowWire.default('fp32')
+      .describe('Rows from parameter servers to embedding workers; `int8`: with a scale a row'),
+    gradients: rowWire.default('fp32').describe('Gradients of rows, the other way'),
+    activations: z.enum(['fp32', 'fp16', 'bf16']).default('fp32')
+      .describe('Pooled embeddings and their gradients, between embedding workers and NN workers'),
+    compression: z.enum(['none', 'lz4', 'zstd']).default('none').describe('Of ids'),
+  }).prefault({}).describe('How data travels between roles'),
+  host: text().default('127.0.0.1')
+    .describe('Address that the coordinator listens on, and the roles of `persia launch`. Any other than loopback '
+      + 'needs `cluster.auth`'),
+  port: integer(0, 65535).default(0).describe('TCP port of the coordinator; 0: any free one'),
+  joinTimeoutSeconds: deadline(60, 1).describe('Seconds that roles wait for each other at the start'),
+  peerTimeoutSeconds: deadline(30, 3)
+    .describe('Seconds without a sign of life after which a role counts as lost and training ends'),
+  drainTimeoutSeconds: deadline(30, 1)
+    .describe('Seconds that roles have to end in good order once the work is done or the cluster has failed'),
+  auth: z.strictObject({
+    tokenFile: text().optional()
+      .describe('File with the token that every role must show, at least 16 characters. Either `tokenFile` or '
+        + '`tokenEnv`'),
+    tokenEnv: text().optional().describe('Environment variable with the token'),
+    tls: z.strictObject({
+      ca: text().describe('Certificate of the authority that signs those of all roles (PEM)'),
+      cert: text().describe('Certificate of this host (PEM), with its name or address'),
+      key: text().describe('Its key (PEM)'),
+    }).optional().describe('TLS on the control plane, with certificates on both sides'),
+  }).optional().describe('Who is let in'),
+}).prefault({}).describe('How many there are of each role in `persia launch`, and how they reach each other')
 
 export const configSchema = z.strictObject({
   name: text().default('persia').describe('Name of the run in reports'),
@@ -396,19 +438,13 @@ export const configSchema = z.strictObject({
   device: z.enum(['auto', 'cpu', 'cuda']).default('auto')
     .describe('Where the dense network runs; `auto`: the fastest that is there'),
   threads: integer(0, 1024).default(0)
-    .describe('Threads of the dense network, shared out among the NN workers; 0: one per core'),
+    .describe('Threads of the dense network, shared out among the NN workers of a host under `persia train` and '
+      + '`persia launch`; 0: one per core'),
   data: data.describe('Where the samples come from and what their columns mean'),
   features: features.describe('The id features, each looked up in the embedding table'),
   embedding,
   model,
-  cluster: z.strictObject({
-    parameterServers: role('embedding parameter servers'),
-    embeddingWorkers: role('embedding workers'),
-    nnWorkers: integer(1, 256).default(1)
-      .describe('Number of NN workers, threads of one process: they share out the samples of each step and `threads`'),
-    dataLoaders: role('data loaders'),
-    transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto').describe('How the roles exchange data'),
-  }).prefault({}).describe('How many there are of each role'),
+  cluster,
   evaluate,
   checkpoint: z.strictObject({
     dir: text().default('checkpoints').describe('Folder of the checkpoints; relative to the current directory'),

@@ -16,17 +16,15 @@ interface Limit {
 
 const only = (value: Value) => ({ refuses: (written: Value) => written === value, refused: String(value) })
 const allBut = (value: Value) => ({ refuses: (written: Value) => written !== value, refused: `anything but ${value}` })
-const roles = ['parameterServers', 'embeddingWorkers', 'dataLoaders'] as const
 const splits = ['train', 'test'] as const
 
 export const limits: readonly Limit[] = [
   ...splits.map((split) => (
     { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),
-  ...roles.map((role) => ({
-    path: ['cluster', role], read: ({ cluster }: Config) => cluster[role], ...allBut(1),
-    instead: '1: one process does everything',
-  })),
-  { path: ['cluster', 'transport'], read: ({ cluster }) => cluster.transport, ...allBut('auto'), instead: 'auto' },
+  {
+    path: ['cluster', 'dataLoaders'], read: ({ cluster }) => cluster.dataLoaders, ...allBut(1),
+    instead: '1: it feeds all NN workers',
+  },
   { path: ['metrics', 'port'], read: ({ metrics }) => metrics.port, ...allBut(0), instead: '0: no endpoint' },
 ]
 

@@ -72,8 +72,10 @@ export class Feeder {
   private scheduleRest(step: number): void {
     const { evaluate, checkpoint } = this.options
     const isDue = (work?: { everySteps: number }) => work && work.everySteps > 0 && step % work.everySteps === 0
-    const work = [...(isDue(evaluate) ? [evaluate!.run] : []), ...(isDue(checkpoint) ? [checkpoint!.save] : [])]
-    if (work.length === 0 || this.stopping) return
+    if (this.stopping) return
+    const saves = isDue(checkpoint) || checkpoint?.when?.()
+    const work = [...(isDue(evaluate) ? [evaluate!.run] : []), ...(saves ? [checkpoint!.save] : [])]
+    if (work.length === 0) return
     const rest = quiet(this.rest(step, work))
     this.rests.add(rest)
     rest.then(() => this.rests.delete(rest), (error: unknown) => { this.failure ??= error })

@@ -29,7 +29,7 @@ export interface StalenessReport {
 
 /** Adds up what happens between `start` and `stop`, which come in turns. */
 export class PipelineMeter {
-  private before: NativeStage[] | undefined
+  private before: NativeStage[] = []
   private total: NativeStage[] = []
 
   constructor(private readonly read: () => NativePipeline) {}
@@ -39,9 +39,11 @@ export class PipelineMeter {
   }
 
   stop(): void {
-    this.total = this.read().stages.map((now, i) => {
-      const before = this.before![i]!, total = this.total[i]
-      const since = (key: 'idle' | 'held' | 'busy' | 'steps' | 'queued') => (total?.[key] ?? 0) + now[key] - before[key]
+    // Stages of other processes are known once these have told of them.
+    this.total = this.read().stages.map((now) => {
+      const [before, total] = [this.before, this.total].map((stages) => stages.find((one) => isSame(one, now)))
+      const since = (key: 'idle' | 'held' | 'busy' | 'steps' | 'queued') =>
+        (total?.[key] ?? 0) + now[key] - (before?.[key] ?? 0)
       return {
         ...now, idle: since('idle'), held: since('held'), busy: since('busy'), steps: since('steps'),
         queued: since('queued'),
@@ -53,6 +55,8 @@ export class PipelineMeter {
     return { staleness: stalenessReport(this.read()), pipeline: this.total.map(stageReport) }
   }
 }
+
+const isSame = (a: NativeStage, b: NativeStage) => a.stage === b.stage && a.worker === b.worker
 
 function stageReport({ stage, worker, steps, idle, held, busy, queued, mostQueued }: NativeStage): StageReport {
   const seconds = idle + held + busy

@@ -3,7 +3,7 @@ import type { Callbacks } from './callbacks.js'
 import type { SkippedRows } from './datasets.js'
 import type { Metrics } from './evaluation.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
-import type { Dataset } from './trainer.js'
+import type { Dataset, TrainerOptions } from './trainer.js'
 
 export type RunEvent =
   | { event: 'start'; name: string; resumedFrom: string | null; totalSamples: number | null }
@@ -28,6 +28,10 @@ export interface RunOptions {
   metrics?: Metrics
   /** Gets the trace of the pipeline (Chrome's JSON format) at the end, also of a run that was interrupted or failed. */
   onTrace?: (trace: string) => void
+  /** Asked as each step is handed in: whether to save after it, beside `checkpoint.everySteps`. */
+  checkpointWhen?: () => boolean
+  /** @internal As in TrainerOptions. */
+  createNative?: TrainerOptions['createNative']
 }
 
 export interface RunDatasets {

@@ -15,18 +15,18 @@ export interface Start {
 }
 
 /** The model of the checkpoint that the run goes on from, or a new one. */
-export async function openTrainer(loaded: LoadedConfig, { resume, datasets, onTrace }: RunOptions):
+export async function openTrainer(loaded: LoadedConfig, { resume, datasets, onTrace, createNative }: RunOptions):
 Promise<Start & { trainer: Trainer; rows: number | null }> {
   const { config } = loaded
-  const trace = onTrace !== undefined
+  const options = { trace: onTrace !== undefined, createNative }
   const from = await checkpointToResume(config.checkpoint.dir, resume ?? config.checkpoint.resume)
   if (from !== null) {
     if (!datasets) await readingCheckpoint(from, config, async (manifest) => checkPosition(from, manifest, config))
-    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config, { trace })
+    const { trainer, manifest: { position, earlyStopping } } = await Trainer.load(from, config, options)
     return { trainer, position, earlyStopping, resumedFrom: from, rows: null }
   }
   const { statistics, rows } = datasets ? { statistics: {}, rows: null } : await readStatistics(loaded)
-  const trainer = await Trainer.create(config, statistics, { trace })
+  const trainer = await Trainer.create(config, statistics, options)
   return { trainer, position: { epoch: 0, epochStep: 0 }, earlyStopping: undefined, resumedFrom: null, rows }
 }
 

@@ -1,6 +1,7 @@
 // One training run from config to checkpoint: epochs, periodic and final checkpoints, callbacks. How it starts, and
 // evaluation, are in files of their own. The command line prints what this yields.
 import { basename, join } from 'node:path'
+import { checkOneProcess } from '../config/cluster.js'
 import { parseConfig, type Config, type ConfigInput, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
 import { CallbackRunner } from './callbacks.js'
@@ -22,6 +23,7 @@ export async function* runTraining(
   config: LoadedConfig | ConfigInput | Config, options: RunOptions = {},
 ): AsyncGenerator<RunEvent, void, undefined> {
   const loaded = loadedConfig(config)
+  if (!options.createNative) checkOneProcess(loaded.config)
   checkEvaluation(loaded.config, options)
   const { checkpoint, epochs, name } = loaded.config
   const unlock = await lockRun(checkpoint.dir)
@@ -125,7 +127,9 @@ class Run {
         ...(reportEverySeconds !== undefined && { reportEverySeconds }),
         ...(this.callbacks.has('onStep') && { onStep: (report) => this.callbacks.call('onStep', report) }),
         evaluate: { everySteps: evaluate.everySteps, run: () => this.evaluateBetweenSteps() },
-        checkpoint: { everySteps: checkpoint.everySteps, save: () => this.saveOnce() },
+        checkpoint: {
+          everySteps: checkpoint.everySteps, save: () => this.saveOnce(), when: this.options.checkpointWhen,
+        },
       })
       for await (const report of reports) {
         yield* this.evaluation.takePending()

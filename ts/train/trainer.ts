@@ -1,11 +1,12 @@
 // Trainer: one model in this process. A thin shell over the native pipeline: batches go over in one call each, counters
 // come back as reports. What happens to a batch in between: cpp/trainer/trainer.h.
 import { parseConfig, type Config, type ConfigInput } from '../config/index.js'
+import { checkOneProcess } from '../config/cluster.js'
 import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
-import type { NativePipeline, NativeTrainer } from '../native-types.js'
+import type { NativePipeline, NativeTrainer, NativeTrainerConfig } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
@@ -22,8 +23,11 @@ export interface FitOptions {
   reportEverySeconds?: number
   /** Ends the pass early, at a step at which the model can be saved. Afterwards only `save`, `predict` and `close`. */
   signal?: AbortSignal
-  /** `save` runs while training rests after each step whose number is a multiple of `everySteps`; 0: never. */
-  checkpoint?: { everySteps: number; save: () => Promise<unknown> }
+  /**
+   * `save` runs while training rests after each step whose number is a multiple of `everySteps` (0: none), and after
+   * those for which `when`, which is asked as their batches are handed in, says so.
+   */
+  checkpoint?: { everySteps: number; save: () => Promise<unknown>; when?: (() => boolean) | undefined }
   /** As `checkpoint`, and before it at the same step. Nothing that is learnt changes by resting. */
   evaluate?: { everySteps: number; run: () => Promise<unknown> }
   /**
@@ -43,6 +47,8 @@ export interface EvaluateOptions {
 export interface TrainerOptions {
   /** Keeps what `trace()` shows: a few megabytes at most. */
   trace?: boolean
+  /** @internal Makes the pipeline; unless given, one in this process. */
+  createNative?: ((config: NativeTrainerConfig) => Promise<NativeTrainer>) | undefined
 }
 
 export interface SaveOptions {
@@ -82,8 +88,13 @@ export class Trainer {
     config: ConfigInput | Config, statistics: Statistics = {}, options: TrainerOptions = {},
   ): Promise<Trainer> {
     const resolved = parseConfig(config)
-    const trainer = await settling(() => native().createTrainer(nativeConfig(resolved, options)))
-    return new Trainer(resolved, trainer, statistics)
+    if (!options.createNative) checkOneProcess(resolved)
+    return Trainer.make(resolved, statistics, options)
+  }
+
+  private static async make(config: Config, statistics: Statistics, options: TrainerOptions): Promise<Trainer> {
+    const create = options.createNative ?? ((natively) => native().createTrainer(natively))
+    return new Trainer(config, await settling(() => create(nativeConfig(config, options))), statistics)
   }
 
   /**
@@ -95,7 +106,9 @@ export class Trainer {
     directory: string, config?: ConfigInput | Config, options: TrainerOptions = {},
   ): Promise<{ trainer: Trainer; manifest: Manifest }> {
     return readingCheckpoint(directory, config && parseConfig(config), async (manifest, files) => {
-      const trainer = await Trainer.create(config ?? (manifest.config as ConfigInput), manifest.statistics, options)
+      // The model of a cluster may be looked at in one process.
+      const resolved = parseConfig(config ?? manifest.config)
+      const trainer = await Trainer.make(resolved, manifest.statistics, options)
       try {
         await settling(() => trainer.nativeTrainer.restore(directory, files))
       } catch (error) {

@@ -1,0 +1,97 @@
+// Clusters of processes on real data: they learn what one process learns, and their checkpoints are the same.
+import { readFileSync, readdirSync } from 'node:fs'
+import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
+import { Trainer, hashIds, loadConfigFile, type Config } from 'persia'
+import t from 'tap'
+import { adult, folder, payloadOf, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
+
+t.setTimeout(300_000)
+
+const aucOf = (events: Event[]) => {
+  const { auc } = events.filter(({ event }) => event === 'eval').at(-1) as unknown as { auc: { income: number } }
+  return auc.income
+}
+
+t.test('a cluster of two of each role reaches the AUC of one process, with the same output', async (t) => {
+  const runs = folder(t)
+  const alone = persia(['train', ...small(join(runs, 'alone')), '--json'])
+  t.equal(alone.status, 0, alone.stderr)
+  const cluster = persia(['launch', ...small(join(runs, 'cluster'), twoOfEach), '--json'])
+  t.equal(cluster.status, 0, cluster.stderr)
+  const [expected, auc] = [aucOf(alone.events), aucOf(cluster.events)]
+  t.ok(expected > 0.88 && Math.abs(auc - expected) < 0.002, `AUC ${auc}, in one process ${expected}`)
+  for (const kind of ['progress', 'eval', 'done']) {
+    const keys = (events: Event[]) => Object.keys(events.filter(({ event }) => event === kind).at(-1) ?? {})
+    t.same(keys(cluster.events), keys(alone.events), kind)
+  }
+  t.match(cluster.events.at(-1), { event: 'done', steps: 64, checkpoint: join(runs, 'cluster', '64') })
+  t.ok(cluster.stdout.trim().split('\n').every((line) => line.startsWith('{')), 'standard output carries JSON lines only')
+  for (const name of ['coordinator', 'parameter-server-1', 'embedding-worker-1', 'nn-worker-1', 'data-loader-0']) {
+    t.match(cluster.stderr, new RegExp(`^[\\d:.]+ ${name} +\\| `, 'm'), 'the log says which role')
+  }
+
+  const evaluated = persia(['eval', ...small(join(runs, 'cluster'), twoOfEach), '--json'])
+  t.equal(evaluated.status, 0, evaluated.stderr)
+  t.ok(Math.abs(aucOf(evaluated.events) - auc) < 1e-6, 'one process evaluates the checkpoint of a cluster')
+
+  // The checkpoint of two parameter servers goes on with one and with three.
+  for (const parameterServers of [1, 3]) {
+    const run = join(runs, `with ${parameterServers}`)
+    const more = persia(['launch', ...small(run, { 'cluster.parameterServers': parameterServers, epochs: 3 }), '--json',
+      '--resume', join(runs, 'cluster', '64')])
+    t.match(more.events.at(-1), { event: 'done', steps: 96 }, more.stderr)
+    t.ok(aucOf(more.events) > 0.88)
+  }
+})
+
+t.test('in sync mode a cluster ends with the weights of one process', async (t) => {
+  const runs = folder(t)
+  const sync = { mode: 'sync', epochs: 1, 'model.optimizer': { type: 'sgd', lr: 0.05 }, 'checkpoint.resume': 'never' }
+  t.equal(persia(['train', ...small(join(runs, 'alone'), sync)]).status, 0)
+  const outcome = persia(['launch', ...small(join(runs, 'cluster'), { ...sync, ...twoOfEach })])
+  t.equal(outcome.status, 0, outcome.stderr)
+  const [alone, cluster] = ['alone', 'cluster'].map((name) => join(runs, name, '32')) as [string, string]
+  t.same(readdirSync(cluster).filter((name) => !name.startsWith('embedding')),
+    readdirSync(alone).filter((name) => !name.startsWith('embedding')))
+
+  const dense = [alone, cluster].map((directory) => payloadOf(join(directory, 'dense.bin'))) as [Buffer, Buffer]
+  t.equal(dense[0].length, dense[1].length)
+  t.ok(mostDifference(floatsOf(dense[0]), floatsOf(dense[1])) < 1e-5, 'dense weights and the state of their optimizer')
+
+  const { config } = loadConfigFile(adult)
+  const [one, other] = await Promise.all([alone, cluster].map((directory) => rowsOf(directory, config)))
+  for (const [feature, rows] of one!) {
+    const theirs = other!.get(feature)!
+    t.ok(rows.length > 0 && rows.length === theirs.length, `${feature}: as many rows`)
+    t.ok(mostDifference(rows, theirs) < 1e-5, `${feature}: rows and the state of their optimizer`)
+  }
+})
+
+const floatsOf = (bytes: Buffer) => new Float32Array(Uint8Array.from(bytes).buffer, 0, Math.floor(bytes.length / 4))
+
+/** Of numbers at the same place; what is no number there must be the same. */
+function mostDifference(a: Float32Array, b: Float32Array): number {
+  return a.reduce((most, value, i) => {
+    const difference = Object.is(value, b[i]) ? 0 : Math.abs(value - b[i]!)
+    return Number.isNaN(difference) ? Infinity : Math.max(most, difference)
+  }, 0)
+}
+
+/** The rows of every id in the training data, with the state of the optimizer, by feature. */
+async function rowsOf(directory: string, { features }: Config): Promise<Map<string, Float32Array>> {
+  const { trainer } = await Trainer.load(directory)
+  const [header, ...lines] = gunzipSync(readFileSync(join(adult, '..', 'train.csv.gz'))).toString().trim().split('\n')
+  const columns = header!.split(',')
+  const table = lines.map((line) => line.split(','))
+  const all = new Map<string, Float32Array>()
+  for (const feature of Object.keys(features.columns)) {
+    const at = columns.indexOf(feature)
+    const texts = [...new Set(table.map((fields) => fields[at]!))].filter((text) => text !== '' && text !== '?').sort()
+    const { rows, found } = await trainer.table.get(feature, hashIds(texts), { state: true })
+    t.ok(found.every(Boolean), `every ${feature} has a row`)
+    all.set(feature, rows)
+  }
+  await trainer.close()
+  return all
+}

@@ -1,0 +1,33 @@
+// What the options of `cluster` need of each other, and what one process has no use for.
+import { isLoopback } from '../control/address.js'
+import { PersiaError } from '../errors.js'
+import type { Config, Resolution } from './resolve.js'
+
+export function checkCluster({ host, auth }: Config['cluster'], resolution: Resolution): void {
+  const { tokenFile, tokenEnv } = auth ?? {}
+  if (auth && (tokenFile === undefined) === (tokenEnv === undefined)) {
+    resolution.refuse(['cluster', 'auth'],
+      `expected either tokenFile or tokenEnv, got ${tokenFile ? 'both' : 'neither'}`)
+  }
+  if (!auth && !isLoopback(host)) {
+    resolution.refuse(['cluster', 'host'], `${host} can be reached from other machines: give cluster.auth, or use `
+      + '127.0.0.1')
+  }
+}
+
+/**
+ * Refuses what training in one process would ignore. The number of NN workers is not among it: they are threads then.
+ */
+export function checkOneProcess({ cluster }: Config): void {
+  const { wire, ...options } = cluster
+  const wanted = [
+    ...(['parameterServers', 'embeddingWorkers'] as const).filter((key) => options[key] !== 1),
+    ...(options.transport === 'auto' ? [] : ['transport']),
+    ...Object.entries(wire).filter(([, format]) => format !== 'fp32' && format !== 'none')
+      .map(([key]) => `wire.${key}`),
+  ]
+  if (wanted.length === 0) return
+  const path = `cluster.${wanted[0]}`
+  throw new PersiaError('PERSIA_CONFIG_UNSUPPORTED',
+    `${path} is for a cluster, and one process does everything here: use persia launch, or leave it out`, { path })
+}
