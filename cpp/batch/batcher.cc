@@ -73,11 +73,20 @@ Batcher::Output Batcher::Push(const ChunkView& chunk) {
   const auto& is_bad = decoder_.is_bad();
   for (uint32_t first = 0; first < end;) {
     uint32_t last = first;
-    while (last < end && !is_bad[last]) ++last;
+    while (last < end && !is_bad[last] && IsWanted(last)) ++last;
     Take(first, last, &output.batches);
     first = last + 1;
   }
+  rows_ += chunk.rows;
   return output;
+}
+
+// Whether a row is on the side of the split that is read.
+bool Batcher::IsWanted(uint32_t row) const {
+  if (options_.share) {
+    return IsTest(options_.share->key, rows_ + row, options_.share->test_share) == options_.wants_test;
+  }
+  return !options_.columns.split || (decoder_.is_test()[row] != 0) == options_.wants_test;
 }
 
 // Takes of the good rows [first, last) those that are not left out.

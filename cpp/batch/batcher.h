@@ -26,8 +26,16 @@ struct NegativeSampling {
   uint64_t key = 0;  // of the random draws: another key keeps others
 };
 
+// Every row is in the test data with this probability, by its number.
+struct ShareSplit {
+  double test_share = 0;
+  uint64_t key = 0;
+};
+
 struct BatcherOptions {
   DecoderOptions columns;
+  std::optional<ShareSplit> share;  // rows count from 0, bad ones included
+  bool wants_test = false;          // which side of `share` or of `columns.split` is taken
   uint32_t batch_size = 0;       // > 0
   std::optional<NegativeSampling> sampling;
   uint64_t skip_rows = 0;        // the first rows that would be taken are left out: a resumed run has trained on them
@@ -75,6 +83,7 @@ class Batcher {
 
   using Batches = std::vector<std::shared_ptr<const Batch>>;
 
+  bool IsWanted(uint32_t row) const;
   void Take(uint32_t first, uint32_t last, Batches* full);
   void TakeSampled(const NegativeSampling& sampling, uint32_t first, uint32_t last, Batches* full);
   void Fill(uint32_t first, uint32_t last, Batches* full);
@@ -86,6 +95,7 @@ class Batcher {
   ChunkDecoder decoder_;
   std::shared_ptr<Storage> open_;  // the batch being filled; null between batches
   uint64_t rows_to_skip_;
+  uint64_t rows_ = 0;              // before the chunk that is being taken
   uint64_t good_rows_ = 0;         // before the run of rows that is being taken
   std::vector<Moments> moments_;
   bool stopped_ = false;

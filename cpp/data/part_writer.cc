@@ -108,15 +108,16 @@ PartWriter::PartWriter(PartOptions options) : options_(std::move(options)), deco
   if (!options_.test_path.empty()) sides_[kTest] = std::make_unique<OneSide>(options_.test_path, options_);
 }
 
-Status PartWriter::Push(const ChunkView& chunk, uint32_t from) {
+Status PartWriter::Push(const ChunkView& chunk, uint32_t from, uint32_t end) {
+  PERSIA_CHECK(from <= end && end <= chunk.rows);
   decoder_.Decode(chunk);
   std::vector<BadPartRow> bad = DescribeBadRows();
-  std::erase_if(bad, [&](const BadPartRow& row) { return row.line < from; });
+  std::erase_if(bad, [&](const BadPartRow& row) { return row.line < from || row.line >= end; });
   for (BadPartRow& row : bad) row.line += lines_ - from + 1;
-  const auto& is_bad = decoder_.is_bad();
-  NoteBad(static_cast<uint64_t>(std::count(is_bad.begin() + from, is_bad.end(), 1)), std::move(bad));
-  PERSIA_RETURN_IF_ERROR(Append(from, chunk.rows));
-  lines_ += chunk.rows - from;
+  const uint64_t count = bad.size();
+  NoteBad(count, std::move(bad));
+  PERSIA_RETURN_IF_ERROR(Append(from, end));
+  lines_ += end - from;
   return Status::Ok();
 }
 
@@ -153,7 +154,10 @@ Status PartWriter::PushFile(const std::string& path, const TextFormat& format, u
     more = more && text.position() < end;
   }
   end_ = std::max(text.position(), begin_);
-  lines_ = text.lines() - (is_line ? 0 : 1);
+  lines_ = text.lines();
+  if (is_line) return Status::Ok();
+  lines_ -= std::min<uint64_t>(lines_, 1);  // the rest of a line of the part before
+  for (BadPartRow& row : bad_) --row.line;
   return Status::Ok();
 }
 
@@ -192,19 +196,19 @@ void PartWriter::NoteBad(uint64_t count, std::vector<BadPartRow> rows) {
   }
 }
 
-// Appends the good rows [from, rows) of the decoded chunk to their sides, in runs.
-Status PartWriter::Append(uint32_t from, uint32_t rows) {
+// Appends the good rows [from, end) of the decoded chunk to their sides, in runs.
+Status PartWriter::Append(uint32_t from, uint32_t end) {
   const uint64_t first_number = rows_;
-  rows_ += rows - from;
+  rows_ += end - from;
   const auto& is_bad = decoder_.is_bad();
-  for (uint32_t first = from; first < rows;) {
+  for (uint32_t first = from; first < end;) {
     if (is_bad[first]) {
       ++first;
       continue;
     }
     const Side side = SideOf(first, first_number + (first - from));
     uint32_t last = first + 1;
-    while (last < rows && !is_bad[last] && SideOf(last, first_number + (last - from)) == side) ++last;
+    while (last < end && !is_bad[last] && SideOf(last, first_number + (last - from)) == side) ++last;
     PERSIA_RETURN_IF_ERROR(sides_[side]->writer.Append(decoder_, first, last));
     sides_[side]->card.Add(decoder_, first, last);
     first = last;

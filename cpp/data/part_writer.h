@@ -53,18 +53,12 @@ struct DataCard {
   std::vector<Label> labels;
 };
 
-// Every row goes to the test shard with this probability, by its number in the part.
-struct ShareSplit {
-  double test_share = 0;
-  uint64_t key = 0;  // of the part
-};
-
 struct PartOptions {
   DecoderOptions columns;  // dense columns without transforms, and without values for missing ones
   ShardColumns shard_columns;
   std::string train_path;  // of the shards
   std::string test_path;   // "" without test rows
-  std::optional<ShareSplit> share;
+  std::optional<ShareSplit> share;  // rows count from 0 in the part, bad ones included
   bool stop_at_bad_row = false;  // nothing is read behind one
   uint32_t most_reports = 5;     // bad rows that are described
 };
@@ -83,8 +77,8 @@ class PartWriter {
 
   explicit PartWriter(PartOptions options);
 
-  // Rows [from, chunk.rows) of a chunk.
-  Status Push(const ChunkView& chunk, uint32_t from);
+  // Rows [from, end) of a chunk.
+  Status Push(const ChunkView& chunk, uint32_t from, uint32_t end);
 
   // The rows of `text` that are complete and begin before byte `limit` of the file.
   Status PushText(TextRows* text, uint64_t limit);
@@ -118,7 +112,7 @@ class PartWriter {
   };
 
   Status TakeText(const TextChunk& text);
-  Status Append(uint32_t from, uint32_t rows);
+  Status Append(uint32_t from, uint32_t end);
   Side SideOf(uint32_t row, uint64_t number) const;
   void NoteBad(uint64_t count, std::vector<BadPartRow> rows);
   std::vector<BadPartRow> DescribeBadRows();

@@ -5,6 +5,7 @@ import yargs from 'yargs'
 import { hideBin } from 'yargs/helpers'
 import { PersiaError } from '../errors.js'
 import { configCommand } from './config.js'
+import { dataCommand } from './data.js'
 import { doctorCommand } from './doctor.js'
 import { evalCommand } from './eval.js'
 import { predictCommand } from './predict.js'
@@ -27,6 +28,7 @@ try {
     .command(trainCommand)
     .command(evalCommand)
     .command(predictCommand)
+    .command(dataCommand)
     .command(configCommand)
     .command(doctorCommand)
     .demandCommand(1, 'Which command?')

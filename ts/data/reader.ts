@@ -11,13 +11,14 @@ import { native } from '../native.js'
 import type { NativeBatch } from '../native-types.js'
 import { badRowError, badRowOf, dropRejects, lineOf, takeRejects, type BadRow } from './bad-rows.js'
 import { nativeChunk } from './chunk.js'
+import { decoderOptions, shareOptions } from './decoder-options.js'
 import { openDatabase, type Database } from './duckdb.js'
-import { damageOf } from './integrity.js'
+import { damageOf, throwIfDamaged } from './integrity.js'
 import type { NativeBadRow, NativeBatcher, NativeBatcherOptions, NativeMoments } from './native-batcher.js'
 import { readAhead } from './read-ahead.js'
 import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
 import { selectColumns, type WantedColumns } from './select.js'
-import type { DataSource, DenseColumn, IdColumn, LabelColumn } from './source.js'
+import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit } from './source.js'
 import type { Statistics } from './statistics.js'
 
 export type { BadRow } from './bad-rows.js'
@@ -34,6 +35,8 @@ export interface ReaderOptions {
   missing: string[]
   onBadRow: 'fail' | 'skip'
   batchSize: number
+  /** Takes one side of the source. */
+  split?: { rule: RowSplit; seed: number; side: 'train' | 'test' } | undefined
   /** Of the training data, for columns with `transform: standardize`. */
   statistics?: Statistics | undefined
   /** Keeps a share of the rows that are negative in `label`; which ones follows from seed, epoch and their number. */
@@ -107,7 +110,8 @@ class Reader implements BatchReader {
   constructor(options: ReaderOptions, private readonly database: Database, private readonly relations: Relation[],
     collectMoments: boolean) {
     this.skip = options.onBadRow === 'skip'
-    this.wanted = { ids: options.ids, dense: options.dense, labels: options.labels === 'none' ? [] : options.labels }
+    const { ids, dense, labels, split } = options
+    this.wanted = { ids, dense, labels: labels === 'none' ? [] : labels, split: split?.rule }
     this.queries = relations.map((relation) => selectColumns(relation, this.wanted, this.skip))
     this.batcher = newBatcher(options, this.wanted, collectMoments)
     this.batches = readAhead(this.readAll(), options.readAhead ?? 4)
@@ -157,7 +161,7 @@ class Reader implements BatchReader {
         const chunk = await next
         if (!chunk) break
         next = fetch(result)
-        const output = await this.batcher.push(nativeChunk(chunk, this.wanted.ids.length, this.wanted.dense.length))
+        const output = await this.batcher.push(nativeChunk(chunk, this.wanted))
         yield* output.batches
         const found = output.bad.map((bad) => ({ n: rows + bad.row + 1, bad }))
         rows += chunk.rowCount
@@ -176,7 +180,7 @@ class Reader implements BatchReader {
     } finally {
       await next?.catch(() => {})
     }
-    if (!this.closing) await throwIfDamaged(relation, damage)
+    if (!this.closing) await throwIfDamaged(relation.name, damage)
     if (this.skip) await this.report(relation, skipped)
   }
 
@@ -218,25 +222,19 @@ function damageIn(relation: Relation, signal: AbortSignal): Promise<string | und
 }
 
 async function explain(error: unknown, relation: Relation, damage: Promise<string | undefined>): Promise<unknown> {
-  await throwIfDamaged(relation, damage)
+  await throwIfDamaged(relation.name, damage)
   if (error instanceof PersiaError || error instanceof TypeError) return error
   const bad = badRowOf(error, relation)
   return bad ? badRowError(bad, relation, error) : unreadable(relation.name, error)
 }
 
-async function throwIfDamaged(relation: Relation, damage: Promise<string | undefined>): Promise<void> {
-  const found = await damage
-  if (found === undefined) return
-  throw new PersiaError('PERSIA_DATA_UNREADABLE', `${relation.name} cannot be read: ${found}`, { file: relation.name })
-}
-
 function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoments: boolean): NativeBatcher {
+  const dense = wanted.dense.map((column) => denseOptions(column, options.statistics, collectMoments))
+  const { seed = 0 } = options.split ?? {}
   return new (native().Batcher)({
-    ids: wanted.ids.map(({ name, encoding, separator }) => ({ name, encoding, separator: separator ?? '' })),
-    dense: wanted.dense.map((column) => denseOptions(column, options.statistics, collectMoments)),
-    labels: wanted.labels.map(({ column, positive, loss }) =>
-      ({ name: column, ...(positive === undefined ? {} : { positive }), probability: loss === 'bce' })),
-    missing: options.missing,
+    ...decoderOptions(wanted, dense, options.missing, seed),
+    ...shareOptions(wanted, seed, 0),
+    wantsTest: options.split?.side === 'test',
     batchSize: options.batchSize,
     ...(options.sampling && { sampling: options.sampling }),
     skipRows: (options.skipBatches ?? 0) * options.batchSize,
@@ -246,7 +244,8 @@ function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoment
   })
 }
 
-function denseOptions(wanted: DenseColumn, statistics: Statistics | undefined, collecting: boolean) {
+/** Of one dense column; `collecting`: its statistics are not known yet. */
+export function denseOptions(wanted: DenseColumn, statistics: Statistics | undefined, collecting: boolean) {
   const { column, transform, missing } = wanted
   const known = transform !== 'standardize' || collecting ? { mean: 0, stddev: 1 } : statistics?.[column]
   if (!known) {

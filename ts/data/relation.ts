@@ -23,8 +23,8 @@ export interface Relation {
   from(reject: boolean): string
   /** The file, of which there is none for SQL. */
   path?: string
-  /** For CSV and TSV: what is needed to count lines. */
-  text?: { header: boolean; lines: string }
+  /** For CSV and TSV: what is needed to count lines, and to split them without DuckDB. */
+  text?: { header: boolean; delimiter: string; lines: string }
 }
 
 /** The relations of a source in reading order, their columns read. */
@@ -79,7 +79,7 @@ async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, sou
     name,
     path,
     columns,
-    text: { header, lines },
+    text: { header, delimiter, lines },
     from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
       + `escape = '"', header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
   }

@@ -20,9 +20,27 @@ export interface FileSource {
 
 export interface SqlSource { sql: string }
 
+/** What DuckDB reads. */
 export type DataSource = FileSource | SqlSource
 
-export interface IdColumn { name: string; encoding: 'hash' | 'integer'; separator?: string | undefined }
+/** A folder that `persia data prepare` has written. */
+export interface PreparedSource { prepared: string }
+
+export interface IdColumn {
+  name: string
+  /** Where it is read from; the column of its name unless given. */
+  column?: string | undefined
+  /** The bytes of a text that count: from, to. */
+  slice?: [number, number] | undefined
+  encoding: 'hash' | 'integer'
+  separator?: string | undefined
+}
+
+/** Divides rows into training and test data; the draws of `share` and `hash` depend on a seed. */
+export type RowSplit =
+  | { by: 'share'; test: number }
+  | { by: 'hash'; column: string; test: number }
+  | { by: 'time'; column: string; from: number | string }
 
 export interface DenseColumn {
   column: string
