@@ -1,5 +1,6 @@
 #include "data_binding.h"
 
+#include <algorithm>
 #include <cstdio>
 #include <memory>
 #include <span>
@@ -12,6 +13,7 @@
 #include "convert.h"
 #include "data/part_writer.h"
 #include "data/prepared_data.h"
+#include "data/synth_data.h"
 #include "js_thread.h"
 #include "keep_alive.h"
 
@@ -136,6 +138,130 @@ Napi::Value OpenPrepared(const Napi::CallbackInfo& info) {
   return OpenSource(info.Env(), [options] { return PreparedData::Open(options); });
 }
 
+// ---- synthetic data
+
+// { like, ids, seed }
+Result<std::shared_ptr<const SynthGenerator>> MakeGenerator(const std::string& like, double ids, uint64_t seed) {
+  SynthSpec spec;
+  if (!MakeSynthSpec(like, ids, &spec)) return Status(ErrorCode::kUsage, "there is no synthetic data like " + like);
+  return std::make_shared<const SynthGenerator>(std::move(spec), seed);
+}
+
+// What makes a generator; made on the pool, since it is calibrated.
+struct GeneratorOptions {
+  explicit GeneratorOptions(const Napi::Object& object)
+      : like(String(object, "like")), ids(Double(object, "ids")), seed(Uint64(object, "seed")) {}
+  Result<std::shared_ptr<const SynthGenerator>> Make() const { return MakeGenerator(like, ids, seed); }
+
+  std::string like;
+  double ids;
+  uint64_t seed;
+};
+
+// openSynth(options: NativeSynthOptions): Promise<NativeBatchSource>
+Napi::Value OpenSynth(const Napi::CallbackInfo& info) {
+  const auto object = info[0].As<Napi::Object>();
+  SynthOptions options;
+  options.rows = Uint64(object, "rows");
+  options.first_row = Uint64(object, "firstRow");
+  options.ids = Numbers(object, "fields");
+  options.dense = Numbers(object, "dense");
+  options.transforms = List<DenseColumnOptions>(object, "transforms", ToDenseColumn);
+  options.has_labels = Bool(object, "labels");
+  options.batch_size = Uint32(object, "batchSize");
+  if (!object.Get("shuffle").IsUndefined()) {
+    const auto shuffle = Object(object, "shuffle");
+    options.shuffle_window = Uint32(shuffle, "buffer");
+    options.shuffle_key = RandomKey(Uint64(shuffle, "seed"), Uint64(shuffle, "epoch"));
+  }
+  return OpenSource(info.Env(),
+                    [options, made = GeneratorOptions(object)]() -> Result<std::shared_ptr<const IndexedSource>> {
+                      auto generator = made.Make();
+                      if (!generator.ok()) return generator.status();
+                      return std::shared_ptr<const IndexedSource>(new SynthData(*generator, options));
+                    });
+}
+
+// synthColumns(like: string): { label, fields: { name, list }[], dense: string[], delimiter, header: string }
+Napi::Value SynthColumns(const Napi::CallbackInfo& info) {
+  const Napi::Env env = info.Env();
+  SynthSpec spec;
+  if (!MakeSynthSpec(info[0].As<Napi::String>().Utf8Value(), 0, &spec)) {
+    throw Napi::TypeError::New(env, "native call: there is no such synthetic data");
+  }
+  const Napi::Array fields = Napi::Array::New(env), dense = Napi::Array::New(env);
+  for (const SynthField& field : spec.fields) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("name", field.name);
+    object.Set("list", field.is_history);
+    fields.Set(fields.Length(), object);
+  }
+  for (const SynthDense& column : spec.dense) dense.Set(dense.Length(), column.name);
+  std::string header;
+  for (const std::string& name : spec.text_columns) {
+    if (!spec.has_header) break;
+    header += (header.empty() ? "" : std::string(1, spec.delimiter)) + name;
+  }
+  Napi::Object result = Napi::Object::New(env);
+  result.Set("label", spec.label);
+  result.Set("fields", fields);
+  result.Set("dense", dense);
+  result.Set("header", header);
+  return result;
+}
+
+// synthCeiling({ like, ids, seed }): Promise<{ auc, logloss }>
+Napi::Value SynthCeiling(const Napi::CallbackInfo& info) {
+  auto ceiling = std::make_shared<SynthGenerator::Ceiling>();
+  return RunInPool(
+      info.Env(),
+      [ceiling, made = GeneratorOptions(info[0].As<Napi::Object>())] {
+        auto generator = made.Make();
+        if (!generator.ok()) return generator.status();
+        *ceiling = generator.value()->FindCeiling();
+        return Status::Ok();
+      },
+      [ceiling](Napi::Env env) -> Napi::Value {
+        Napi::Object result = Napi::Object::New(env);
+        result.Set("auc", ceiling->auc);
+        result.Set("logloss", ceiling->logloss);
+        return result;
+      });
+}
+
+// A generator that is made once: new SynthRows({ like, ids, seed }); for writers.
+class SynthRowsWrap : public Napi::ObjectWrap<SynthRowsWrap> {
+ public:
+  explicit SynthRowsWrap(const Napi::CallbackInfo& info) : Napi::ObjectWrap<SynthRowsWrap>(info) {
+    auto made = GeneratorOptions(info[0].As<Napi::Object>()).Make();
+    ThrowIfError(info.Env(), made.status());
+    generator_ = *made;
+  }
+
+  static void Register(Napi::Env env, Napi::Object exports) {
+    exports.Set("SynthRows", DefineClass(env, "SynthRows", {InstanceMethod<&SynthRowsWrap::Text>("text")}));
+  }
+
+  const std::shared_ptr<const SynthGenerator>& generator() const { return generator_; }
+
+ private:
+  // text(firstRow: number, rows: number): Promise<Buffer>
+  Napi::Value Text(const Napi::CallbackInfo& info) {
+    auto text = std::make_shared<std::string>();
+    const auto first = static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value());
+    const uint32_t rows = info[1].As<Napi::Number>().Uint32Value();
+    return RunInPool(
+        info.Env(),
+        [generator = generator_, first, rows, text] {
+          AppendSynthText(*generator, first, rows, text.get());
+          return Status::Ok();
+        },
+        [text](Napi::Env env) -> Napi::Value { return Napi::Buffer<char>::Copy(env, text->data(), text->size()); });
+  }
+
+  std::shared_ptr<const SynthGenerator> generator_;
+};
+
 // ---- writing
 
 // The text of a file that comes in pieces, decompressed.
@@ -233,6 +359,7 @@ class PartWriterWrap : public Napi::ObjectWrap<PartWriterWrap> {
                                           {InstanceMethod<&PartWriterWrap::PushFile>("pushFile"),
                                            InstanceMethod<&PartWriterWrap::PushText>("pushText"),
                                            InstanceMethod<&PartWriterWrap::PushChunk>("pushChunk"),
+                                           InstanceMethod<&PartWriterWrap::PushSynth>("pushSynth"),
                                            InstanceMethod<&PartWriterWrap::Finish>("finish")}));
   }
 
@@ -283,6 +410,22 @@ class PartWriterWrap : public Napi::ObjectWrap<PartWriterWrap> {
                                   from = info[1].As<Napi::Number>().Uint32Value(),
                                   end = info[2].As<Napi::Number>().Uint32Value(),
                                   owner = KeepAlive(info.Env(), {info[0]})] { return writer->Push(view, from, end); });
+  }
+
+  // pushSynth(rows: SynthRows, first: number, end: number): Promise<void>
+  Napi::Value PushSynth(const Napi::CallbackInfo& info) {
+    const auto generator = Napi::ObjectWrap<SynthRowsWrap>::Unwrap(info[0].As<Napi::Object>())->generator();
+    const auto first = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
+    const auto end = static_cast<uint64_t>(info[2].As<Napi::Number>().Int64Value());
+    return RunInPool(info.Env(), [writer = writer_, generator, first, end] {
+      constexpr uint64_t kRows = 2048;
+      for (uint64_t row = first; row < end; row += kRows) {
+        const auto rows = static_cast<uint32_t>(std::min(kRows, end - row));
+        const SynthChunk chunk(*generator, row, rows);
+        PERSIA_RETURN_IF_ERROR(writer->Push(chunk.view(), 0, rows));
+      }
+      return Status::Ok();
+    });
   }
 
   // finish(): Promise<NativePart>
@@ -339,6 +482,10 @@ void RegisterData(Napi::Env env, Napi::Object exports) {
   SourceWrap::Register(env);
   TextStreamWrap::Register(env, exports);
   PartWriterWrap::Register(env, exports);
+  SynthRowsWrap::Register(env, exports);
+  exports.Set("openSynth", Napi::Function::New(env, OpenSynth, "openSynth"));
+  exports.Set("synthColumns", Napi::Function::New(env, SynthColumns, "synthColumns"));
+  exports.Set("synthCeiling", Napi::Function::New(env, SynthCeiling, "synthCeiling"));
   exports.Set("openPrepared", Napi::Function::New(env, OpenPrepared, "openPrepared"));
   exports.Set("distinct", Napi::Function::New(env, Distinct, "distinct"));
 }

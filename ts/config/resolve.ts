@@ -91,6 +91,7 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
   const data = resolveData(filled.data, resolution)
   const features = resolveFeatures(filled.features, resolution)
   checkColumns({ data, features }, resolution)
+  checkSynth(data, resolution)
   checkEmbedding(filled, features.groups, resolution)
   const { negativeSampling, ...dataRest } = data
   const { type, hidden, cross, bottom, tasks, ...modelRest } = filled.model
@@ -202,6 +203,16 @@ function checkColumns(
       resolution.problems.push(unknownName(path, `in data.${split}.columns`, column, source.columns))
     }
   }
+}
+
+/** Synthetic rows are made one by one, with nothing known of the others. */
+function checkSynth({ train, dense, negativeSampling }: ReturnType<typeof resolveData>, resolution: Resolution): void {
+  if (!train || !('synth' in train)) return
+  if (negativeSampling) resolution.refuse(['data', 'negativeSampling'], 'is not for synthetic data')
+  dense.forEach(({ transform }, index) => {
+    if (transform !== 'standardize') return
+    resolution.refuse(['data', 'dense', index, 'transform'], 'standardize is not for synthetic data; use log1p')
+  })
 }
 
 function noteOnce(paths: Map<string, Path>, column: string, path: Path, what: string, resolution: Resolution): void {

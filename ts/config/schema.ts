@@ -33,6 +33,16 @@ const typeOrDefault = <const T extends string>(name: T) =>
 
 // ---- data
 
+const synth = z.strictObject({
+  like: z.enum(['criteo', 'avazu', 'taobao', 'criteo-syn'])
+    .describe('The data set whose fields, cardinalities, skew and click rate it has; `criteo-syn`: that of Criteo with '
+      + '`ids` as many as you like'),
+  rows: integer(1).describe('Rows of a pass'),
+  firstRow: integer(0).default(0).describe('Number of the first row: training and test data are other rows'),
+  ids: integer(0).default(0).describe('Distinct ids in all features together; 0: as many as the data set has'),
+  seed: integer(0).default(0).describe('Of the rows and of the hidden model that decides the labels'),
+})
+
 const source = z.strictObject({
   path: z.union([text(), z.array(text()).min(1)]).optional()
     .describe("File, glob, or list of these; relative to the config file's folder. One of `path`, `sql`, `prepared` and "
@@ -40,6 +50,7 @@ const source = z.strictObject({
   sql: text().optional().describe('A DuckDB query whose result is the data'),
   prepared: text().optional()
     .describe('Folder that `persia data prepare` has written: `train` or `test` in its output'),
+  synth: synth.optional().describe('Synthetic data, made while training'),
   format: z.enum(['csv', 'tsv', 'parquet', 'arrow']).optional()
     .describe('Format of the files. Without it: by the file ending, also before `.gz` and `.zst`'),
   delimiter: z.string().length(1).optional()

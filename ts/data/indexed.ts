@@ -12,15 +12,21 @@ export function* batchNumbers(batches: number, skip: number, { index, count }: L
   for (let batch = first; batch < batches; batch += count) yield batch
 }
 
-/** Batches of the given numbers, in their order; up to `ahead` are made before they are asked for. */
-export async function* readBatches(source: NativeBatchSource, numbers: Iterable<number>, ahead: number):
+/** Batches of the given numbers, in their order; up to `most` are made before they are asked for. */
+export function readBatches(source: NativeBatchSource, numbers: Iterable<number>, most: number):
 AsyncGenerator<NativeBatch, void, undefined> {
-  const coming: Promise<NativeBatch>[] = []
-  for (const number of numbers) {
-    const read = settling(() => source.read(number))
-    read.catch(() => {})  // whoever awaits it sees the error
-    coming.push(read)
-    if (coming.length > ahead) yield await coming.shift()!
+  return ahead(function* () {
+    for (const number of numbers) yield settling(() => source.read(number))
+  }(), most)
+}
+
+/** What promises come to, in order; up to `most` of them are taken before they are asked for. */
+export async function* ahead<T>(promises: Iterable<Promise<T>>, most: number): AsyncGenerator<T, void, undefined> {
+  const coming: Promise<T>[] = []
+  for (const promise of promises) {
+    promise.catch(() => {})  // whoever awaits it sees the error
+    coming.push(promise)
+    if (coming.length > most) yield await coming.shift()!
   }
-  for (const read of coming) yield await read
+  for (const promise of coming) yield await promise
 }

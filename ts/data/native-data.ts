@@ -35,6 +35,34 @@ export interface NativePreparedOptions {
 
 export interface NativeShuffle { files: boolean; buffer: number; seed: number; epoch: number }
 
+/** What synthetic data is drawn from. `ids`: distinct ids in all, 0: as many as the real data has. */
+export interface NativeSynth { like: string; ids: number; seed: number }
+
+export interface NativeSynthOptions extends NativeSynth {
+  rows: number
+  firstRow: number
+  /** The wanted columns, by their places. */
+  fields: number[]
+  dense: number[]
+  transforms: NativeDense[]
+  labels: boolean
+  batchSize: number
+  shuffle?: NativeShuffle
+}
+
+/** The columns of synthetic data, and the header line of its text form ('' when it has none). */
+export interface NativeSynthColumns {
+  label: string
+  fields: { name: string; list: boolean }[]
+  dense: string[]
+  header: string
+}
+
+export interface NativeSynthRows {
+  /** Rows as the lines of the owner's file. */
+  text(firstRow: number, rows: number): Promise<Buffer>
+}
+
 export interface NativeTextFormat {
   delimiter: string
   columns: number
@@ -78,11 +106,17 @@ export interface NativePartWriter {
   pushText(stream: NativeTextStream, bytes: Uint8Array | null): Promise<void>
   /** Rows [from, end) of the chunk. */
   pushChunk(chunk: NativeChunk, from: number, end: number): Promise<void>
+  pushSynth(rows: NativeSynthRows, first: number, end: number): Promise<void>
   finish(): Promise<NativePart>
 }
 
 export interface NativeData {
   openPrepared(options: NativePreparedOptions): Promise<NativeBatchSource>
+  openSynth(options: NativeSynthOptions): Promise<NativeBatchSource>
+  synthColumns(like: string): NativeSynthColumns
+  /** What the best possible model reaches. */
+  synthCeiling(synth: NativeSynth): Promise<{ auc: number; logloss: number }>
+  SynthRows: new (synth: NativeSynth) => NativeSynthRows
   PartWriter: new (options: NativePartOptions) => NativePartWriter
   TextStream: new (format: NativeTextFormat, position: number, linesToSkip: number) => NativeTextStream
   /** The estimate of a HyperLogLog with these registers. */

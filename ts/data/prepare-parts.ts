@@ -13,11 +13,12 @@ import { partCard, type PartCard } from './data-card.js'
 import { decoderOptions, shareOptions } from './decoder-options.js'
 import { openDatabase } from './duckdb.js'
 import { damageOf, throwIfDamaged } from './integrity.js'
-import type { NativePart, NativePartWriter, NativeShard, NativeTextFormat } from './native-data.js'
+import type { NativePart, NativePartWriter, NativeShard, NativeSynthRows, NativeTextFormat } from './native-data.js'
 import type { PrepareOptions } from './prepare.js'
 import { shardColumns, type PreparedColumns } from './prepared-manifest.js'
 import { unreadable, type Relation } from './relation.js'
 import { findColumn, selectColumns, type WantedColumns } from './select.js'
+import type { SynthSource } from './source.js'
 
 /** What one thread works on. */
 export interface Piece {
@@ -25,7 +26,10 @@ export interface Piece {
   name: string
   /** The number of its file or query in the source. */
   file: number
-  relation: Relation
+  /** Of files and queries. */
+  relation?: Relation
+  /** Synthetic rows [first, end). */
+  synth?: { rows: NativeSynthRows; first: number; end: number }
   /** Where rows go: to one folder, or to both as the split says. */
   sides: 'train' | 'test' | 'both'
   /** Size and time of change of its file, or the query. */
@@ -74,13 +78,31 @@ export async function partsOf(relation: Relation, file: number, sides: Piece['si
   })
 }
 
+/** A piece with a relation. */
+type FilePiece = Piece & { relation: Relation }
+
+export function synthParts(synth: SynthSource['synth'], sides: Piece['sides'],
+  { partRows = defaultPartRows }: PrepareOptions): Piece[] {
+  const rows = new (native().SynthRows)(synth)
+  return Array.from({ length: Math.ceil(synth.rows / partRows) }, (_, i) => {
+    const first = synth.firstRow + i * partRows
+    const end = Math.min(first + partRows, synth.firstRow + synth.rows)
+    return { file: 0, sides, name: `${number(0)}-${number(i)}`, identity: JSON.stringify(synth), synth: { rows, first, end } }
+  })
+}
+
 /** Makes the parts of a piece that are not made, and notes them. */
 export async function* makePart(piece: Piece, context: PartContext): AsyncGenerator<PartResult, void, undefined> {
   const isMade = piece.range && context.done.get(piece.name)
   if (isMade && !(piece.range!.isLine && isMade.begin !== piece.range!.begin)) return
-  if (piece.range) yield await makeRange(piece, piece.range, context)
-  else if (piece.relation.text && /\.gz$/i.test(piece.relation.path ?? '')) yield* makeFromStream(piece, context)
-  else yield* makeFromDuckDb(piece, context)
+  if (piece.synth) {
+    if (!context.done.has(piece.name)) yield await makeSynth(piece, piece.synth, context)
+    return
+  }
+  const inFile = piece as FilePiece
+  if (piece.range) yield await makeRange(inFile, piece.range, context)
+  else if (inFile.relation.text && /\.gz$/i.test(inFile.relation.path ?? '')) yield* makeFromStream(inFile, context)
+  else yield* makeFromDuckDb(inFile, context)
 }
 
 /** A writer of one part. */
@@ -90,8 +112,10 @@ function openPart(piece: Piece, name: string, { options, columns }: PartContext)
   const path = (side: 'train' | 'test') => join(out, side, `${name}.arrow`)
   const wanted = wantedColumns(piece, options)
   const stream = Number(name.replace('-', ''))  // every part draws numbers of its own
+  // Synthetic ids come as they are.
+  const ids = piece.synth ? wanted.ids.map(({ name: id }) => ({ name: id, encoding: 'integer' as const })) : wanted.ids
   return new (native().PartWriter)({
-    ...decoderOptions(wanted, dense, options.missing, seed),
+    ...decoderOptions({ ...wanted, ids }, dense, options.missing, seed),
     shardColumns: shardColumns(columns),
     trainPath: path(piece.sides === 'test' ? 'test' : 'train'),
     ...(piece.sides === 'both' && split && { testPath: path('test') }),
@@ -111,7 +135,7 @@ function resultOf(piece: Piece, { sides, ...part }: NativePart): PartResult {
 }
 
 /** Where the wanted columns stand in the lines of a text file. */
-function textFormat(piece: Piece, options: PrepareOptions): NativeTextFormat {
+function textFormat(piece: FilePiece, options: PrepareOptions): NativeTextFormat {
   const { relation } = piece
   const { ids, dense, labels, split } = wantedColumns(piece, options)
   const names = [
@@ -125,7 +149,17 @@ function textFormat(piece: Piece, options: PrepareOptions): NativeTextFormat {
   }
 }
 
-async function makeRange(piece: Piece, range: NonNullable<Piece['range']>, context: PartContext): Promise<PartResult> {
+async function makeSynth(piece: Piece, { rows, first, end }: NonNullable<Piece['synth']>, context: PartContext):
+Promise<PartResult> {
+  const writer = openPart(piece, piece.name, context)
+  await settling(() => writer.pushSynth(rows, first, end))
+  const result = resultOf(piece, await settling(() => writer.finish()))
+  await context.keep(piece.name, result)
+  context.onProgress(result.rows, 0)
+  return result
+}
+
+async function makeRange(piece: FilePiece, range: NonNullable<Piece['range']>, context: PartContext): Promise<PartResult> {
   const writer = openPart(piece, piece.name, context)
   const { path, text } = piece.relation
   await settling(() => writer.pushFile({
@@ -146,7 +180,7 @@ function madeParts({ name }: Piece, { done }: PartContext): PartResult[] {
 }
 
 // Part n of a compressed file ends with the last line that ends within its first (n + 1) · partBytes bytes of text.
-async function* makeFromStream(piece: Piece, context: PartContext): AsyncGenerator<PartResult, void, undefined> {
+async function* makeFromStream(piece: FilePiece, context: PartContext): AsyncGenerator<PartResult, void, undefined> {
   const { partBytes = defaultPartBytes } = context.options
   const { relation } = piece
   const made = madeParts(piece, context)
@@ -208,7 +242,7 @@ async function* decompressed({ path, name }: Relation): AsyncGenerator<{ bytes: 
 }
 
 // Part n has rows n · partRows and on, of results that come in the same order each time.
-async function* makeFromDuckDb(piece: Piece, context: PartContext): AsyncGenerator<PartResult, void, undefined> {
+async function* makeFromDuckDb(piece: FilePiece, context: PartContext): AsyncGenerator<PartResult, void, undefined> {
   const { relation } = piece
   const { baseDir, threads } = context.options
   if (relation.path !== undefined) {
@@ -234,7 +268,7 @@ class DuckDbParts {
   private writer: NativePartWriter | undefined
   private readonly wanted: WantedColumns
 
-  constructor(private readonly piece: Piece, private readonly context: PartContext,
+  constructor(private readonly piece: FilePiece, private readonly context: PartContext,
     private readonly connection: DuckDBConnection) {
     this.wanted = wantedColumns(piece, context.options)
   }

@@ -11,20 +11,21 @@ import { join } from 'node:path'
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { lockFolder, onDisk, openSealedJson, sealedJson, syncDirectory, writeWhole } from '../disk.js'
 import { PersiaError } from '../errors.js'
+import { native } from '../native.js'
 import { badRowError, describeBadRow, type BadRow } from './bad-rows.js'
 import { mergeCards, type DataCard } from './data-card.js'
 import { openDatabase } from './duckdb.js'
-import { makePart, mostReports, partsOf, type PartContext, type PartResult, type Piece } from './prepare-parts.js'
+import { makePart, mostReports, partsOf, synthParts, type PartContext, type PartResult, type Piece } from './prepare-parts.js'
 import { preparedFormat, type PreparedColumns, type PreparedManifest } from './prepared-manifest.js'
 import { openRelations, type Relation } from './relation.js'
-import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit } from './source.js'
+import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit, SynthSource } from './source.js'
 import type { Statistics } from './statistics.js'
 
 export interface PrepareOptions {
   /** The folder that gets `train` and `test`. */
   out: string
   baseDir: string
-  train: DataSource
+  train: DataSource | SynthSource
   test?: DataSource | undefined
   /** Divides `train`, where there is no `test`. */
   split?: RowSplit | undefined
@@ -128,17 +129,25 @@ class Preparation {
   /** What can be worked on at once: parts of plain files, and whole files or queries that come from front to back. */
   private async openPieces(connection: DuckDBConnection): Promise<Piece[]> {
     const { train, test, baseDir, split } = this.options
-    const sources: { source: DataSource; sides: Piece['sides'] }[] = [{ source: train, sides: split ? 'both' : 'train' }]
+    const sides = split ? 'both' : 'train'
+    if ('synth' in train) return this.synthPieces(train, sides)
+    const sources: { source: DataSource; sides: Piece['sides'] }[] = [{ source: train, sides }]
     if (test) sources.push({ source: test, sides: 'test' })
     const pieces: Piece[] = []
     let file = 0
-    for (const { source, sides } of sources) {
+    for (const { source, sides: to } of sources) {
       for (const relation of await openRelations(connection, source, baseDir)) {
         this.findLists(relation)
-        pieces.push(...await partsOf(relation, file++, sides, this.options))
+        pieces.push(...await partsOf(relation, file++, to, this.options))
       }
     }
     return pieces
+  }
+
+  private synthPieces({ synth }: SynthSource, sides: Piece['sides']): Piece[] {
+    const { fields } = native().synthColumns(synth.like)
+    for (const id of this.columns.ids) id.list = fields.find(({ name }) => name === id.name)!.list
+    return synthParts(synth, sides, this.options)
   }
 
   /** Columns that hold lists have several ids a row, whatever the config says. */
@@ -232,7 +241,7 @@ class Preparation {
         parts = this.partsOfPiece(piece)
       }
       for (const [name, result] of parts) {
-        if (this.fails(result)) throw badRowError(this.badRows(piece, name)[0]!, piece.relation)
+        if (this.fails(result)) throw badRowError(this.badRows(piece, name)[0]!, piece.relation!)
       }
       if (parts.length === 0) return false  // a failure that was none kept it from being made
       ends.set(piece.file, parts.at(-1)![1].end)
@@ -242,7 +251,7 @@ class Preparation {
 
   /** The parts of a piece that are made, in order. */
   private partsOfPiece(piece: Piece): [string, PartResult][] {
-    const parts = [...this.done].filter(([name]) => (piece.range ? name === piece.name : name.startsWith(piece.name)))
+    const parts = [...this.done].filter(([name]) => (piece.range ?? piece.synth ? name === piece.name : name.startsWith(piece.name)))
     return parts.sort(([a], [b]) => (a < b ? -1 : 1))
   }
 
@@ -252,7 +261,7 @@ class Preparation {
     const before = [...this.done].filter(([name]) => name.startsWith(prefix) && name < part)
       .reduce((lines, [, result]) => lines + result.lines, 0)
     return this.done.get(part)!.bad.map(({ line, column, value, reason }) => ({
-      file: piece.relation.name, line: before + line, ...(column !== '' && { column }), ...(value !== '' && { value }),
+      file: piece.relation!.name, line: before + line, ...(column !== '' && { column }), ...(value !== '' && { value }),
       reason,
     }))
   }
@@ -260,7 +269,7 @@ class Preparation {
   private async finish(pieces: Piece[]): Promise<PreparedCard> {
     const parts = pieces.flatMap((piece) => this.partsOfPiece(piece).map(([name, result]) => ({ piece, name, result })))
     const bad = parts.flatMap(({ piece, name }) =>
-      this.badRows(piece, name).map((row) => describeBadRow(row, piece.relation.text ? 'line' : 'row')))
+      this.badRows(piece, name).map((row) => describeBadRow(row, piece.relation?.text ? 'line' : 'row')))
     const shardsOf = (side: Side) => parts.flatMap(({ name, result }) => (result[side] ? [{ name, ...result[side] }] : []))
     const { card: train, statistics } = await this.writeManifest('train', shardsOf('train'), undefined)
     const hasTest = this.options.test !== undefined || this.options.split !== undefined

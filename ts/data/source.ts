@@ -26,6 +26,11 @@ export type DataSource = FileSource | SqlSource
 /** A folder that `persia data prepare` has written. */
 export interface PreparedSource { prepared: string }
 
+/** Synthetic data, made row by row. */
+export interface SynthSource {
+  synth: { like: string; rows: number; firstRow: number; ids: number; seed: number }
+}
+
 export interface IdColumn {
   name: string
   /** Where it is read from; the column of its name unless given. */

@@ -6,7 +6,8 @@ import { batchNumbers, readBatches, type LoaderShard } from '../data/indexed.js'
 import type { NativeBatchSource } from '../data/native-data.js'
 import { openPreparedData, preparedStatistics } from '../data/prepared.js'
 import { openReader, type BatchReader, type ReaderOptions } from '../data/reader.js'
-import type { DataSource, PreparedSource } from '../data/source.js'
+import type { DataSource, PreparedSource, SynthSource } from '../data/source.js'
+import { openSynthData } from '../data/synth.js'
 import { collectStatistics, type Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { samplesPerStep } from './native-config.js'
@@ -57,9 +58,13 @@ export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', stati
     statistics,
     ...(sampling && { sampling }),
   }
+  const shuffle = training && config.data.shuffle ? { ...config.data.shuffle, seed: config.seed, epoch } : undefined
   if ('prepared' in source) {
-    const shuffle = training && config.data.shuffle ? { ...config.data.shuffle, seed: config.seed, epoch } : undefined
     const open = () => openPreparedData({ ...common, folder: source.prepared, shuffle })
+    return new IndexedDataset(split, open, skipBatches, loader)
+  }
+  if ('synth' in source) {
+    const open = () => openSynthData({ ...common, synth: source.synth, shuffle })
     return new IndexedDataset(split, open, skipBatches, loader)
   }
   return new ReaderDataset(split, { ...common, source, skipBatches, ...splitOf(config, split) }, loader)
@@ -78,6 +83,7 @@ export async function readStatistics(loaded: LoadedConfig): Promise<{ statistics
     const { statistics, rows } = await preparedStatistics({ ...columns, folder: source.prepared })
     return { statistics, rows: sampling ? null : rows }
   }
+  if ('synth' in source) return { statistics: {}, rows: source.synth.rows }
   return collectStatistics({
     ...columns, source, batchSize: samplesPerStep(config), ...(sampling && { sampling }), ...splitOf(config, 'train'),
   })
@@ -112,11 +118,11 @@ function samplingOf({ data: { negativeSampling, labels }, seed }: Config, epoch:
   return { label: labels.findIndex(({ column }) => column === label), keep, seed, epoch }
 }
 
-function sourceOf(config: Config, split: 'train' | 'test'): DataSource | PreparedSource {
+function sourceOf(config: Config, split: 'train' | 'test'): DataSource | PreparedSource | SynthSource {
   const source = config.data[split]
-  if (source) return source as DataSource | PreparedSource  // the format is one the reader knows: config/unsupported.ts
+  if (source) return source as DataSource | PreparedSource | SynthSource  // the format is one the reader knows: config/unsupported.ts
   throw new PersiaError('PERSIA_CONFIG_INVALID',
-    `data.${split} is not given: expected { path }, { sql } or { prepared }`, { path: `data.${split}` })
+    `data.${split} is not given: expected { path }, { sql }, { prepared } or { synth }`, { path: `data.${split}` })
 }
 
 /** Batches of a user's own, without the first `skipBatches`. */

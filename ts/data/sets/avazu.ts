@@ -2,28 +2,35 @@
 // of the rows, in whole hours, is the test data.
 import { openDatabase, literal, rowsOf } from '../duckdb.js'
 import { unreadable } from '../relation.js'
-import { names, type DataSetConfig, type Folder } from './index.js'
+import { names, type DataSetConfig, type Folder } from './folder.js'
 
 const testShare = 0.2
 
+const tokens = [
+  'C1', 'banner_pos', 'site_id', 'site_domain', 'site_category', 'app_id', 'app_domain', 'app_category', 'device_id',
+  'device_ip', 'device_model', 'device_type', 'device_conn_type', ...names('C', 8, 14),
+]
+
+export const avazuColumns = {
+  labels: ['click'],
+  dense: [],
+  features: {
+    columns: {
+      hour_of_day: { column: 'hour', slice: [6, 8] as [number, number] },
+      ...Object.fromEntries(tokens.map((name) => [name, {}])),
+    },
+  },
+}
+
 export async function avazu(folder: Folder): Promise<DataSetConfig> {
   const train = folder.need('avazu', 'train.csv', 'train.csv.gz', 'train.gz', /^train.*\.csv(\.gz)?$/)
-  const tokens = [
-    'C1', 'banner_pos', 'site_id', 'site_domain', 'site_category', 'app_id', 'app_domain', 'app_category', 'device_id',
-    'device_ip', 'device_model', 'device_type', 'device_conn_type', ...names('C', 8, 14),
-  ]
   return {
     data: {
       train: { path: train, format: 'csv' },
       split: { by: 'time', column: 'hour', from: await firstTestHour(train, folder.path) },
-      labels: ['click'],
+      labels: avazuColumns.labels,
     },
-    features: {
-      columns: {
-        hour_of_day: { column: 'hour', slice: [6, 8] },
-        ...Object.fromEntries(tokens.map((name) => [name, {}])),
-      },
-    },
+    features: avazuColumns.features,
   }
 }
 

@@ -4,7 +4,7 @@
 import { PersiaError } from '../../errors.js'
 import { literal, openDatabase, rowsOf } from '../duckdb.js'
 import { unreadable } from '../relation.js'
-import { type DataSetConfig, type Folder } from './index.js'
+import { type DataSetConfig, type Folder } from './folder.js'
 
 const userColumns = ['cms_segid', 'cms_group_id', 'final_gender_code', 'age_level', 'pvalue_level', 'shopping_level',
   'occupation', 'new_user_class_level']
@@ -17,18 +17,21 @@ export async function taobao(folder: Folder): Promise<DataSetConfig> {
   return /raw_sample/.test(samples) ? joined(folder, samples) : readyMade(samples)
 }
 
+const sequence = { sequenceLength: mostBehaviours }
+
+export const taobaoColumns = () => ({
+  labels: ['clk'], dense: [{ column: 'price', transform: 'log1p' as const }], features: features({ user: {} }, sequence),
+})
+
 function readyMade(path: string): DataSetConfig {
-  const history = { separator: '^', sequenceLength: mostBehaviours }
+  const { labels, dense } = taobaoColumns()
   return {
-    data: {
-      train: { path, format: 'csv' }, split: { by: 'share', test: 0.2 }, labels: ['clk'],
-      dense: [{ column: 'price', transform: 'log1p' }],
-    },
-    features: features({ user: { column: 'uid' } }, history),
+    data: { train: { path, format: 'csv' }, split: { by: 'share', test: 0.2 }, labels, dense },
+    features: features({ user: { column: 'uid' } }, { ...sequence, separator: '^' }),
   }
 }
 
-function features(user: object, history: object): DataSetConfig['features'] {
+function features(user: object, history: object) {
   const plain = [...userColumns, 'adgroup_id', ...adColumns, 'pid']
   return {
     columns: {
@@ -47,15 +50,16 @@ async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
       `${folder.path} lacks ${ads === undefined ? 'ad_feature.csv' : 'user_profile.csv'}, which raw_sample.csv is joined `
       + 'with.', { file: folder.path })
   }
+  const columns = taobaoColumns()
   const raw = table(samples, ['user', 'time_stamp', 'adgroup_id', 'pid', 'nonclk', 'clk'])
   return {
     data: {
       train: { sql: joinSql(raw, ads, users, log) },
       split: { by: 'time', column: 'time_stamp', from: await lastDay(raw, samples) },
-      labels: ['clk'],
-      dense: [{ column: 'price', transform: 'log1p' }],
+      labels: columns.labels,
+      dense: columns.dense,
     },
-    features: features({ user: {} }, { sequenceLength: mostBehaviours }),
+    features: columns.features,
   }
 }
 
