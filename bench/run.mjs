@@ -20,7 +20,11 @@
 //
 //   npm run bench -- dense-types-peer --python PYTHON3 [--out FILE]
 //
-// a step of each model type (bench/peers/model_types_cpu.py).
+// a step of each model type (bench/peers/model_types_cpu.py);
+//
+//   npm run bench -- data [--rows N] [--rounds N] [--python PYTHON3] [--smoke] [--out FILE]
+//
+// preparing and reading data (bench/data.mjs), with the built addon.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
@@ -42,7 +46,8 @@ const { values, positionals: [name = ''] } = parseArgs({
 })
 const { smoke, out } = values
 const peerModes = { 'dense-peer': referencePeers, 'dense-types-peer': typePeers }
-const ignored = tableOptions.filter((option) => values[option] !== undefined && name !== '' && !(name in tableModes))
+const isTaken = (option) => name === '' || name in tableModes || (name === 'data' && ['rows', 'rounds'].includes(option))
+const ignored = tableOptions.filter((option) => values[option] !== undefined && !isTaken(option))
 if (ignored.length > 0) {
   console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
   process.exit(2)
@@ -53,8 +58,9 @@ const system = `${process.platform} ${release()}`
 const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system }
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
 const tally = { passed: 0, failed: 0, skipped: 0 }
+if (name === 'data' || (smoke && name === '')) runData()
 if (name in peerModes) runPeers(peerModes[name]())
-else if (!(name in tableModes)) runMicro(chosen())
+else if (name !== 'data' && !(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
 if (smoke && name === '') checkConvergence()
 if (smoke) console.log(`${tally.passed} passed, ${tally.failed} failed, ${tally.skipped} skipped`)
@@ -77,7 +83,7 @@ function chosen() {
   const wanted = name.toLowerCase()
   const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(wanted))
   if (matching.length > 0) return matching
-  const others = [...Object.keys(tableModes), ...Object.keys(peerModes)]
+  const others = [...Object.keys(tableModes), ...Object.keys(peerModes), 'data']
   console.error(`no benchmark is called ${name}; there are ${[...all, ...others].join(', ')}`)
   process.exit(2)
 }
@@ -136,6 +142,21 @@ function runTable(mode) {
   const skipped = lines.filter((line) => 'skipped' in line).length
   tally.skipped += skipped
   tally.passed += lines.length - skipped
+  record(lines, new Date().toISOString())
+}
+
+/** Data: prepared, read and made. */
+function runData() {
+  const lines = inScratch('lines.jsonl', (file) => {
+    const given = name === 'data' ? ['rows', 'rounds'].filter((option) => values[option] !== undefined) : []
+    const { status } = spawnSync(process.execPath, [
+      'bench/data.mjs', ...given.flatMap((option) => [`--${option}`, values[option]]), ...(smoke ? ['--smoke'] : []),
+      '--python', values.python, '--out', file,
+    ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smoke ? smokeTimeoutMs : undefined })
+    tally[status === 0 ? 'passed' : 'failed'] += 1
+    return linesOf(file)
+  })
+  tally.skipped += lines.filter((line) => 'skipped' in line).length
   record(lines, new Date().toISOString())
 }
 
