@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/rng.h"
 #include "batch/batcher.h"
 #include "batch_handle.h"
 #include "columns.h"
@@ -22,6 +23,10 @@ BatcherOptions ToOptions(const Napi::Object& object) {
   if (!object.Get("sampling").IsUndefined()) options.sampling = ToSampling(Object(object, "sampling"));
   options.wants_test = Bool(object, "wantsTest");
   if (!object.Get("share").IsUndefined()) options.share = ToShareSplit(Object(object, "share"));
+  if (!object.Get("shuffle").IsUndefined()) {
+    const auto shuffle = Object(object, "shuffle");
+    options.shuffle = {Uint32(shuffle, "buffer"), RandomKey(Uint64(shuffle, "seed"), Uint64(shuffle, "epoch"))};
+  }
   options.skip_rows = Uint64(object, "skipRows");
   options.stop_at_bad_row = Bool(object, "stopAtBadRow");
   options.most_reports = Uint32(object, "mostReports");
@@ -118,8 +123,11 @@ class BatcherWrap : public Napi::ObjectWrap<BatcherWrap> {
 
   Napi::Value Finish(const Napi::CallbackInfo& info) {
     CheckIdle(info.Env());
-    auto batch = state_->batcher.Finish();
-    return batch ? BatchHandle::Create(info.Env(), std::move(batch)) : info.Env().Null();
+    const Napi::Array batches = Napi::Array::New(info.Env());
+    for (auto& batch : state_->batcher.Finish()) {
+      batches.Set(batches.Length(), BatchHandle::Create(info.Env(), std::move(batch)));
+    }
+    return batches;
   }
 
   Napi::Value Moments(const Napi::CallbackInfo& info) {

@@ -19,10 +19,10 @@
 #include <string>
 #include <vector>
 
+#include "base/permutation.h"
 #include "batch/batcher.h"
 #include "data/arrow_file.h"
 #include "data/indexed_source.h"
-#include "data/permutation.h"
 #include "data/shard_writer.h"
 
 namespace persia {

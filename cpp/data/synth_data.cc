@@ -6,9 +6,9 @@
 #include <limits>
 #include <utility>
 
+#include "base/permutation.h"
 #include "base/rng.h"
 #include "base/status.h"
-#include "data/permutation.h"
 
 namespace persia {
 namespace {

@@ -147,10 +147,6 @@ const features = z.strictObject({
       .describe('Text that splits a value into several ids. Without it a value is one id'),
   }).prefault({}).describe('What holds for every feature that does not say otherwise'),
   columns: z.record(text(), z.strictObject({
-    column: text().optional().describe('Column that the feature is read from. Without it the one of its name'),
-    slice: z.tuple([integer(0), integer(1)]).optional()
-      .describe('Of a text only the bytes from the first number up to before the second count: `[6, 8]` of `14102107` '
-        + 'is `07`'),
     dim: dim.optional().describe('As `features.defaults.dim`, for this feature'),
     pooling: pooling.optional().describe('As `features.defaults.pooling`, for this feature'),
     encoding: encoding.optional().describe('As `features.defaults.encoding`, for this feature'),
@@ -164,6 +160,10 @@ const features = z.strictObject({
     }).optional().describe('Instead of a row for each id, rounds × buckets rows in all: ids share rows, but hardly any '
       + 'two share all of theirs'),
     frozen: z.boolean().optional().describe('Whether its rows keep their values: new ids get rows, none is trained'),
+    column: text().optional().describe('Column that the feature is read from. Without it the one of its name'),
+    slice: z.tuple([integer(0), integer(1)]).optional()
+      .describe('Of a text only the bytes from the first number up to before the second count: `[6, 8]` of `14102107` '
+        + 'is `07`'),
   }).nullable()).refine((columns) => Object.keys(columns).length > 0, 'at least one id column is needed')
     .describe('The id columns, by name'),
   groups: z.array(z.array(text()).min(1)).default([])

@@ -30,6 +30,8 @@ export interface NativeBatcherOptions extends NativeDecoderOptions {
   /** Which side of a share or split is taken. */
   wantsTest: boolean
   sampling?: NativeSampling
+  /** More than one row. */
+  shuffle?: { buffer: number; seed: number; epoch: number }
   skipRows: number
   stopAtBadRow: boolean
   mostReports: number
@@ -64,7 +66,7 @@ export interface NativeMoments { count: number; mean: number; m2: number }
 export interface NativeBatcher {
   /** Decodes the chunk on a worker thread; one push at a time. */
   push(chunk: NativeChunk): Promise<NativeBatcherOutput>
-  finish(): NativeBatch | null
+  finish(): NativeBatch[]
   moments(): NativeMoments[]
 }
 

@@ -5,14 +5,13 @@ import { isDeepStrictEqual } from 'node:util'
 import { closestWord } from '../config/suggest.js'
 import { PersiaError } from '../errors.js'
 import { native, settling } from '../native.js'
-import type { NativeBatchSource, NativeShuffle } from './native-data.js'
+import type { NativeBatchSource } from './native-data.js'
 import { readPreparedManifest, shardColumns, type PreparedColumns } from './prepared-manifest.js'
 import { denseOptions, type ReaderOptions } from './reader.js'
 import type { Statistics } from './statistics.js'
 
 export interface PreparedOptions extends Omit<ReaderOptions, 'source' | 'split'> {
   folder: string
-  shuffle?: NativeShuffle | undefined
 }
 
 /** PERSIA_DATA_NOT_FOUND, PERSIA_DATA_UNREADABLE, PERSIA_DATA_MISSING_COLUMN, PERSIA_CONFIG_INVALID. */

@@ -15,6 +15,7 @@ import { decoderOptions, shareOptions } from './decoder-options.js'
 import { openDatabase, type Database } from './duckdb.js'
 import { damageOf, throwIfDamaged } from './integrity.js'
 import type { NativeBadRow, NativeBatcher, NativeBatcherOptions, NativeMoments } from './native-batcher.js'
+import type { NativeShuffle } from './native-data.js'
 import { readAhead } from './read-ahead.js'
 import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
 import { selectColumns, type WantedColumns } from './select.js'
@@ -41,6 +42,8 @@ export interface ReaderOptions {
   statistics?: Statistics | undefined
   /** Keeps a share of the rows that are negative in `label`; which ones follows from seed, epoch and their number. */
   sampling?: NativeBatcherOptions['sampling'] | undefined
+  /** The order of files, and of the rows in every `buffer` of them; drawn from seed and epoch. */
+  shuffle?: NativeShuffle | undefined
   /** Leaves out the first batches: a resumed run has trained on them. */
   skipBatches?: number | undefined
   /** Ready batches that may wait for the consumer. */
@@ -75,7 +78,8 @@ export async function openReader(options: ReaderOptions): Promise<BatchReader> {
 export async function openRows(options: ReaderOptions, collectMoments: boolean): Promise<Reader> {
   const database = await openDatabase(options.baseDir, options.threads ?? 2)
   try {
-    const relations = await openRelations(database.connection, options.source, options.baseDir)
+    const found = await openRelations(database.connection, options.source, options.baseDir)
+    const relations = options.shuffle?.files ? shuffled(found, options.shuffle) : found
     return new Reader(options, database, relations, collectMoments)
   } catch (error) {
     database.close()
@@ -146,8 +150,7 @@ class Reader implements BatchReader {
 
   private async *readAll(): AsyncGenerator<NativeBatch, void, undefined> {
     for (const [i, relation] of this.relations.entries()) yield* this.readRelation(relation, this.queries[i] as string)
-    const last = this.batcher.finish()
-    if (last) yield last
+    yield* this.batcher.finish()
   }
 
   private async *readRelation(relation: Relation, query: string): AsyncGenerator<NativeBatch, void, undefined> {
@@ -228,6 +231,12 @@ async function explain(error: unknown, relation: Relation, damage: Promise<strin
   return bad ? badRowError(bad, relation, error) : unreadable(relation.name, error)
 }
 
+/** In the order of hashes of (seed, epoch, place). */
+function shuffled(relations: Relation[], { seed, epoch }: NativeShuffle): Relation[] {
+  const keyed = relations.map((relation, place) => ({ relation, key: native().hashId(`${seed} ${epoch} ${place}`) }))
+  return keyed.sort((a, b) => (a.key < b.key ? -1 : 1)).map(({ relation }) => relation)
+}
+
 function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoments: boolean): NativeBatcher {
   const dense = wanted.dense.map((column) => denseOptions(column, options.statistics, collectMoments))
   const { seed = 0 } = options.split ?? {}
@@ -237,6 +246,7 @@ function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoment
     wantsTest: options.split?.side === 'test',
     batchSize: options.batchSize,
     ...(options.sampling && { sampling: options.sampling }),
+    ...(options.shuffle && options.shuffle.buffer > 1 && { shuffle: options.shuffle }),
     skipRows: (options.skipBatches ?? 0) * options.batchSize,
     stopAtBadRow: options.onBadRow === 'fail',
     mostReports,

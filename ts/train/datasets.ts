@@ -67,7 +67,7 @@ export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', stati
     const open = () => openSynthData({ ...common, synth: source.synth, shuffle })
     return new IndexedDataset(split, open, skipBatches, loader)
   }
-  return new ReaderDataset(split, { ...common, source, skipBatches, ...splitOf(config, split) }, loader)
+  return new ReaderDataset(split, { ...common, source, skipBatches, shuffle, ...splitOf(config, split) }, loader)
 }
 
 /**
