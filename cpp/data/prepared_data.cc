@@ -2,11 +2,11 @@
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
-#include <cstring>
+#include <mutex>
 #include <utility>
 
+#include "base/aligned_buffer.h"
 #include "base/copy.h"
 
 namespace persia {
@@ -81,15 +81,56 @@ uint32_t AppendPresent(const ArrowColumn& column, uint32_t first, uint32_t count
 
 }  // namespace
 
-// What a batch owns, and what it views.
+// What a batch owns: one piece of memory that its columns are put into one behind the other.
 struct PreparedData::Storage {
   Batch batch;
-  std::shared_ptr<const Shards> shards;
-  std::vector<std::unique_ptr<uint64_t[]>> ids;
-  std::vector<std::unique_ptr<uint32_t[]>> offsets;
-  std::unique_ptr<float[]> dense;
-  std::unique_ptr<float[]> labels;
+  std::shared_ptr<const Shards> shards;  // what it views
+  AlignedBuffer<uint64_t> memory;
+  size_t used = 0;
+
+  // Room for `count` values; Reserve has made enough.
+  template <typename T>
+  T* Take(size_t count) {
+    T* taken = reinterpret_cast<T*>(memory.data() + used);
+    used += (count * sizeof(T) + sizeof(uint64_t) - 1) / sizeof(uint64_t);
+    PERSIA_CHECK(used <= memory.size());
+    return taken;
+  }
 };
+
+// Memory of batches that are gone, for those to come: large pieces are slow to get and to touch for the first time.
+class PreparedData::StoragePool {
+ public:
+  // Without the batch that it held, with at least so much memory.
+  std::unique_ptr<Storage> Get(size_t bytes) {
+    std::unique_ptr<Storage> storage;
+    {
+      const std::lock_guard lock(mutex_);
+      if (!free_.empty()) storage = std::move(free_.back());
+      if (storage) free_.pop_back();
+    }
+    if (!storage) storage = std::make_unique<Storage>();
+    const size_t words = bytes / sizeof(uint64_t) + 1;
+    if (storage->memory.size() < words) storage->memory = AlignedBuffer<uint64_t>(words);
+    return storage;
+  }
+
+  void Return(std::unique_ptr<Storage> storage) {
+    constexpr size_t kMostFree = 32;
+    storage->batch = {};
+    storage->shards = nullptr;
+    storage->used = 0;
+    const std::lock_guard lock(mutex_);
+    if (free_.size() < kMostFree) free_.push_back(std::move(storage));
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<Storage>> free_;  // guarded by mutex_
+};
+
+PreparedData::PreparedData(PreparedOptions options)
+    : options_(std::move(options)), pool_(std::make_shared<StoragePool>()) {}
 
 Result<std::unique_ptr<PreparedData>> PreparedData::Open(PreparedOptions options) {
   PERSIA_CHECK(options.batch_size > 0 && options.dense.size() == options.transforms.size());
@@ -270,10 +311,14 @@ Result<std::shared_ptr<const Batch>> PreparedData::Read(uint64_t batch) const {
   PERSIA_CHECK(batch < batches());
   std::vector<Run> runs;
   PERSIA_RETURN_IF_ERROR(CollectRuns(batch, &runs));
-  auto storage = std::make_shared<Storage>();
+  uint32_t rows = 0;
+  for (const Run& run : runs) rows += run.count;
+  std::shared_ptr<Storage> storage(pool_->Get(MostBytes(runs, rows)).release(), [pool = pool_](Storage* used) {
+    pool->Return(std::unique_ptr<Storage>(used));
+  });
   storage->shards = shards_;
   Batch& made = storage->batch;
-  for (const Run& run : runs) made.rows += run.count;
+  made.rows = rows;
   made.dense_count = static_cast<uint32_t>(options_.dense.size());
   made.label_count = static_cast<uint32_t>(options_.labels.size());
   for (const uint32_t column : options_.ids) FillIds(runs, column, storage.get());
@@ -282,28 +327,37 @@ Result<std::shared_ptr<const Batch>> PreparedData::Read(uint64_t batch) const {
   return std::shared_ptr<const Batch>(std::move(storage), &made);
 }
 
-void PreparedData::FillIds(const std::vector<Run>& runs, uint32_t column, Storage* storage) const {
-  const bool is_list = options_.columns.ids[column].is_list;
+// Ids of a column in some rows, at most.
+uint64_t PreparedData::MostIds(const std::vector<Run>& runs, uint32_t column) const {
   uint64_t most = 0;
-  bool complete = !is_list;  // one id in each row
   for (const Run& run : runs) {
-    const ArrowColumn& from = run.block->columns[column];
-    complete = complete && from.null_count == 0;
-    const auto* ends = from.offsets_as<int32_t>();
+    const auto* ends = run.block->columns[column].offsets_as<int32_t>();
+    const bool is_list = options_.columns.ids[column].is_list;
     most += is_list ? static_cast<uint64_t>(ends[run.first + run.count] - ends[run.first]) : run.count;
   }
+  return most;
+}
+
+size_t PreparedData::MostBytes(const std::vector<Run>& runs, uint32_t rows) const {
+  size_t words = rows * (options_.dense.size() + options_.labels.size()) / 2 + 2;
+  for (const uint32_t column : options_.ids) words += MostIds(runs, column) + rows / 2 + 4;
+  return words * sizeof(uint64_t);
+}
+
+void PreparedData::FillIds(const std::vector<Run>& runs, uint32_t column, Storage* storage) const {
+  const bool is_list = options_.columns.ids[column].is_list;
+  bool complete = !is_list;  // one id in each row
+  for (const Run& run : runs) complete = complete && run.block->columns[column].null_count == 0;
+  const uint64_t most = MostIds(runs, column);
   PERSIA_CHECK(most <= UINT32_MAX);
   const auto* only = runs.size() == 1 ? &runs[0].block->columns[column] : nullptr;
   if (complete && only) {
     storage->batch.id_columns.push_back({{}, {only->values_as<uint64_t>() + runs[0].first, runs[0].count}});
     return;
   }
-  uint64_t* ids = storage->ids.emplace_back(std::make_unique_for_overwrite<uint64_t[]>(most + 1)).get();
-  uint32_t* offsets = nullptr;
-  if (!complete) {
-    offsets = storage->offsets.emplace_back(std::make_unique_for_overwrite<uint32_t[]>(storage->batch.rows + 1)).get();
-    offsets[0] = 0;
-  }
+  auto* ids = storage->Take<uint64_t>(most + 1);
+  auto* offsets = complete ? nullptr : storage->Take<uint32_t>(storage->batch.rows + 1);
+  if (offsets != nullptr) offsets[0] = 0;
   uint32_t total = 0, row = 0;
   for (const Run& run : runs) {
     const ArrowColumn& from = run.block->columns[column];
@@ -329,8 +383,8 @@ void PreparedData::FillIds(const std::vector<Run>& runs, uint32_t column, Storag
 void PreparedData::FillDense(const std::vector<Run>& runs, Storage* storage) const {
   const size_t width = options_.dense.size(), first_column = options_.columns.ids.size();
   if (width == 0) return;
-  storage->dense = std::make_unique_for_overwrite<float[]>(storage->batch.rows * width);
-  float* out = storage->dense.get();
+  auto* out = storage->Take<float>(storage->batch.rows * width);
+  storage->batch.dense = {out, storage->batch.rows * width};
   for (const Run& run : runs) {
     for (size_t i = 0; i < width; ++i) {
       const float* raw = run.block->columns[first_column + options_.dense[i]].values_as<float>() + run.first;
@@ -339,15 +393,14 @@ void PreparedData::FillDense(const std::vector<Run>& runs, Storage* storage) con
     }
     out += run.count * width;
   }
-  storage->batch.dense = {storage->dense.get(), storage->batch.rows * width};
 }
 
 void PreparedData::FillLabels(const std::vector<Run>& runs, Storage* storage) const {
   const size_t width = options_.labels.size();
   if (width == 0) return;
   const size_t first_column = options_.columns.ids.size() + options_.columns.dense.size();
-  storage->labels = std::make_unique_for_overwrite<float[]>(storage->batch.rows * width);
-  float* out = storage->labels.get();
+  auto* out = storage->Take<float>(storage->batch.rows * width);
+  storage->batch.labels = {out, storage->batch.rows * width};
   for (const Run& run : runs) {
     for (size_t i = 0; i < width; ++i) {
       const float* values = run.block->columns[first_column + options_.labels[i]].values_as<float>() + run.first;
@@ -355,7 +408,6 @@ void PreparedData::FillLabels(const std::vector<Run>& runs, Storage* storage) co
     }
     out += run.count * width;
   }
-  storage->batch.labels = {storage->labels.get(), storage->batch.rows * width};
 }
 
 }  // namespace persia

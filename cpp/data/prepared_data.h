@@ -82,8 +82,9 @@ class PreparedData : public IndexedSource {
   };
   using Shards = std::vector<std::unique_ptr<Shard>>;
   struct Storage;
+  class StoragePool;
 
-  explicit PreparedData(PreparedOptions options) : options_(std::move(options)) {}
+  explicit PreparedData(PreparedOptions options);
 
   Status OpenShard(const PreparedOptions::Shard& shard);
   Status CheckColumns(const ArrowFile& file, const std::string& path) const;
@@ -98,12 +99,15 @@ class PreparedData : public IndexedSource {
   Status Collect(uint64_t row, const PlacedBlock** last, std::vector<Run>* runs) const;
   Status CollectRuns(uint64_t batch, std::vector<Run>* runs) const;
   Status CollectKept(uint64_t first, uint64_t last, std::vector<Run>* runs) const;
+  uint64_t MostIds(const std::vector<Run>& runs, uint32_t column) const;
+  size_t MostBytes(const std::vector<Run>& runs, uint32_t rows) const;
   void FillIds(const std::vector<Run>& runs, uint32_t column, Storage* storage) const;
   void FillDense(const std::vector<Run>& runs, Storage* storage) const;
   void FillLabels(const std::vector<Run>& runs, Storage* storage) const;
 
   const PreparedOptions options_;
   std::shared_ptr<Shards> shards_ = std::make_shared<Shards>();
+  std::shared_ptr<StoragePool> pool_;
   std::vector<PlacedBlock> blocks_;
   uint64_t all_rows_ = 0;
   uint64_t rows_ = 0;                // without those that sampling leaves out
