@@ -30,6 +30,8 @@ const { values: options } = parseArgs({
 const allModes = [
   { label: 'sync', mode: 'sync' },
   ...[1, 4, 8, 16].map((staleness) => ({ label: `hybrid-${staleness}`, mode: 'hybrid', staleness })),
+  ...[4, 8, 16].map((staleness) => (
+    { label: `worst-${staleness}`, mode: 'hybrid', staleness, lookahead: staleness, deterministic: true })),
   ...[2, 4].map((workers) => ({ label: `async-${workers}`, mode: 'async', staleness: 8, workers })),
 ]
 const modes = allModes.filter(({ label }) => label === 'sync' || picked('modes', label))
@@ -83,16 +85,18 @@ async function train({ name, config, mode, seed }) {
   const run = join(folder, `${name}-${mode.label}-${seed}`.replaceAll(/\W+/g, '-'))
   const file = `${run}.yml`
   writeFileSync(file, JSON.stringify({
-    ...config, name, seed, mode: mode.mode, deterministic: mode.mode !== 'async', threads: 1, checkpoint: { dir: run },
+    ...config, name, seed, mode: mode.mode, threads: 1, checkpoint: { dir: run },
     ...mode.staleness && { staleness: mode.staleness }, ...mode.workers && { cluster: { nnWorkers: mode.workers } },
+    ...mode.lookahead && { lookahead: mode.lookahead, deterministic: true },
   }))
   const { stdout } = await promisify(execFile)(process.execPath,
     [join(root, 'dist/cli/main.js'), 'train', '--json', '--config', file], { maxBuffer: 1 << 26 })
   rmSync(run, { recursive: true, force: true })
   const events = stdout.trim().split('\n').map((line) => JSON.parse(line))
   const { auc, logloss } = events.findLast(({ event }) => event === 'eval')
-  const { samplesPerSecond } = events.find(({ event }) => event === 'done')
-  return { auc: Object.values(auc)[0], logloss: Object.values(logloss)[0], samplesPerSecond }
+  const { samplesPerSecond, staleness } = events.find(({ event }) => event === 'done')
+  const { mean, most, histogram } = staleness
+  return { auc: Object.values(auc)[0], logloss: Object.values(logloss)[0], samplesPerSecond, staleness: { mean, most, histogram } }
 }
 
 function report() {

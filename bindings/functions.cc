@@ -80,11 +80,13 @@ Napi::Value FormatOutputs(const Napi::CallbackInfo& info) {
   return Napi::Buffer<char>::Copy(info.Env(), text.data(), text.size());
 }
 
-// machine(): { cores, avx2 }
+// machine(): { cores, avx2, avx512bf16, amx }, the latter with bf16 products
 Napi::Value Machine(const Napi::CallbackInfo& info) {
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("cores", static_cast<double>(std::thread::hardware_concurrency()));
   result.Set("avx2", HasAvx2());
+  result.Set("avx512bf16", HasAvx512Bf16());
+  result.Set("amx", HasAmxBf16());
   return result;
 }
 

@@ -231,6 +231,8 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
     result.Set("samples", static_cast<double>(progress.samples));
     result.Set("lossSum", progress.loss_sum);
     result.Set("lossSteps", progress.loss_steps);
+    result.Set("skipped", static_cast<double>(progress.skipped));
+    result.Set("lossScale", progress.loss_scale);
     result.Set("staleness", static_cast<double>(progress.staleness));
     result.Set("mostStaleness", static_cast<double>(progress.most_staleness));
     return result;

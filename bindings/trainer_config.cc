@@ -219,6 +219,8 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const Featu
   ReadInteraction(model, schema, config);
   config.dense_count = Uint32(model, "denseCount");
   config.threads = Uint32(model, "threads");
+  config.precision =
+      Choice<Precision>(model, "precision", {{"fp32", Precision::kFp32}, {"bf16", Precision::kBf16}});
   config.seed = seed;
   config.hidden = Widths(model, "hidden");
   const Napi::Array tasks = Array(model, "tasks");
@@ -233,6 +235,11 @@ DenseModelConfig ReadDense(const Napi::Object& model, uint64_t seed, const Featu
   return config;
 }
 
+LossScaling ReadLossScaling(const Napi::Object& scaling) {
+  return {Float(scaling, "scale"), Bool(scaling, "dynamic"), Uint32(scaling, "growthInterval"),
+          Float(scaling, "growth"), Float(scaling, "backoff")};
+}
+
 }  // namespace
 
 TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
@@ -245,9 +252,11 @@ TrainerConfig ReadTrainerConfig(const Napi::Object& config) {
       config, "mode",
       {{"sync", TrainerMode::kSync}, {"hybrid", TrainerMode::kHybrid}, {"async", TrainerMode::kAsync}});
   result.staleness = Uint64(config, "staleness");
+  result.just_in_time = Bool(config, "justInTime");
   result.deterministic = Bool(config, "deterministic");
   result.nn_workers = Uint32(config, "nnWorkers");
   result.accumulate = Uint32(config, "accumulate");
+  result.loss_scaling = ReadLossScaling(Object(config, "lossScaling"));
   result.trace_spans = Uint32(config, "traceSpans");
   return result;
 }

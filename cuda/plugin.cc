@@ -3,6 +3,7 @@
 
 #include "cuda/base/cuda_status.h"
 #include "cuda/base/lt_library.h"
+#include "cuda/collective/nccl_group.h"
 #include "dense/cuda_backend.h"
 #include "cuda/dense/ffnn.h"
 
@@ -33,6 +34,6 @@ Result<std::vector<CudaDevice>> Devices() {
 }  // namespace persia
 
 extern "C" __attribute__((visibility("default"))) const persia::CudaPlugin* persia_cuda_plugin() {
-  static const persia::CudaPlugin plugin{PERSIA_VERSION, persia::Devices, persia::MakeCudaFfnn};
+  static const persia::CudaPlugin plugin{PERSIA_VERSION, persia::Devices, persia::MakeCudaFfnn, persia::MakeNcclId};
   return &plugin;
 }

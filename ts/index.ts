@@ -9,7 +9,8 @@ export { Batch, type BatchSource, type FloatMatrix, type IdColumn } from './data
 export type { RecordBatchLike } from './data/arrow.js'
 export { loadConfigFile, parseConfig, type Config, type ConfigInput, type LoadedConfig } from './config/index.js'
 export { openDataset, readStatistics, type FileDataset } from './train/datasets.js'
-export { runTraining, type RunDatasets, type RunEvent, type RunOptions } from './train/run.js'
+export { runTraining } from './train/run.js'
+export type { RunDatasets, RunEvent, RunOptions } from './train/run-events.js'
 export { newestCheckpoint, type Manifest, type Position } from './train/checkpoint.js'
 export type {
   DoneReport, EpochReport, EvalReport, GroupReport, ProgressReport, SavedReport, StartReport,

@@ -43,9 +43,13 @@ export interface NativeTrainerConfig {
   mode: 'sync' | 'hybrid' | 'async'
   nnWorkers: number
   accumulate: number
+  /** 1 and not dynamic: off. */
+  lossScaling: { scale: number; dynamic: boolean; growthInterval: number; growth: number; backoff: number }
   /** Spans kept for each stage of each NN worker; 0: no trace. */
   traceSpans: number
   staleness: number
+  /** Lookups no farther ahead than keeps the stages busy. */
+  justInTime: boolean
   deterministic: boolean
   prefixBits: number
   /** Of one row from one batch; 0: off. */
@@ -56,6 +60,7 @@ export interface NativeTrainerConfig {
     type: 'ffnn' | 'deepfm' | 'dcn' | 'dlrm'
     denseCount: number
     threads: number
+    precision: 'fp32' | 'bf16'
     hidden: number[]
     /** dcn. */
     cross?: { layers: number; rank: number; structure: 'parallel' | 'stacked' }
@@ -89,6 +94,9 @@ export interface NativeProgress {
   lossSum: number
   /** Parts of steps count as parts. */
   lossSteps: number
+  /** Steps whose gradients were not finite, those before a restore included; async: parts of steps. */
+  skipped: number
+  lossScale: number
   staleness: number
   mostStaleness: number
 }
@@ -201,5 +209,5 @@ export interface NativeAddon extends NativeData {
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer
   /** The CUDA backend: where it was loaded from ('' if it wasn't), the GPUs it can use, and why there are none. */
   cuda(): { path: string; devices: { name: string; capability: string; memoryBytes: number }[]; error: string }
-  machine(): { cores: number; avx2: boolean }
+  machine(): { cores: number; avx2: boolean; avx512bf16: boolean; amx: boolean }
 }

@@ -79,7 +79,8 @@ Status Train(DenseModel& model, const std::vector<Buffers>& buffers, uint32_t ro
     if (i >= in_flight) PERSIA_RETURN_IF_ERROR(model.FinishStep(&slot));
     if (i >= count) continue;
     const Buffers& b = buffers[i % in_flight];
-    slot = {++*step, rows, b.input, b.labels, b.embedding_gradient};
+    slot = {.step = ++*step, .rows = rows, .input = b.input, .labels = b.labels,
+            .embedding_gradient = b.embedding_gradient};
     PERSIA_RETURN_IF_ERROR(model.StartStep(&slot));
   }
   return Status::Ok();

@@ -1,13 +1,10 @@
-// The dense path at the reference benchmark's shape: 416 embedding and 13 dense inputs, five hidden layers, one task,
-// Adam, in batches of 1024 and 4096; and its products alone, layer by layer and form by form, with their share of the
-// FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each
-// sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the threads (default: one per core).
+// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by layer
+// and form by form, with their share of the FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside
+// PyTorch, and FmaPeak before and after each sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the
+// threads (default: one per core).
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <string>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -19,102 +16,35 @@
 #include "base/cpu.h"
 #include "base/rng.h"
 #include "base/thread_pool.h"
-#include "dense/dense_model.h"
 #include "dense/product.h"
+#include "reference_ffnn.h"
 
 namespace persia {
 namespace {
 
-constexpr uint32_t kEmbeddingWidth = 416, kDenseCount = 13;
-const std::vector<uint32_t> kHidden = {4096, 2048, 1024, 512, 256};
-
-#ifdef __OPTIMIZE__
-constexpr bool kOptimised = true;
-#else
-constexpr bool kOptimised = false;
-#endif
-
-uint32_t Threads() {
-  const char* threads = std::getenv("PERSIA_BENCH_THREADS");
-  return threads == nullptr ? 0 : static_cast<uint32_t>(std::stoul(threads));
-}
-
-class ReferenceFfnn {
- public:
-  explicit ReferenceFfnn(const benchmark::State& state) : rows_(static_cast<uint32_t>(state.range(0))) {
-    DenseModelConfig config;
-    config.embedding_width = kEmbeddingWidth;
-    config.dense_count = kDenseCount;
-    config.hidden = kHidden;
-    config.tasks = {{"click", Loss::kBce, 1.0f}};
-    config.threads = Threads();
-    model_ = std::move(*MakeCpuDenseModel(config));
-    Rng rng(1);
-    input_.resize(size_t{rows_} * config.input_width());
-    for (float& value : input_) value = static_cast<float>(rng.Normal());
-    for (uint32_t i = 0; i < rows_; ++i) labels_.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
-    embedding_gradient_.resize(size_t{rows_} * config.embedding_width);
-  }
-
-  bool ForwardBackward() {
-    return model_->ForwardBackward(rows_, input_.data(), labels_.data(), embedding_gradient_.data(), &loss_).ok();
-  }
-  bool ApplyGradients() { return model_->ApplyGradients(++step_).ok(); }
-  bool Predict() { return model_->Predict(rows_, input_.data(), embedding_gradient_.data()).ok(); }
-
-  // Floating-point operations of a step's products: forward, weight gradients, and input gradients without the dense
-  // columns.
-  double StepFlops() const {
-    const auto& config = model_->config();
-    double forward = 0, in = config.input_width();
-    for (const uint32_t out : config.hidden) forward += 2.0 * rows_ * in * out, in = out;
-    forward += 2.0 * rows_ * in;
-    return 3 * forward - 2.0 * rows_ * config.dense_count * config.hidden[0];
-  }
-
- private:
-  const uint32_t rows_;
-  std::unique_ptr<DenseModel> model_;
-  std::vector<float> input_, labels_, embedding_gradient_;
-  double loss_ = 0;
-  uint64_t step_ = 0;
-};
-
-// Runs `body` once to warm up (memory is touched, buffers grow), then times it.
-template <typename Body>
-void Time(benchmark::State& state, Body&& body) {
-  if (!kOptimised) return state.SkipWithError("unoptimised build: its times mean nothing");
-  if (!body()) return state.SkipWithError("the step failed");
-  for (auto _ : state) {
-    if (!body()) return state.SkipWithError("the step failed");
-  }
-  const auto rows = static_cast<double>(state.range(0));
-  state.counters["samples/s"] = benchmark::Counter(rows, benchmark::Counter::kIsIterationInvariantRate);
-}
-
 void DenseStep(benchmark::State& state) {
-  ReferenceFfnn ffnn(state);
+  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
   Time(state, [&] { return ffnn.ForwardBackward() && ffnn.ApplyGradients(); });
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(DenseStep)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DenseForwardBackward(benchmark::State& state) {
-  ReferenceFfnn ffnn(state);
+  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
   Time(state, [&] { return ffnn.ForwardBackward(); });
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(DenseForwardBackward)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DenseApplyGradients(benchmark::State& state) {
-  ReferenceFfnn ffnn(state);
+  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
   if (!ffnn.ForwardBackward()) return state.SkipWithError("the step failed");
   Time(state, [&] { return ffnn.ApplyGradients(); });
 }
 BENCHMARK(DenseApplyGradients)->ArgName("rows")->Arg(1024)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DensePredict(benchmark::State& state) {
-  ReferenceFfnn ffnn(state);
+  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
   Time(state, [&] { return ffnn.Predict(); });
 }
 BENCHMARK(DensePredict)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);

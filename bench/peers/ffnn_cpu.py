@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """The reference FFNN on the CPU: a training step of Persia beside the same step of PyTorch, in one run.
 
-Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) in fp32 on
-batches of --rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input.
-PyTorch runs at its best: fused Adam, gradients set to None, transparent huge pages for its tensors.
+Both sides train 429-4096-2048-1024-512-256-1 (416 embedding and 13 dense inputs, binary cross-entropy, Adam) on batches
+of --rows (1024) with the same number of threads, and compute the gradient of the embedding part of the input. With
+--precision bf16 Persia multiplies in bf16 and PyTorch runs forward and loss under torch.autocast("cpu",
+torch.bfloat16); weights and Adam are fp32 on both sides. PyTorch runs at its best: fused Adam, gradients set to None,
+transparent huge pages for its tensors.
 
-Samples alternate, in swapped order from round to round. Before and after each sample runs a probe (FMA chains in
-registers); a sample counts as undisturbed when both show at least 90 % of the run's best.
+Samples alternate, in swapped order from round to round. Before and after each sample runs a probe (FMA chains, or dot
+products of bf16, in registers); a sample counts as undisturbed when both show at least 90 % of the run's best.
 
     cmake --preset release && cmake --build --preset release
     python3 bench/peers/ffnn_cpu.py --out bench/results/ffnn_cpu.jsonl      # needs torch
@@ -17,6 +19,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import statistics
 import subprocess
 import sys
@@ -41,8 +44,10 @@ def step_flops(rows: int) -> float:
 class Persia:
     """Runs the micro benchmark program, a process a sample."""
 
-    def __init__(self, program: str, rows: int, threads: int, seconds: float):
+    def __init__(self, program: str, rows: int, threads: int, seconds: float, precision: str):
         self.program, self.rows, self.seconds = program, rows, seconds
+        self.step, self.peak = ("DenseStep", "FmaPeak") if precision == "fp32" else ("DenseStepBf16", "Bf16Peak")
+        self.unit = None
         self.environment = {**os.environ, "PERSIA_BENCH_THREADS": str(threads)}
 
     def run(self, name: str, seconds: float) -> dict:
@@ -54,19 +59,21 @@ class Persia:
         return result
 
     def sample(self) -> float:
-        return self.run(f"DenseStep/rows:{self.rows}", self.seconds)["real_time"] / 1e3
+        result = self.run(f"{self.step}/rows:{self.rows}", self.seconds)
+        self.unit = result.get("label")
+        return result["real_time"] / 1e3
 
     def probe(self) -> float:
-        return self.run("FmaPeak", 0.1)["FLOP/s"]
+        return self.run(self.peak, 0.1)["FLOP/s"]
 
 
 class PyTorch:
     """The same step with torch.nn, warm from the first sample on."""
 
-    def __init__(self, rows: int, threads: int, seconds: float, compiled: bool):
+    def __init__(self, rows: int, threads: int, seconds: float, compiled: bool, precision: str):
         torch.set_num_threads(threads)
         torch.manual_seed(1)
-        self.seconds = seconds
+        self.seconds, self.bf16 = seconds, precision == "bf16"
         layers, width = [], EMBEDDING_WIDTH + DENSE_COUNT
         for hidden in HIDDEN:
             layers += [torch.nn.Linear(width, hidden), torch.nn.ReLU()]
@@ -83,7 +90,9 @@ class PyTorch:
     def step(self) -> None:
         self.input.grad = None
         self.optimizer.zero_grad(set_to_none=True)
-        self.loss(self.forward(self.input), self.labels).backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
+            loss = self.loss(self.forward(self.input), self.labels)
+        loss.backward()
         self.optimizer.step()
 
     def sample(self) -> float:
@@ -130,7 +139,7 @@ def report(title: str, rows: int, samples: list[dict], peak: float) -> dict | No
     for name, s in result.items():
         print(f"  {name:8s} {s['msPerStep']:8.1f} ms/step ({s['msMin']:.1f} … {s['msMax']:.1f}, {s['samples']} samples)"
               f"  {s['samplesPerSecond']:6d} samples/s"
-              f"  {s['gflops']:6.1f} GFLOP/s = {s['gflops'] * 1e9 / peak:.0%} of FMA peak")
+              f"  {s['gflops']:6.1f} GFLOP/s = {s['gflops'] * 1e9 / peak:.0%} of peak")
     result["ratio"] = round(result["pytorch"]["msPerStep"] / result["persia"]["msPerStep"], 3)
     # A round's sides were measured next to each other: its own ratio is free of slower changes of the machine.
     by_round = {name: {s["round"]: s["seconds"] for s in samples if s["side"] == name} for name in sides}
@@ -145,6 +154,8 @@ def report(title: str, rows: int, samples: list[dict], peak: float) -> dict | No
 
 
 def commit() -> str:
+    if shutil.which("git") is None:
+        return "unknown"
     found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     return found.stdout.strip() or "unknown"
 
@@ -158,6 +169,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--program", default=str(ROOT / "out/release/persia_bench"), help="the micro benchmark program")
     parser.add_argument("--rows", type=int, default=1024, choices=[1024, 4096], help="of a batch")
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"], help="of the products")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--rounds", type=int, default=9, help="alternations, at least 5")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of a sample")
@@ -170,18 +182,20 @@ def main() -> None:
         sys.exit(f"{options.program} is missing. Build it: cmake --preset release && cmake --build --preset release")
 
     print(f"{cpu_name()}, {options.threads} threads, PyTorch {torch.__version__}, commit {commit()}")
-    persia = Persia(options.program, options.rows, options.threads, options.seconds)
-    peer = PyTorch(options.rows, options.threads, options.seconds, options.compile)
+    persia = Persia(options.program, options.rows, options.threads, options.seconds, options.precision)
+    peer = PyTorch(options.rows, options.threads, options.seconds, options.compile, options.precision)
     samples = measure(persia, peer, options.rounds)
     peak = max(sample["probe"] for sample in samples)
-    print(f"FMA peak (physical bound): {peak / 1e9:.0f} GFLOP/s, {step_flops(options.rows) / peak * 1e3:.0f} ms/step")
+    print(f"{persia.unit or 'FMA'} peak (physical bound): {peak / 1e9:.0f} GFLOP/s,"
+          f" {step_flops(options.rows) / peak * 1e3:.1f} ms/step")
     every = report("all samples", options.rows, samples, peak)
     quiet = report("undisturbed samples", options.rows, [s for s in samples if s["probe"] >= QUIET * peak], peak)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         record = {"bench": "ffnn_cpu", "cpu": cpu_name(), "commit": commit(), "rows": options.rows,
-                  "threads": options.threads, "torch": torch.__version__, "compiled": options.compile,
-                  "rounds": options.rounds, "fmaPeakGflops": round(peak / 1e9, 1), "all": every, "undisturbed": quiet}
+                  "threads": options.threads, "precision": options.precision, "unit": persia.unit,
+                  "torch": torch.__version__, "compiled": options.compile,
+                  "rounds": options.rounds, "peakGflops": round(peak / 1e9, 1), "all": every, "undisturbed": quiet}
         with open(options.out, "a") as file:
             file.write(json.dumps(record) + "\n")
 

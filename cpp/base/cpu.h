@@ -14,6 +14,8 @@
 #define PERSIA_TARGET_AVX512 \
   __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c,prefer-vector-width=512")))
 #endif
+#define PERSIA_TARGET_AVX512BF16 __attribute__((target("avx512f,avx512bw,avx512vl,avx512bf16")))
+#define PERSIA_TARGET_AMX __attribute__((target("amx-tile,amx-bf16")))
 #else
 #define PERSIA_TARGET_AVX2
 #define PERSIA_TARGET_AVX512
@@ -54,6 +56,13 @@ inline SimdLevel BestSimd() {
 }
 
 inline bool HasAvx2() { return BestSimd() >= SimdLevel::kAvx2; }
+
+// Dot products of bf16 pairs in 512-bit vectors (AVX512-BF16; AVX-512 as of kAvx512 with it).
+bool HasAvx512Bf16();
+
+// Dot products of bf16 tiles (AMX-BF16; AVX-512 as of kAvx512 with it). The first call asks the operating system for
+// the tile registers, for all threads of the process.
+bool HasAmxBf16();
 
 template <typename Body, typename... Args>
 PERSIA_TARGET_AVX2 void RunAvx2(Args... args) {

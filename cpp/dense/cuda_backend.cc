@@ -68,4 +68,10 @@ Result<std::unique_ptr<DenseModel>> MakeCudaDenseModel(const DenseModelConfig& c
   return backend.plugin->make_model(config, options);
 }
 
+Result<CudaGroupId> MakeCudaGroupId() {
+  const Loaded& backend = Backend();
+  if (backend.plugin == nullptr) return backend.status;
+  return backend.plugin->make_group_id();
+}
+
 }  // namespace persia

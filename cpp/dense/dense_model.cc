@@ -7,6 +7,7 @@
 #include <string>
 
 #include "dense/layout.h"
+#include "dense/loss_scaler.h"
 
 namespace persia {
 namespace {
@@ -101,10 +102,18 @@ Status CheckDenseMemory(double bytes) {
                                          "has " + std::to_string(memory / 1e9) + " GB");
 }
 
+bool DenseModel::UnscaleGradients(float loss_scale) {
+  bool finite = true;
+  for (const std::span<float> bucket : Gradients()) finite &= Unscale(loss_scale, bucket.size(), bucket.data());
+  return finite;
+}
+
 Status DenseModel::StartStep(DenseStep* step) {
+  const GlobalBatch batch{.loss_scale = step->loss_scale};
   PERSIA_RETURN_IF_ERROR(
-      ForwardBackward(step->rows, step->input, step->labels, step->embedding_gradient, &step->loss));
-  return ApplyGradients(step->step);
+      ForwardBackward(step->rows, step->input, step->labels, step->embedding_gradient, &step->loss, batch));
+  step->skipped = !UnscaleGradients(step->loss_scale);
+  return step->skipped ? Status::Ok() : ApplyGradients(step->step, step->update);
 }
 
 Status DenseModel::FinishStep(DenseStep*) { return Status::Ok(); }

@@ -83,8 +83,13 @@ struct EmbeddingField {
   uint32_t dim = 0;
 };
 
+// Number format of the products of hidden layers, heads and DLRM's bottom MLP. kBf16: their factors are rounded to
+// bf16; sums, weights, their gradients and everything else are float32.
+enum class Precision { kFp32, kBf16 };
+
 struct DenseModelConfig {
   ModelType type = ModelType::kFfnn;
+  Precision precision = Precision::kFp32;
   uint32_t embedding_width = 0;
   std::vector<EmbeddingField> fields;  // side by side they are the embeddings; kDeepFm and kDlrm need them, of one dim
   uint32_t dense_count = 0;
@@ -122,15 +127,19 @@ class GradientSink {
 struct GlobalBatch {
   uint64_t rows = 0;             // of all workers' parts; 0: of this one alone
   GradientSink* sink = nullptr;
+  float loss_scale = 1.0f;       // factor on the loss in backward (dense/loss_scaler.h)
 };
 
 // What a step reads and writes: shapes as in DenseModel::ForwardBackward.
 struct DenseStep {
   uint64_t step = 0;
-  uint32_t rows = 0;
+  uint64_t update = 0;       // as in ApplyGradients
+  uint32_t rows = 0;         // may be 0 where the model sums over workers
+  uint64_t global_rows = 0;  // of all workers' parts, where the model sums over them; 0: of this one alone
   const float* input = nullptr;
   const float* labels = nullptr;
   float* embedding_gradient = nullptr;
+  float loss_scale = 1.0f;
   double loss = 0.0;     // when finished
   bool skipped = false;  // when finished: gradients were not finite, nothing was changed
 };
@@ -147,6 +156,8 @@ class DenseModel {
   // losses of all workers gives that of the global batch. kNonFiniteLoss: no gradient was computed, the sink not
   // called, nothing changed; peers that wait for this worker's buckets must be told. kBatchInvalid: no rows, or more
   // than the global batch has.
+  // Weight gradients come multiplied by loss_scale, those of the embeddings don't. Where one of the latter is not
+  // finite, one of the weights' is made so too: whoever sums them over the workers sees it.
   virtual Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                                  double* loss, const GlobalBatch& global = {}) = 0;
 
@@ -154,17 +165,28 @@ class DenseModel {
   // model's life; values are valid between ForwardBackward and ApplyGradients.
   virtual std::span<const std::span<float>> Gradients() const = 0;
 
+  // Divides Gradients() by the scale that they come with. False: one of them is not finite, don't apply them. This
+  // implementation is for backends whose Gradients() are where they compute.
+  virtual bool UnscaleGradients(float loss_scale);
+
   // Clips and applies the gradients; `step` (1, 2, …) sets the learning rate, `update` Adam's bias correction: which
   // update of the optimizer this is, where it makes more or fewer than one a step (0: one a step).
   virtual Status ApplyGradients(uint64_t step, uint64_t update = 0) = 0;
 
-  // A whole step of a worker of its own, ForwardBackward and ApplyGradients, in two halves: a backend that computes
+  // A whole step, from ForwardBackward to ApplyGradients, in two halves: a backend that computes
   // elsewhere returns from StartStep at once, and up to steps_in_flight() steps may be started before the first is
   // finished. Steps are finished in the order in which they were started; `step` and its buffers must stay until then.
   // An error of StartStep means that the step was not started.
   virtual uint32_t steps_in_flight() const { return 1; }
   virtual Status StartStep(DenseStep* step);
   virtual Status FinishStep(DenseStep* step);
+
+  // Whether whole steps sum gradients over all workers by themselves (GPUs by NCCL): then a step's `loss` is the worker's
+  // share in that of the global batch, and all workers step, or skip a step, alike. Without, a whole step is one of a
+  // worker of its own.
+  virtual bool sums_over_workers() const { return false; }
+  // Ends the waiting of such steps for other workers, with this reason. Any thread.
+  virtual void AbortSums(const Status& /*reason*/) {}
 
   // Writes the tasks' outputs (rows, tasks): probabilities for kBce, values for kMse.
   virtual Status Predict(uint32_t rows, const float* input, float* outputs) = 0;
@@ -193,9 +215,11 @@ double DenseModelBytes(const DenseModelConfig& config);
 // kOutOfMemory: the machine has less.
 Status CheckDenseMemory(double bytes);
 
-// The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes.
+// The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes; in bf16 own
+// products, AMX's or AVX512-BF16's (dense/bf16_unit.h).
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
-// Errors: those of ValidateDenseModel. kOutOfMemory: more weights than the machine has memory for.
+// Errors: those of ValidateDenseModel. kOutOfMemory: more weights than the machine has memory for. kConfigUnsupported:
+// bf16 on a CPU that has neither.
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config);
 
 }  // namespace persia

@@ -116,7 +116,7 @@ DotInteraction::DotInteraction(const DenseModelConfig& config, std::vector<Layer
       vectors_(VectorCount(config)),
       pairs_(vectors_ * (vectors_ - 1) / 2),
       team_(team) {
-  if (!bottom.empty()) bottom_ = std::make_unique<Mlp>(std::move(bottom), Mlp::LastLayer::kRelu, team);
+  if (!bottom.empty()) bottom_ = MakeMlp(std::move(bottom), Mlp::LastLayer::kRelu, team);
 }
 
 // Calls block(first row, rows, scratch) for every block of samples, in parallel by band.

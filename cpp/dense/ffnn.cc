@@ -6,15 +6,19 @@
 //
 // Thread-safety: externally synchronised; the team of threads works inside of a call only.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
+#include <limits>
 #include <string>
 
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
+#include "dense/cpu_model.h"
 #include "dense/dense_model.h"
 #include "dense/interaction.h"
 #include "dense/layout.h"
 #include "dense/loss.h"
+#include "dense/loss_scaler.h"
 #include "dense/mlp.h"
 #include "dense/optimizer.h"
 
@@ -25,52 +29,63 @@ namespace {
 // reference network about 3 % slower.
 constexpr uint32_t kDeterministicTiles = 16;
 
+constexpr size_t kUnscaledTogether = size_t{1} << 16;  // gradients
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
 class Ffnn final : public DenseModel {
  public:
-  explicit Ffnn(const DenseModelConfig& config);
+  Ffnn(const DenseModelConfig& config, Bf16Unit bf16);
 
   const DenseModelConfig& config() const override { return config_; }
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                          double* loss, const GlobalBatch& global) override;
   std::span<const std::span<float>> Gradients() const override { return buckets_; }
+  bool UnscaleGradients(float loss_scale) override;
   Status ApplyGradients(uint64_t step, uint64_t update) override;
   Status Predict(uint32_t rows, const float* input, float* outputs) override;
   std::vector<NamedTensor> Tensors() override;
+  Status WriteTensors() override {
+    ++weights_version_;
+    return Status::Ok();
+  }
 
  private:
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
   Team team() {
     const uint32_t tiles = config_.deterministic ? kDeterministicTiles : pool_.threads();
-    return {pool_, tiles, parameters_.data(), gradients_.data()};
+    return {pool_, tiles, parameters_.data(), gradients_.data(), bf16_, &weights_version_};
   }
 
   float* Forward(uint32_t rows, const float* input);
   double HeadLoss(uint32_t rows, uint64_t global_rows, const float* outputs, const float* labels);
-  void Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink);
+  void Backward(uint32_t rows, const float* input, float* embedding_gradient, const GlobalBatch& global);
 
   const DenseModelConfig config_;
+  const Bf16Unit bf16_;
   const Layout layout_;
   ThreadPool pool_;
   DenseOptimizer optimizer_;
   AlignedBuffer<float> parameters_;
   AlignedBuffer<float> gradients_;
   const std::vector<std::span<float>> buckets_;
-  Mlp mlp_;
+  uint64_t weights_version_ = 1;
+  const std::unique_ptr<Mlp> mlp_;
   std::unique_ptr<BelowInteraction> below_;    // at most one of the two
   std::unique_ptr<BesideInteraction> beside_;
   const float* mlp_input_ = nullptr;           // of the last batch: (rows, HiddenInputWidth)
   AlignedBuffer<float> output_gradient_;       // (rows, tasks)
 };
 
-Ffnn::Ffnn(const DenseModelConfig& config)
+Ffnn::Ffnn(const DenseModelConfig& config, Bf16Unit bf16)
     : config_(config),
+      bf16_(bf16),
       layout_(MakeLayout(config)),
       pool_(config.threads, "persia-dense"),
       optimizer_(config.optimizer, layout_.size),
       parameters_(layout_.size),
       gradients_(layout_.size),
       buckets_(GradientBuckets(gradients_.span())),
-      mlp_(layout_.layers, Mlp::LastLayer::kLinear, team()) {
+      mlp_(MakeMlp(layout_.layers, Mlp::LastLayer::kLinear, team())) {
   parameters_.Fill(0.0f);  // padding stays 0 in all flat arrays, so that it adds nothing to the gradient norm
   gradients_.Fill(0.0f);
   InitialiseParameters(layout_, config.seed, parameters_.span());
@@ -95,14 +110,14 @@ Status Ffnn::ForwardBackward(uint32_t rows, const float* input, const float* lab
                                                  "; nothing was applied; lower the learning rate or check the data");
   }
   *loss = batch_loss;
-  Backward(rows, input, embedding_gradient, global.sink);
+  Backward(rows, input, embedding_gradient, global);
   return Status::Ok();
 }
 
 // The outputs of the heads, before the sigmoid: (rows, tasks).
 float* Ffnn::Forward(uint32_t rows, const float* input) {
   mlp_input_ = below_ == nullptr ? input : below_->Forward(rows, input);
-  float* outputs = mlp_.Forward(rows, {mlp_input_, HiddenInputWidth(config_)});
+  float* outputs = mlp_->Forward(rows, {mlp_input_, HiddenInputWidth(config_)});
   if (beside_ != nullptr) beside_->AddToOutputs(rows, input, outputs);
   return outputs;
 }
@@ -117,21 +132,38 @@ double Ffnn::HeadLoss(uint32_t rows, uint64_t global_rows, const float* outputs,
   return loss;
 }
 
-void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient, GradientSink* sink) {
-  BucketProgress progress(buckets_, sink);
+void Ffnn::Backward(uint32_t rows, const float* input, float* embedding_gradient, const GlobalBatch& global) {
+  BucketProgress progress(buckets_, global.sink);
   const uint32_t width = HiddenInputWidth(config_);
   float* outputs = output_gradient_.data();
+  if (global.loss_scale != 1.0f) {
+    for (float& gradient : output_gradient_.span()) gradient *= global.loss_scale;
+  }
   if (below_ != nullptr) {
-    mlp_.Backward(rows, {mlp_input_, width}, outputs, below_->OutputGradient(), width, progress);
+    mlp_->Backward(rows, {mlp_input_, width}, outputs, below_->OutputGradient(), width, progress);
     below_->Backward(rows, input, embedding_gradient, progress);
   } else {
-    mlp_.Backward(rows, {input, width}, outputs, embedding_gradient, config_.embedding_width, progress);
+    mlp_->Backward(rows, {input, width}, outputs, embedding_gradient, config_.embedding_width, progress);
   }
   if (beside_ != nullptr) beside_->Backward(rows, input, outputs, embedding_gradient, progress);
-  progress.FinalFrom(0);
+  const size_t embeddings = size_t{rows} * config_.embedding_width;
+  if (!Unscale(global.loss_scale, embeddings, embedding_gradient)) gradients_.data()[0] = kNaN;
+  progress.Finish();
+}
+
+bool Ffnn::UnscaleGradients(float loss_scale) {
+  const auto chunks = static_cast<uint32_t>((gradients_.size() + kUnscaledTogether - 1) / kUnscaledTogether);
+  std::atomic<bool> finite{true};
+  pool_.ParallelFor(chunks, [&](uint32_t chunk) {
+    const size_t begin = chunk * kUnscaledTogether;
+    const size_t count = std::min(kUnscaledTogether, gradients_.size() - begin);
+    if (!Unscale(loss_scale, count, gradients_.data() + begin)) finite = false;
+  });
+  return finite;
 }
 
 Status Ffnn::ApplyGradients(uint64_t step, uint64_t update) {
+  ++weights_version_;
   return optimizer_.Step(pool_, update == 0 ? step : update, ScheduleFactor(config_.schedule, step), gradients_.data(),
                          parameters_.data());
 }
@@ -157,8 +189,15 @@ std::vector<NamedTensor> Ffnn::Tensors() {
 }  // namespace
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
+  if (config.precision == Precision::kFp32) return MakeCpuDenseModel(config, Bf16Unit::kNone);
+  if (BestBf16Unit() != Bf16Unit::kNone) return MakeCpuDenseModel(config, BestBf16Unit());
+  return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 needs a CPU with AMX-BF16 or AVX512-BF16, and this "
+                                               "one has neither; use fp32");
+}
+
+Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, Bf16Unit bf16) {
   PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config));
-  return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config));
+  return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config, bf16));
 }
 
 }  // namespace persia

@@ -139,9 +139,14 @@ std::vector<std::span<float>> GradientBuckets(std::span<float> gradients) {
 void BucketProgress::FinalFrom(size_t offset) {
   if (sink_ == nullptr) return;
   const float* final_from = buckets_.back().data() + offset;  // the last bucket holds the array's start
-  for (; told_ < buckets_.size() && buckets_[told_].data() >= final_from; ++told_) {
+  for (; told_ + 1 < buckets_.size() && buckets_[told_].data() >= final_from; ++told_) {
     sink_->BucketReady(told_, buckets_[told_]);
   }
+}
+
+void BucketProgress::Finish() {
+  FinalFrom(0);
+  if (sink_ != nullptr) sink_->BucketReady(told_, buckets_[told_]);
 }
 
 }  // namespace persia

@@ -58,8 +58,10 @@ class BucketProgress {
   // `sink` may be null: then nobody is told.
   BucketProgress(std::span<const std::span<float>> buckets, GradientSink* sink) : buckets_(buckets), sink_(sink) {}
 
-  // Gradients from `offset` to the end of the flat array are final.
+  // Gradients from `offset` to the end of the flat array are final. The last bucket waits for Finish all the same.
   void FinalFrom(size_t offset);
+  // All are, and those of the embeddings too.
+  void Finish();
 
  private:
   std::span<const std::span<float>> buckets_;

@@ -5,13 +5,34 @@
 #include "dense/kernels.h"
 
 namespace persia {
+namespace {
 
-Mlp::Mlp(std::vector<Layer> layers, LastLayer last, const Team& team)
-    : layers_(std::move(layers)), last_(last), team_(team), outputs_(layers_.size()) {
+class Fp32Mlp final : public Mlp {
+ public:
+  Fp32Mlp(std::vector<Layer> layers, LastLayer last, const Team& team);
+
+  float* Forward(uint32_t rows, Matrix<const float> x) override;
+  void Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
+                BucketProgress& progress) override;
+
+ private:
+  void LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, const float* dy, float* dx,
+                     uint32_t dx_width);
+
+  uint32_t widest_ = 0;
+
+  // Scratch of one batch, as large as the largest batch so far.
+  std::vector<AlignedBuffer<float>> outputs_;  // of layer i: (rows, out)
+  AlignedBuffer<float> gradients_[2];          // of layer i's output in [i % 2]: (rows, out)
+  AlignedBuffer<float> bias_sums_;             // bias gradient by band of rows: (bands, widest)
+};
+
+Fp32Mlp::Fp32Mlp(std::vector<Layer> layers, LastLayer last, const Team& team)
+    : Mlp(std::move(layers), last, team), outputs_(layers_.size()) {
   for (const Layer& layer : layers_) widest_ = std::max(widest_, layer.out);
 }
 
-float* Mlp::Forward(uint32_t rows, Matrix<const float> x) {
+float* Fp32Mlp::Forward(uint32_t rows, Matrix<const float> x) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const bool relu = i + 1 < layers_.size() || last_ == LastLayer::kRelu;
@@ -27,11 +48,11 @@ float* Mlp::Forward(uint32_t rows, Matrix<const float> x) {
   return outputs_.back().data();
 }
 
-void Mlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
-                   BucketProgress& progress) {
+void Fp32Mlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
+                       BucketProgress& progress) {
   for (auto& buffer : gradients_) buffer.Resize(size_t{rows} * widest_);
-  bias_sums_.Resize(size_t{std::max(BandCount(rows), team_.tiles)} * widest_);
-  LastBiasGradient(rows, dy);
+  bias_sums_.Resize(size_t{team_.tiles} * widest_);
+  LastBiasGradient(rows, outputs_.back().data(), dy);
   for (size_t i = layers_.size() - 1; i > 0; --i) {
     const uint32_t in = layers_[i].in;
     float* below = gradients_[i % 2].data();
@@ -43,28 +64,10 @@ void Mlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, u
   progress.FinalFrom(layers_[0].weight);
 }
 
-void Mlp::LastBiasGradient(uint32_t rows, float* dy) {
-  const uint32_t out = output_width();
-  float* gradient = team_.bias_gradient(layers_.back());
-  if (last_ == LastLayer::kRelu) {
-    const Matrix<const float> active{outputs_.back().data(), out};
-    const Matrix<float> gradients{dy, out};
-    ForEachBand(team_.pool, rows, [&](uint32_t band, uint32_t begin, uint32_t count) {
-      MaskAndSum(count, out, active.from(begin, 0), gradients.from(begin, 0), bias_sums_.data() + size_t{band} * out);
-    });
-    return SumParts(bias_sums_.data(), BandCount(rows), out, gradient);
-  }
-  for (uint32_t column = 0; column < out; ++column) {
-    double sum = 0.0;
-    for (uint32_t row = 0; row < rows; ++row) sum += dy[size_t{row} * out + column];
-    gradient[column] = static_cast<float>(sum);
-  }
-}
-
 // Gradients of layer `index` from that of its output, dy (rows, out): of its weights, of its input's first dx_width
 // columns and, when the input is another layer's output, of that layer's bias.
-void Mlp::LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, const float* dy, float* dx,
-                        uint32_t dx_width) {
+void Fp32Mlp::LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, const float* dy, float* dx,
+                            uint32_t dx_width) {
   const Layer& layer = layers_[index];
   const Matrix<float> to{dx, dx_width};
   const auto mask = [&](const Tile& tile) {
@@ -74,6 +77,35 @@ void Mlp::LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, cons
   };
   const uint32_t bands = LinearBackward(team_, layer, rows, x, {dy, layer.out}, to, dx_width, false, mask);
   if (index > 0) SumParts(bias_sums_.data(), bands, layer.in, team_.bias_gradient(layers_[index - 1]));
+}
+
+}  // namespace
+
+Mlp::Mlp(std::vector<Layer> layers, LastLayer last, const Team& team)
+    : layers_(std::move(layers)), last_(last), team_(team) {}
+
+void Mlp::LastBiasGradient(uint32_t rows, const float* output, float* dy) {
+  const uint32_t out = output_width();
+  float* gradient = team_.bias_gradient(layers_.back());
+  if (last_ == LastLayer::kRelu) {
+    last_sums_.Resize(size_t{BandCount(rows)} * out);
+    const Matrix<const float> active{output, out};
+    const Matrix<float> gradients{dy, out};
+    ForEachBand(team_.pool, rows, [&](uint32_t band, uint32_t begin, uint32_t count) {
+      MaskAndSum(count, out, active.from(begin, 0), gradients.from(begin, 0), last_sums_.data() + size_t{band} * out);
+    });
+    return SumParts(last_sums_.data(), BandCount(rows), out, gradient);
+  }
+  for (uint32_t column = 0; column < out; ++column) {
+    double sum = 0.0;
+    for (uint32_t row = 0; row < rows; ++row) sum += dy[size_t{row} * out + column];
+    gradient[column] = static_cast<float>(sum);
+  }
+}
+
+std::unique_ptr<Mlp> MakeMlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team) {
+  if (team.bf16 != Bf16Unit::kNone) return MakeBf16Mlp(std::move(layers), last, team);
+  return std::make_unique<Fp32Mlp>(std::move(layers), last, team);
 }
 
 }  // namespace persia

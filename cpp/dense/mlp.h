@@ -9,6 +9,7 @@
 // Thread-safety: externally synchronised.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -20,33 +21,36 @@ class Mlp {
  public:
   enum class LastLayer { kLinear, kRelu };
 
-  // `layers` is a chain of at least one.
-  Mlp(std::vector<Layer> layers, LastLayer last, const Team& team);
+  virtual ~Mlp() = default;
 
   // The output (rows, out of the last layer) for x (rows, in); valid until the next call.
-  float* Forward(uint32_t rows, Matrix<const float> x);
+  virtual float* Forward(uint32_t rows, Matrix<const float> x) = 0;
 
   // After Forward with the same x: the gradients of all parameters from that of the output, dy (rows, out), which a
   // ReLU at the end masks in place; that of the first dx_width columns of x goes to dx (rows, dx_width).
-  void Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
-                BucketProgress& progress);
+  virtual void Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
+                        BucketProgress& progress) = 0;
 
   uint32_t output_width() const { return layers_.back().out; }
 
- private:
-  void LastBiasGradient(uint32_t rows, float* dy);
-  void LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, const float* dy, float* dx,
-                     uint32_t dx_width);
+ protected:
+  // `layers` is a chain of at least one.
+  Mlp(std::vector<Layer> layers, LastLayer last, const Team& team);
+
+  // The bias gradient of the last layer from dy (rows, out), which is masked by `output` (rows, out) where that comes out
+  // of a ReLU.
+  void LastBiasGradient(uint32_t rows, const float* output, float* dy);
 
   const std::vector<Layer> layers_;
   const LastLayer last_;
   const Team team_;
-  uint32_t widest_ = 0;
 
-  // Scratch of one batch, as large as the largest batch so far.
-  std::vector<AlignedBuffer<float>> outputs_;  // of layer i: (rows, out)
-  AlignedBuffer<float> gradients_[2];          // of layer i's output in [i % 2]: (rows, out)
-  AlignedBuffer<float> bias_sums_;             // bias gradient by band of rows: (bands, widest)
+ private:
+  AlignedBuffer<float> last_sums_;  // by band of rows: (bands, out)
 };
+
+// In float32, or in bf16 by the team's unit.
+std::unique_ptr<Mlp> MakeMlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team);
+std::unique_ptr<Mlp> MakeBf16Mlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team);
 
 }  // namespace persia

@@ -21,8 +21,8 @@ class Accumulator final : public GradientSink {
     }
   }
 
-  // Forward and backward over the part, whose gradients are means over `mean_rows`.
-  Status ForwardBackward(const DensePart& part, uint64_t mean_rows, double* loss) {
+  // Forward and backward over the part, whose gradients are means over `mean_rows`, times the scale.
+  Status ForwardBackward(const DensePart& part, uint64_t mean_rows, float loss_scale, double* loss) {
     const DenseModelConfig& config = model_.config();
     const uint32_t pieces = std::min(pieces_, part.rows);
     *loss = 0;
@@ -34,7 +34,7 @@ class Accumulator final : public GradientSink {
       double piece_loss;
       PERSIA_RETURN_IF_ERROR(model_.ForwardBackward(
           end - row, part.input + size_t{row} * config.input_width(), part.labels + row * config.tasks.size(),
-          part.embedding_gradient + size_t{row} * config.embedding_width, &piece_loss, {mean_rows, this}));
+          part.embedding_gradient + size_t{row} * config.embedding_width, &piece_loss, {mean_rows, this, loss_scale}));
       *loss += piece_loss;
     }
     if (pieces == 0) HandOnZeros();
@@ -77,16 +77,22 @@ class Accumulator final : public GradientSink {
 
 class AllReduceTraining final : public DenseTraining {
  public:
-  AllReduceTraining(std::unique_ptr<DenseModel> model, std::unique_ptr<Collective> collective, uint32_t accumulate)
+  AllReduceTraining(std::unique_ptr<DenseModel> model, std::unique_ptr<Collective> collective,
+                    std::shared_ptr<LossScaler> scaler, uint32_t accumulate)
       : model_(std::move(model)),
         collective_(std::move(collective)),
+        scaler_(std::move(scaler)),
         accumulator_(*model_, collective_.get(), accumulate) {}
 
-  Status Train(const DensePart& part, double* loss) override {
+  Status Train(const DensePart& part, DenseOutcome* outcome) override {
     std::lock_guard lock(mutex_);
-    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.global_rows, loss));
+    const float scale = scaler_->scale();
+    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.global_rows, scale, &outcome->loss));
     PERSIA_RETURN_IF_ERROR(accumulator_.Wait());
-    return model_->ApplyGradients(part.step, part.update);
+    outcome->skipped = !model_->UnscaleGradients(scale);
+    skipped_ += outcome->skipped ? 1 : 0;
+    PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome->skipped));
+    return outcome->skipped ? Status::Ok() : model_->ApplyGradients(part.step, part.update - skipped_);
   }
 
   void Abort(const Status& reason) override {
@@ -104,22 +110,31 @@ class AllReduceTraining final : public DenseTraining {
   std::mutex mutex_;  // one user of the network at a time: a step or a prediction
   std::unique_ptr<DenseModel> model_;
   std::unique_ptr<Collective> collective_;
+  std::shared_ptr<LossScaler> scaler_;
   Accumulator accumulator_;
+  uint64_t skipped_ = 0;  // steps
 };
 
 class SharedStoreTraining final : public DenseTraining {
  public:
-  SharedStoreTraining(std::unique_ptr<DenseModel> replica, std::shared_ptr<DenseStore> store, uint32_t accumulate)
-      : replica_(std::move(replica)), store_(std::move(store)), accumulator_(*replica_, nullptr, accumulate) {}
+  SharedStoreTraining(std::unique_ptr<DenseModel> replica, std::shared_ptr<DenseStore> store,
+                      std::shared_ptr<LossScaler> scaler, uint32_t accumulate)
+      : replica_(std::move(replica)),
+        store_(std::move(store)),
+        scaler_(std::move(scaler)),
+        accumulator_(*replica_, nullptr, accumulate) {}
 
   // Gradients, also those of the embeddings, are means over the worker's own rows: to it there are no others.
-  Status Train(const DensePart& part, double* loss) override {
-    *loss = 0;
+  Status Train(const DensePart& part, DenseOutcome* outcome) override {
     if (part.rows == 0) return Status::Ok();
-    const uint64_t pulled = store_->Pull(*replica_);
-    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, loss));
-    *loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
-    return store_->Push(part.step, replica_->Gradients(), pulled);
+    uint64_t pulled = 0;
+    PERSIA_RETURN_IF_ERROR(store_->Pull(*replica_, &pulled));
+    const float scale = scaler_->scale();
+    PERSIA_RETURN_IF_ERROR(accumulator_.ForwardBackward(part, part.rows, scale, &outcome->loss));
+    outcome->loss *= static_cast<double>(part.rows) / static_cast<double>(part.global_rows);
+    outcome->skipped = !replica_->UnscaleGradients(scale);
+    PERSIA_RETURN_IF_ERROR(scaler_->Stepped(!outcome->skipped));
+    return outcome->skipped ? Status::Ok() : store_->Push(part.step, replica_->Gradients(), pulled);
   }
 
   void Abort(const Status&) override {}  // nobody waits
@@ -133,22 +148,25 @@ class SharedStoreTraining final : public DenseTraining {
  private:
   std::unique_ptr<DenseModel> replica_;
   std::shared_ptr<DenseStore> store_;
+  std::shared_ptr<LossScaler> scaler_;
   Accumulator accumulator_;
 };
 
 }  // namespace
 
 std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel> model,
-                                                     std::unique_ptr<Collective> collective, uint32_t accumulate) {
-  return std::make_unique<AllReduceTraining>(std::move(model), std::move(collective), accumulate);
+                                                     std::unique_ptr<Collective> collective,
+                                                     std::shared_ptr<LossScaler> scaler, uint32_t accumulate) {
+  return std::make_unique<AllReduceTraining>(std::move(model), std::move(collective), std::move(scaler), accumulate);
 }
 
 std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseModel> replica,
-                                                       std::shared_ptr<DenseStore> store, uint32_t accumulate) {
-  return std::make_unique<SharedStoreTraining>(std::move(replica), std::move(store), accumulate);
+                                                       std::shared_ptr<DenseStore> store,
+                                                       std::shared_ptr<LossScaler> scaler, uint32_t accumulate) {
+  return std::make_unique<SharedStoreTraining>(std::move(replica), std::move(store), std::move(scaler), accumulate);
 }
 
-uint64_t DenseStore::Pull(DenseModel& replica) {
+Status DenseStore::Pull(DenseModel& replica, uint64_t* pulled) {
   std::vector<NamedTensor> to = replica.Tensors();
   std::lock_guard lock(mutex_);
   std::vector<NamedTensor> from = model_->Tensors();
@@ -157,7 +175,8 @@ uint64_t DenseStore::Pull(DenseModel& replica) {
     PERSIA_CHECK(same != from.end() && same->values.size() == tensor.values.size());
     CopyFloats(tensor.values.data(), same->values.data(), tensor.values.size());
   }
-  return updates_;
+  *pulled = updates_;
+  return replica.WriteTensors();
 }
 
 Status DenseStore::Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled) {

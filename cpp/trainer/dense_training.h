@@ -10,6 +10,10 @@
 // Accumulation: a part is trained in `accumulate` pieces whose gradients are added up before they go anywhere, so that
 // activations take the memory of a piece.
 //
+// The loss is scaled in backward, and gradients are unscaled before they are clipped and applied. A step with gradients
+// that are not finite is skipped: where gradients are summed over workers, by all of them, since all see the sums; in
+// async by the one worker whose gradients they are.
+//
 // Thread-safety: Train and Abort, Predict and `model` as they say; a DenseStore is internally synchronised.
 #pragma once
 
@@ -21,13 +25,14 @@
 #include "base/status.h"
 #include "collective/collective.h"
 #include "dense/dense_model.h"
+#include "dense/loss_scaler.h"
 
 namespace persia {
 
 // The rows of one worker in a step of all of them.
 struct DensePart {
   uint64_t step = 0;            // of the trainer: the schedule goes by it
-  uint64_t update = 0;          // of the dense optimizer, where every worker has one
+  uint64_t update = 0;          // of the dense optimizer, where every worker has one and skipped no step before
   uint32_t rows = 0;            // may be 0
   uint64_t global_rows = 0;     // of all workers
   const float* input = nullptr;   // (rows, input_width)
@@ -35,13 +40,17 @@ struct DensePart {
   float* embedding_gradient = nullptr;  // (rows, embedding_width), written
 };
 
+struct DenseOutcome {
+  double loss = 0.0;     // the part's share in the mean loss of all workers' rows
+  bool skipped = false;  // gradients were not finite: nothing was applied, and no row may be updated
+};
+
 class DenseTraining {
  public:
   virtual ~DenseTraining() = default;
 
-  // One step; one thread, steps in order. `loss` gets the part's share in the mean loss of all workers' rows. After an
-  // error peers that wait for this worker must be told: Abort.
-  virtual Status Train(const DensePart& part, double* loss) = 0;
+  // One step; one thread, steps in order. After an error peers that wait for this worker must be told: Abort.
+  virtual Status Train(const DensePart& part, DenseOutcome* outcome) = 0;
 
   // Ends the waiting of all workers for each other, with this reason. Any thread.
   virtual void Abort(const Status& reason) = 0;
@@ -53,17 +62,19 @@ class DenseTraining {
   virtual DenseModel& model() = 0;
 };
 
-// `collective` of the worker's rank; empty for one worker alone.
+// `collective` of the worker's rank; empty for one worker alone. `scaler` is the worker's own: those of all workers are
+// told the same, and so stay alike.
 std::unique_ptr<DenseTraining> MakeAllReduceTraining(std::unique_ptr<DenseModel> model,
-                                                     std::unique_ptr<Collective> collective, uint32_t accumulate);
+                                                     std::unique_ptr<Collective> collective,
+                                                     std::shared_ptr<LossScaler> scaler, uint32_t accumulate);
 
 // The weights and the optimizer that all workers share.
 class DenseStore {
  public:
   explicit DenseStore(std::unique_ptr<DenseModel> model) : model_(std::move(model)) {}
 
-  // Copies the weights to those of a replica; the number of updates that they have seen.
-  uint64_t Pull(DenseModel& replica);
+  // Copies the weights to those of a replica; `pulled` is the number of updates that they have seen.
+  Status Pull(DenseModel& replica, uint64_t* pulled);
   // Applies gradients of a step that were computed with the weights after `pulled` updates.
   Status Push(uint64_t step, std::span<const std::span<float>> gradients, uint64_t pulled);
   Status Predict(uint32_t rows, const float* input, float* outputs);
@@ -87,8 +98,9 @@ class DenseStore {
   Staleness staleness_;
 };
 
-// `replica` is a model of the store's shape; its own optimizer is not used.
+// `replica` is a model of the store's shape; its own optimizer is not used. `scaler` is shared by all workers.
 std::unique_ptr<DenseTraining> MakeSharedStoreTraining(std::unique_ptr<DenseModel> replica,
-                                                       std::shared_ptr<DenseStore> store, uint32_t accumulate);
+                                                       std::shared_ptr<DenseStore> store,
+                                                       std::shared_ptr<LossScaler> scaler, uint32_t accumulate);
 
 }  // namespace persia

@@ -24,7 +24,7 @@ NnWorker::NnWorker(const Config& config, const Shared& shared, std::unique_ptr<D
       shared_(shared),
       dense_(std::move(dense)),
       events_(std::move(events)),
-      gate_(config.staleness, config.ordered),
+      gate_(config.staleness, config.schedule),
       free_(config.staleness + 1 + kPreparedAhead),
       to_lookup_(config.staleness + 1 + kPreparedAhead),
       to_train_(config.staleness + 1 + kPreparedAhead),
@@ -101,6 +101,7 @@ void NnWorker::TrainLoop() {
       break;
     }
     train_meter_.Enter(Activity::kIdle);
+    gate_.EndTrain(step);
     to_apply_.Push(*slot);
   }
   to_apply_.Close();
@@ -161,19 +162,24 @@ Status NnWorker::UseRestored(StepSlot& slot, const Restored& restored) const {
 }
 
 Status NnWorker::TrainStep(StepSlot& slot) {
-  double loss = 0.0;
+  DenseOutcome outcome;
   const DensePart part{slot.step, slot.step + static_cast<uint64_t>(dense_ahead_), slot.rows, slot.global_rows,
                        slot.input.data(), slot.labels.data(), slot.embedding_gradient.data()};
-  if (Status status = dense_->Train(part, &loss); !status.ok()) {
+  if (Status status = dense_->Train(part, &outcome); !status.ok()) {
     return Status(status.code(), "step " + std::to_string(slot.step) + ": " + status.message())
         .With("step", std::to_string(slot.step));
   }
-  events_.trained(loss, static_cast<double>(slot.rows) / slot.global_rows);
+  slot.skipped = outcome.skipped;
+  events_.trained(outcome.loss, static_cast<double>(slot.rows) / slot.global_rows);
   return Status::Ok();
 }
 
 Status NnWorker::ApplyStep(StepSlot& slot) {
-  shared_.embeddings.Aggregate(slot.plan, slot.embedding_gradient.data(), config_.embedding_width);
+  if (slot.skipped) {
+    shared_.embeddings.Skip(slot.plan);
+  } else {
+    shared_.embeddings.Aggregate(slot.plan, slot.embedding_gradient.data(), config_.embedding_width);
+  }
   PERSIA_RETURN_IF_ERROR(shared_.updates.Apply({config_.rank, slot.step}, slot.plan));
   events_.applied(slot.rows);
   return Status::Ok();

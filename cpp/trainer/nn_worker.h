@@ -45,6 +45,7 @@ struct StepSlot {
   AlignedBuffer<float> input;               // (rows, input_width): [pooled embeddings | dense]
   AlignedBuffer<float> labels;              // (rows, tasks)
   AlignedBuffer<float> embedding_gradient;  // (rows, embedding_width)
+  bool skipped = false;                     // when trained: no row may be updated
 };
 
 // The part of worker `rank` of `workers` in a batch: runs of rows whose lengths differ by one at most.
@@ -67,7 +68,7 @@ class NnWorker {
     uint32_t rank = 0, workers = 1;
     uint32_t sender = 0;  // of lookups: workers that share one batch draw alike whether a new id is admitted
     uint64_t staleness = 0;
-    bool ordered = false;
+    StalenessGate::Schedule schedule = StalenessGate::Schedule::kEager;
     uint32_t input_width = 0, embedding_width = 0;
     size_t trace_spans = 0;  // of each stage
   };

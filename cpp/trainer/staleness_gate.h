@@ -3,10 +3,11 @@
 // Steps are numbered 1, 2, 3, … and pass three stages in order: lookup, train, apply. The *staleness* of a batch is the
 // number of earlier batches of this NN worker whose gradients its lookup did not see: looked up and not yet applied.
 //
-// Rules (S = bound, A = steps applied, L = lookups done, N = last step before a drain):
-//  - lookup(t) starts when A >= t - 1 - S: no batch is ever more than S behind.
+// Rules (S = bound, a = lookahead, A = steps applied, L = lookups done, N = last step before a drain):
+//  - lookup(t) starts when A >= t - 1 - a, with a <= S: no batch is ever more than S behind. The lookahead is S, or
+//    just in time: as small as keeps the stages busy (trainer/lookahead.h).
 //  - ordered (deterministic): apply(a) also waits for lookup(min(a + S, N)), so every lookup sees exactly the gradients
-//    up to t - 1 - S and a run is the same on every machine. Without it apply never waits.
+//    up to t - 1 - S and a run is the same on every machine. The lookahead is S then. Without it apply never waits.
 //  - while a pause at step k is asked for: lookup stays at <= k + S, train at <= k. The pipeline is *at rest* once
 //    A = k and no lookup is under way; from then on no stage starts until the pause is lifted. If ordered,
 //    L = min(k + S, N) then, a state which an undisturbed run passes through, so saving it changes nothing.
@@ -27,29 +28,38 @@
 #include <span>
 #include <vector>
 
+#include "trainer/lookahead.h"
+
 namespace persia {
 
 struct GateState {
   uint64_t staleness = 0;  // S
   bool ordered = false;
+  uint64_t lookahead = 0;  // a
 
   uint64_t lookups_started = 0, lookups_done = 0;  // each stage handles steps in order, one at a time
-  uint64_t trains_started = 0;
-  uint64_t applied = 0;
+  bool lookup_waits = false;                       // the next one has its batch, and waits to begin
+  bool lookup_held = false;                        // the one that waits or is under way was held by the lookahead
+  uint64_t trains_started = 0, trained = 0;
+  uint64_t applies_started = 0, applied = 0;
   uint64_t drained_to = 0;                // N: no step after this one was handed in when a drain was asked for
   std::optional<uint64_t> pause_at;       // k
   bool at_rest = false;                   // the pause was reached
 
-  bool MayLookup(uint64_t step) const {
-    return !at_rest && applied + staleness + 1 >= step && (!pause_at || step <= *pause_at + staleness);
-  }
+  bool MayLookup(uint64_t step) const { return MayLookup(step, lookahead); }
   bool MayTrain(uint64_t step) const { return !pause_at || step <= *pause_at; }
   bool MayApply(uint64_t step) const { return !ordered || lookups_done >= Horizon(step); }
 
-  // To be called after every change: comes to rest when the pause is reached.
+  // To be called after every change: notes what holds a lookup, comes to rest when the pause is reached.
   void Settle() {
+    lookup_held = (lookup_held || IsHeld()) && (lookup_waits || lookups_done < lookups_started);
     at_rest = at_rest || (pause_at && applied == *pause_at && trains_started == applied &&
                           lookups_started == lookups_done && (!ordered || lookups_done >= Horizon(*pause_at)));
+  }
+
+  // For Lookahead.
+  Lookahead::Moment Moment() const {
+    return {IsHeld(), lookup_held && trained == trains_started && lookups_done == trained, applied == applies_started};
   }
 
   // Replaces the pause, or lifts it; never one before EarliestPause().
@@ -68,6 +78,16 @@ struct GateState {
   uint64_t Staleness() const { return lookups_started > applied ? lookups_started - applied - 1 : 0; }
 
  private:
+  bool MayLookup(uint64_t step, uint64_t ahead) const {
+    return !at_rest && applied + ahead + 1 >= step && (!pause_at || step <= *pause_at + staleness);
+  }
+
+  // Nothing but the lookahead is in the way of the next lookup.
+  bool IsHeld() const {
+    const uint64_t next = lookups_started + 1;
+    return lookup_waits && !MayLookup(next) && MayLookup(next, staleness);
+  }
+
   // The last lookup that belongs before apply(step) in the ordered schedule.
   uint64_t Horizon(uint64_t step) const {
     return step <= drained_to ? std::min(step + staleness, drained_to) : step + staleness;
@@ -76,13 +96,19 @@ struct GateState {
 
 class StalenessGate {
  public:
-  StalenessGate(uint64_t staleness, bool ordered);
+  enum class Schedule {
+    kOrdered,     // every lookup exactly `staleness` behind
+    kEager,       // lookups as early as the bound allows
+    kJustInTime,  // as late as keeps the stages busy
+  };
+  StalenessGate(uint64_t staleness, Schedule schedule);
 
   // Stage calls. Begin waits until the rules allow the step; false means that the gate was stopped: leave it.
   // BeginApply goes on after Stop, so that every trained step is applied.
   bool BeginLookup(uint64_t step);
   void EndLookup(uint64_t step);
   bool BeginTrain(uint64_t step);
+  void EndTrain(uint64_t step);
   void BeginApply(uint64_t step);
   void EndApply(uint64_t step);
 
@@ -106,12 +132,18 @@ class StalenessGate {
   std::vector<uint64_t> histogram() const;
 
  private:
+  // Under mutex_: changes the state, at this moment of time.
+  template <typename Change>
+  void Set(Change change);
+  // Changes the state and wakes whoever waits.
   template <typename Change>
   void Update(Change change);
 
   mutable std::mutex mutex_;
   std::condition_variable changed_;
   GateState state_;
+  std::optional<Lookahead> lookahead_;  // just in time
+  double since_;                        // when the state changed last
   std::vector<uint64_t> histogram_;
   bool stopped_ = false;
 };

@@ -34,6 +34,11 @@ DenseModelConfig ReplicaModel(const TrainerConfig& config) {
   return result;
 }
 
+StalenessGate::Schedule ScheduleOf(const TrainerConfig& config) {
+  if (config.deterministic) return StalenessGate::Schedule::kOrdered;
+  return config.just_in_time ? StalenessGate::Schedule::kJustInTime : StalenessGate::Schedule::kEager;
+}
+
 }  // namespace
 
 Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::unique_ptr<ParameterStore> store) {
@@ -41,6 +46,7 @@ Result<std::unique_ptr<Trainer>> Trainer::Create(TrainerConfig config, std::uniq
   PERSIA_CHECK(config.dense.embedding_width == config.schema.embedding_width);
   PERSIA_CHECK(config.nn_workers > 0 && config.accumulate > 0);
   PERSIA_CHECK(config.mode != TrainerMode::kSync || config.staleness == 0);
+  PERSIA_CHECK(!(config.deterministic && config.just_in_time));  // what is just in time depends on the machine
   if (config.mode == TrainerMode::kAsync && config.deterministic && config.nn_workers > 1) {
     return Status(ErrorCode::kConfigInvalid, "several NN workers in mode async come in no fixed order, so no two runs "
                                              "are alike: use mode hybrid or sync, one NN worker, or deterministic: "
@@ -71,7 +77,7 @@ Status Trainer::MakeWorkers() {
   const NnWorker::Shared shared{worker_, updates_, row_staleness_, in_turns ? &turns_ : nullptr};
   for (uint32_t rank = 0; rank < workers(); ++rank) {
     const uint32_t sender = config_.mode == TrainerMode::kAsync ? rank : 0;
-    const NnWorker::Config config{rank, workers(), sender, config_.staleness, config_.deterministic,
+    const NnWorker::Config config{rank, workers(), sender, config_.staleness, ScheduleOf(config_),
                                   config_.dense.input_width(), config_.schema.embedding_width, config_.trace_spans};
     workers_.push_back(std::make_unique<NnWorker>(config, shared, std::move(dense[rank]), EventsOfWorker()));
     gates_.push_back(&workers_.back()->gate());
@@ -96,8 +102,9 @@ Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
   for (uint32_t rank = 0; rank < workers(); ++rank) {
     auto model = MakeCpuDenseModel(async ? ReplicaModel(config_) : WorkerModel(config_));
     if (!model.ok()) return model.status();
-    dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, config_.accumulate)
-                           : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]),
+    if (!async || rank == 0) scalers_.push_back(std::make_shared<LossScaler>(config_.loss_scaling));
+    dense->push_back(async ? MakeSharedStoreTraining(std::move(*model), dense_store_, scalers_[0], config_.accumulate)
+                           : MakeAllReduceTraining(std::move(*model), std::move(collectives[rank]), scalers_[rank],
                                                    config_.accumulate));
   }
   return Status::Ok();
@@ -362,6 +369,9 @@ TrainerProgress Trainer::progress() const {
       if (histogram[i] > 0) progress.most_staleness = std::max<uint64_t>(progress.most_staleness, i);
     }
   }
+  const LossScaler::State scaling = scalers_[0]->state();
+  progress.skipped = scaling.skipped;
+  progress.loss_scale = scaling.scale;
   progress.row_staleness = row_staleness_.totals();
   if (dense_store_ != nullptr) progress.dense_staleness = dense_store_->staleness();
   return progress;

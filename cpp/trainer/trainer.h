@@ -39,6 +39,7 @@
 #include "batch/feature_schema.h"
 #include "checkpoint/snapshot.h"
 #include "dense/dense_model.h"
+#include "dense/loss_scaler.h"
 #include "store/local_store.h"
 #include "trainer/dense_training.h"
 #include "trainer/nn_worker.h"
@@ -57,11 +58,14 @@ struct TrainerConfig {
   std::vector<TableOptions> tables;  // one for each row class of the schema
   DenseModelConfig dense;            // `threads` are shared out over the NN workers, each has at least one
   TrainerMode mode = TrainerMode::kHybrid;
-  uint64_t staleness = 0;            // sync: 0
+  uint64_t staleness = 0;            // bound; sync: 0
+  // Lookups only as far ahead as keeps the stages busy, else as far as the bound allows (deterministic: exactly so far).
+  bool just_in_time = false;
   // Ordered schedule, and sums in an order of their own: bit-identical reruns, with any number of threads of the dense
   // network. Not in async with several workers.
   bool deterministic = false;
   uint32_t nn_workers = 1;
+  LossScaling loss_scaling;
   uint32_t accumulate = 1;           // pieces in which a worker trains its part, for the memory of the activations
   uint32_t row_staleness_one_in = RowStaleness::kOneIn;  // rows sampled for the effective staleness
   size_t trace_spans = 0;            // kept for each stage of each worker; 0: no trace
@@ -73,6 +77,8 @@ struct TrainerProgress {
   uint64_t samples = 0;
   double loss_sum = 0.0;        // of the mean losses of `loss_steps` trained steps; parts of steps count as parts
   double loss_steps = 0.0;
+  uint64_t skipped = 0;         // steps (async: parts of them) whose gradients were not finite, ever
+  float loss_scale = 1.0f;      // of the next step
   uint64_t staleness = 0;       // now, of the worker that is most behind
   uint64_t most_staleness = 0;  // of any lookup so far
   std::vector<uint64_t> staleness_histogram;  // lookups of all workers by staleness, 0 … bound
@@ -167,6 +173,7 @@ class Trainer {
   void ShareOutInFlight(uint64_t step, uint32_t global_rows, const AlignedBuffer<float>& pooled,
                         const std::vector<bool>& known);
   Status RestoreSeen(SnapshotReader& reader);
+  Status RestoreScaling(SnapshotReader& reader);
   void StartAfter(uint64_t step, uint64_t dense_updates);
 
   const TrainerConfig config_;
@@ -176,7 +183,9 @@ class Trainer {
   StepUpdates updates_;
   Turnstile turns_;
   std::shared_ptr<DenseStore> dense_store_;  // async
-  int64_t dense_ahead_ = 0;                  // updates of the dense optimizer less steps, else than async
+  std::vector<std::shared_ptr<LossScaler>> scalers_;  // of the workers, all alike; async: the one of all
+  int64_t dense_ahead_ = 0;                  // updates of the dense optimizer less steps when they began, not in async
+  uint64_t skipped_before_ = 0;              // steps, before a restore
   std::vector<std::unique_ptr<NnWorker>> workers_;
   std::vector<StalenessGate*> gates_;  // of the workers
 

@@ -4,7 +4,8 @@
 //                    in flight: 2^31 + count u32,
 //                      (step u64, rows of the step u32, first row u32, rows u32, embedding width u32, pooled f32…)… |
 //                    seen ids: features u32, (registers of a HyperLogLog u8…)… |
-//                    updates of the dense optimizer u64 | NN workers u32
+//                    updates of the dense optimizer u64 | NN workers u32 |
+//                    loss scale f32 | good steps since it changed u32 | skipped steps u64
 //   dense.bin        tensors: count u32, (name, dimensions u32, sizes u64…, values f32…)…
 //   embedding-C.bin  layout u32 | row class u32 | dim u32 | row width u32 | storage type u32 |
 //                    state of the table: count u64, u64… | rows u64 | (sign u64, ticks u32, idle ms u64, row f32…)…
@@ -13,11 +14,12 @@
 // begin with the row class, which is below 2^31, and are still read; each of their rows, least recent first, counts as
 // just looked up. It wrote no seen ids either: where pipeline.bin ends before them, counting them starts anew. Files of
 // one NN worker only have no mark on the number of lookups in flight, which are (step, rows, width, pooled…), and end
-// with the seen ids.
+// with the seen ids. Others end before the loss scale: then it starts as configured.
 //
 // Nothing in a snapshot depends on the number of NN workers but the order of its lookups in flight: those of a step are
 // put together and shared out among the workers that there are.
 #include <algorithm>
+#include <cmath>
 #include <iterator>
 #include <optional>
 #include <string>
@@ -85,6 +87,7 @@ Status RestoreDense(const std::string& directory, DenseModel& model) {
     return Mismatch(path, std::to_string(count) + " tensors, the model has " + std::to_string(tensors.size()));
   }
   for (const NamedTensor& tensor : tensors) PERSIA_RETURN_IF_ERROR(RestoreTensor(*reader, path, tensor));
+  PERSIA_RETURN_IF_ERROR(model.WriteTensors());
   return reader->ExpectEnd();
 }
 
@@ -221,8 +224,14 @@ Result<SnapshotFile> Trainer::SavePipeline(const std::string& directory) const {
   const size_t features = config_.schema.features.size();
   writer.Value(static_cast<uint32_t>(features));
   for (size_t f = 0; f < features; ++f) writer.Bytes(worker_.SaveSeen(f).data(), HyperLogLog::kRegisters);
-  writer.Value(dense_store_ != nullptr ? dense_store_->updates() : totals.steps + static_cast<uint64_t>(dense_ahead_));
+  const LossScaler::State scaling = scalers_[0]->state();
+  const uint64_t skipped = scaling.skipped - skipped_before_;
+  writer.Value(dense_store_ != nullptr ? dense_store_->updates()
+                                       : totals.steps + static_cast<uint64_t>(dense_ahead_) - skipped);
   writer.Value(workers());
+  writer.Value(scaling.scale);
+  writer.Value(scaling.good_steps);
+  writer.Value(scaling.skipped);
   return writer.Finish();
 }
 
@@ -249,6 +258,7 @@ Status Trainer::RestorePipeline(const std::string& directory) {
     PERSIA_RETURN_IF_ERROR(reader->Value(&dense_updates));
     PERSIA_RETURN_IF_ERROR(reader->Value(&workers_before));
   }
+  PERSIA_RETURN_IF_ERROR(RestoreScaling(*reader));
   PERSIA_RETURN_IF_ERROR(reader->ExpectEnd());
   StartAfter(step, dense_updates);
   std::lock_guard lock(mutex_);
@@ -337,6 +347,22 @@ Status Trainer::RestoreSeen(SnapshotReader& reader) {
     if (worker_.RestoreSeen(f, registers)) continue;
     return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has impossible numbers of seen ids");
   }
+  return Status::Ok();
+}
+
+Status Trainer::RestoreScaling(SnapshotReader& reader) {
+  Result<bool> without = reader.AtEnd();
+  if (!without.ok()) return without.status();
+  if (*without) return Status::Ok();
+  LossScaler::State state;
+  PERSIA_RETURN_IF_ERROR(reader.Value(&state.scale));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&state.good_steps));
+  PERSIA_RETURN_IF_ERROR(reader.Value(&state.skipped));
+  if (!std::isfinite(state.scale)) {
+    return Status(ErrorCode::kCheckpointDamaged, std::string(kPipelineName) + " has an impossible loss scale");
+  }
+  for (const auto& scaler : scalers_) scaler->Restore(state);
+  skipped_before_ = state.skipped;
   return Status::Ok();
 }
 

@@ -252,6 +252,15 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
   }
 }
 
+void EmbeddingWorker::Skip(EmbeddingPlan& plan) const {
+  plan.updates.clear();
+  plan.sampled.clear();
+  for (uint32_t c = 0; c < plan.classes.size(); ++c) {
+    plan.classes[c].trained = 0;
+    plan.updates.push_back({c, {}, nullptr});
+  }
+}
+
 Status EmbeddingWorker::Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const {
   Aggregate(plan, gradients, stride);
   for (size_t c = 0; c < plan.classes.size(); ++c) {

@@ -68,6 +68,9 @@ class EmbeddingWorker {
   // feature by feature in sample order: the plan's `updates`. Overwrites the plan's rows.
   void Aggregate(EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 
+  // Makes updates of no row, for a step that is skipped. Its parts meet in the store all the same.
+  void Skip(EmbeddingPlan& plan) const;
+
   // Aggregates, clips rows and applies to the store once.
   Status Apply(RequestId id, EmbeddingPlan& plan, const float* gradients, size_t stride) const;
 

@@ -71,7 +71,10 @@ class CudaStream {
   CudaStream(const CudaStream&) = delete;
   CudaStream& operator=(const CudaStream&) = delete;
 
-  Status Create() { return CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "make a stream"); }
+  // The kernels of an urgent stream go first where those of several could.
+  Status Create(bool urgent = false) {
+    return CudaStatus(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, urgent ? -1 : 0), "make a stream");
+  }
   operator cudaStream_t() const { return stream_; }  // NOLINT: stands for the handle wherever CUDA wants one
 
  private:

@@ -2,37 +2,21 @@
 
 #include <dlfcn.h>
 
-#include <cstdlib>
 #include <string>
-#include <vector>
+
+#include "cuda/base/library.h"
 
 namespace persia {
 namespace {
 
-std::vector<std::string> Candidates() {
-  const std::string versioned = "libcublasLt.so." + std::to_string(CUBLAS_VER_MAJOR);
-  std::vector<std::string> names;
-  if (const char* root = std::getenv("CUDA_PATH")) names.push_back(std::string(root) + "/lib64/" + versioned);
-  names.push_back(versioned);
-  names.push_back("/usr/local/cuda/lib64/" + versioned);
-  return names;
-}
-
 Result<const LtLibrary*> Load() {
-  std::string tried;
-  void* handle = nullptr;
-  for (const std::string& name : Candidates()) {
-    handle = dlopen(name.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (handle != nullptr) break;
-    tried += std::string(tried.empty() ? "" : "; ") + dlerror();
-  }
-  if (handle == nullptr) {
-    return Status(ErrorCode::kDevice, "cuBLASLt was not found (" + tried + "); install CUDA " +
-                                          std::to_string(CUBLAS_VER_MAJOR) + "'s cuBLAS or set CUDA_PATH");
-  }
+  const std::string major = std::to_string(CUBLAS_VER_MAJOR);
+  const Result<void*> handle =
+      OpenLibrary("libcublasLt.so." + major, "install CUDA " + major + "'s cuBLAS or set CUDA_PATH");
+  if (!handle.ok()) return handle.status();
   static LtLibrary library;
 #define PERSIA_LT_FIND(name)                                                                                      \
-  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle, #name));                                  \
+  library.name = reinterpret_cast<decltype(library.name)>(dlsym(handle.value(), #name));                                  \
   if (library.name == nullptr) return Status(ErrorCode::kDevice, "cuBLASLt lacks " #name "; install a newer one");
   PERSIA_LT_FUNCTIONS(PERSIA_LT_FIND)
 #undef PERSIA_LT_FIND
@@ -42,7 +26,7 @@ Result<const LtLibrary*> Load() {
 }  // namespace
 
 Result<const LtLibrary*> LoadLt() {
-  static const Result<const LtLibrary*> library = Load();  // never unloaded: CUDA libraries keep threads of their own
+  static const Result<const LtLibrary*> library = Load();
   return library;
 }
 

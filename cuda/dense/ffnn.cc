@@ -13,7 +13,9 @@
 
 #include "cuda/base/cuda_status.h"
 #include "cuda/base/device_buffer.h"
+#include "cuda/base/graph.h"
 #include "cuda/base/lt_library.h"
+#include "cuda/collective/nccl_group.h"
 #include "cuda/dense/kernels.h"
 #include "cuda/dense/parameters.h"
 #include "cuda/dense/products.h"
@@ -27,23 +29,20 @@ constexpr size_t kWorkspace = size_t{64} << 20;
 
 enum Part : uint32_t { kBackward = 1, kUpdate = 2 };
 
-class GraphExec {
- public:
-  GraphExec() = default;
-  explicit GraphExec(cudaGraphExec_t exec) : exec_(exec) {}
-  GraphExec(GraphExec&& other) noexcept { std::swap(exec_, other.exec_); }
-  GraphExec& operator=(GraphExec&& other) noexcept {
-    std::swap(exec_, other.exec_);
-    return *this;
+// The gradients of each layer, with blocks of the check by their number.
+std::vector<CheckedPart> CheckedParts(const DeviceLayout& layout) {
+  std::vector<CheckedPart> parts;
+  const size_t count = layout.layers.size();
+  const auto spare = static_cast<uint32_t>(kCheckBlocks - count);  // beyond one block each
+  uint32_t block = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t begin = layout.layers[i].weight, end = i + 1 < count ? layout.layers[i + 1].weight : layout.size;
+    const auto blocks = 1 + static_cast<uint32_t>(uint64_t{spare} * (end - begin) / layout.size);
+    parts.push_back({begin, end - begin, block, blocks});
+    block += blocks;
   }
-  ~GraphExec() {
-    if (exec_ != nullptr) cudaGraphExecDestroy(exec_);
-  }
-  cudaGraphExec_t get() const { return exec_; }
-
- private:
-  cudaGraphExec_t exec_ = nullptr;
-};
+  return parts;
+}
 
 // What differs between two steps in flight.
 template <typename T>
@@ -52,7 +51,7 @@ struct Slot {
   DeviceArray<T> input;
   DeviceArray<StepScalars> scalars;
   DeviceArray<StepResult> result;
-  DeviceArray<double> loss_sums;  // (tasks)
+  DeviceArray<double> loss_sums;  // (tasks), and the verdict on the embeddings' gradient
   PinnedArray<StepScalars> host_scalars;
   PinnedArray<StepResult> host_result;
   PinnedArray<double> host_loss_sums;
@@ -72,10 +71,16 @@ class CudaFfnn final : public DenseModel {
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                          double* loss, const GlobalBatch& global) override;
   std::span<const std::span<float>> Gradients() const override { return buckets_; }
+  // Without a sink the GPU divides and looks at gradients itself, when they are applied.
+  bool UnscaleGradients(float loss_scale) override { return !exchanged_ || DenseModel::UnscaleGradients(loss_scale); }
   Status ApplyGradients(uint64_t step, uint64_t update) override;
   uint32_t steps_in_flight() const override { return kSlots; }
   Status StartStep(DenseStep* step) override;
   Status FinishStep(DenseStep* step) override;
+  bool sums_over_workers() const override { return group_ != nullptr; }
+  void AbortSums(const Status& reason) override {
+    if (group_ != nullptr) group_->Abort(reason);
+  }
   Status Predict(uint32_t rows, const float* input, float* outputs) override;
   std::vector<NamedTensor> Tensors() override { return parameters_.Tensors(); }
   Status ReadTensors() override;
@@ -86,10 +91,11 @@ class CudaFfnn final : public DenseModel {
 
  private:
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
+  uint32_t losses() const { return tasks() + 1; }  // of Slot::loss_sums
   const T* weights() const;
   HeadArguments<T> Heads(uint32_t rows) const;
   Status UseDevice() const { return CudaStatus(cudaSetDevice(options_.device), "use the GPU"); }
-  Status CheckRows(uint32_t rows, const GlobalBatch& global) const;
+  Status CheckRows(uint32_t rows, uint64_t global_rows) const;
 
   Status CreateSlot(Slot<T>& slot);
   Status ReserveSlot(Slot<T>& slot, uint32_t rows);
@@ -98,29 +104,38 @@ class CudaFfnn final : public DenseModel {
   Status Reserve(Slot<T>& slot, uint32_t rows);
 
   Status Upload(Slot<T>& slot, uint32_t rows, const float* input, const float* labels);
+  static void SetLossScale(StepScalars* scalars, float scale);
   void FillScalars(StepScalars* scalars, uint64_t step, uint64_t update) const;
   Status UploadScalars(Slot<T>& slot, cudaStream_t stream);
   Status RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts);
-  Status Capture(Slot<T>& slot, uint32_t rows, uint32_t parts);
   Status Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing);
   Status EnqueueForward(Products<T>& products, const T* input);
-  Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool capturing);
-  Status EnqueueWeightGradient(Products<T>& products, size_t layer, const T* input);
+  Status EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bool capturing);
+  Status EnqueueEmbeddingGradient(Slot<T>& slot, uint32_t rows);
+  Status EnqueueNoRows(Slot<T>& slot);
+  Status Follow(cudaStream_t first, cudaStream_t then);
+  Status FinishGradients(Slot<T>& slot, size_t layer);
+  void EnqueueHeadGradients(Slot<T>& slot, uint32_t rows);
+  Status EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, size_t layer, uint32_t rows);
+  void EnqueueCheck(size_t layer, const double* loss_sums, cudaStream_t stream);
   void EnqueueUpdate(Slot<T>& slot);
   Status Download(Slot<T>& slot, uint32_t rows, float* embedding_gradient, bool with_result);
   Status TakeLoss(const Slot<T>& slot, double* loss) const;
-  Status ExchangeGradients(GradientSink& sink);
+  Status ExchangeGradients(GradientSink& sink, bool embeddings_finite);
 
   const DenseModelConfig config_;
   const CudaOptions options_;
   const LtLibrary& lt_;
   const Layout layout_;
   cublasLtHandle_t handle_ = nullptr;
-  CudaStream compute_, side_, upload_, download_;
-  CudaEvent forked_, joined_;
+  CudaStream compute_, side_, reduce_, upload_, download_;
+  CudaEvent followed_;
+  std::unique_ptr<NcclGroup> group_;  // null for a GPU of its own
   DeviceParameters parameters_;
   DeviceArray<TaskLoss> losses_;
   DeviceArray<GradientCheck> check_;
+  DeviceArray<double> global_loss_sums_;  // a slot's, over the group's ranks
+  const std::vector<CheckedPart> checked_;  // by layer, the heads last
   DeviceArray<float> sample_loss_, head_gradient_, outputs_;  // (rows, tasks)
   DeviceArray<char> workspace_, side_workspace_;
   Activations<T> activations_;
@@ -143,11 +158,13 @@ CudaFfnn<T>::CudaFfnn(const DenseModelConfig& config, const CudaOptions& options
       options_(options),
       lt_(lt),
       layout_(MakeLayout(config)),
-      parameters_(config, layout_, std::is_same_v<T, __nv_bfloat16>) {}
+      parameters_(config, layout_, std::is_same_v<T, __nv_bfloat16>),
+      checked_(CheckedParts(parameters_.layout())) {}
 
 template <typename T>
 CudaFfnn<T>::~CudaFfnn() {
   cudaSetDevice(options_.device);
+  AbortSums(Status(ErrorCode::kAborted, "this rank has left the group"));  // or what is under way might never end
   cudaDeviceSynchronize();  // nothing may still use what is freed now
   products_.clear();
   if (handle_ != nullptr) lt_.cublasLtDestroy(handle_);
@@ -157,11 +174,17 @@ template <typename T>
 Status CudaFfnn<T>::Create() {
   PERSIA_RETURN_IF_ERROR(UseDevice());
   PERSIA_RETURN_IF_ERROR(LtStatus(lt_.cublasLtCreate(&handle_), "start cuBLASLt"));
-  for (CudaStream* stream : {&compute_, &side_, &upload_, &download_}) PERSIA_RETURN_IF_ERROR(stream->Create());
-  PERSIA_RETURN_IF_ERROR(forked_.Create());
-  PERSIA_RETURN_IF_ERROR(joined_.Create());
+  PERSIA_RETURN_IF_ERROR(compute_.Create(true));
+  for (CudaStream* stream : {&side_, &reduce_, &upload_, &download_}) PERSIA_RETURN_IF_ERROR(stream->Create());
+  PERSIA_RETURN_IF_ERROR(followed_.Create());
+  if (options_.group) {
+    auto group = NcclGroup::Join(*options_.group);
+    if (!group.ok()) return group.status();
+    group_ = std::move(*group);
+  }
   PERSIA_RETURN_IF_ERROR(parameters_.Create(compute_));
   PERSIA_RETURN_IF_ERROR(check_.Reserve(1));
+  PERSIA_RETURN_IF_ERROR(global_loss_sums_.Reserve(losses()));
   PERSIA_RETURN_IF_ERROR(workspace_.Reserve(kWorkspace));
   PERSIA_RETURN_IF_ERROR(side_workspace_.Reserve(kWorkspace));
   for (Slot<T>& slot : slots_) PERSIA_RETURN_IF_ERROR(CreateSlot(slot));
@@ -199,10 +222,10 @@ template <typename T>
 Status CudaFfnn<T>::CreateSlot(Slot<T>& slot) {
   PERSIA_RETURN_IF_ERROR(slot.scalars.Reserve(1));
   PERSIA_RETURN_IF_ERROR(slot.result.Reserve(1));
-  PERSIA_RETURN_IF_ERROR(slot.loss_sums.Reserve(tasks()));
+  PERSIA_RETURN_IF_ERROR(slot.loss_sums.Reserve(losses()));
   PERSIA_RETURN_IF_ERROR(slot.host_scalars.Reserve(1));
   PERSIA_RETURN_IF_ERROR(slot.host_result.Reserve(1));
-  PERSIA_RETURN_IF_ERROR(slot.host_loss_sums.Reserve(tasks()));
+  PERSIA_RETURN_IF_ERROR(slot.host_loss_sums.Reserve(losses()));
   for (CudaEvent* event : {&slot.uploaded, &slot.gradient_ready, &slot.computed, &slot.finished}) {
     PERSIA_RETURN_IF_ERROR(event->Create());
   }
@@ -222,20 +245,15 @@ template <typename T>
 Status CudaFfnn<T>::ReserveActivations(uint32_t rows) {
   const DeviceLayout& layout = parameters_.layout();
   const size_t n = rows, count = layout.hidden_count();
-  size_t widest = 0;
   activations_.hidden.resize(count);
-  activations_.masks.resize(count);
   activations_.gradients.resize(count);
+  activations_.partials.resize(count);
   for (size_t i = 0; i < count; ++i) {
     const uint32_t out = layout.layers[i].out;
     PERSIA_RETURN_IF_ERROR(activations_.hidden[i].Reserve(n * out));
-    PERSIA_RETURN_IF_ERROR(activations_.masks[i].Reserve(n * static_cast<size_t>(MaskStride(out)) / 8));
     PERSIA_RETURN_IF_ERROR(activations_.gradients[i].Reserve(n * out));
-    widest = std::max<size_t>(widest, out);
+    PERSIA_RETURN_IF_ERROR(activations_.partials[i].Reserve(HeadPartials(rows, out, i + 1 < count ? 1 : tasks() + 1)));
   }
-  const uint32_t width = static_cast<uint32_t>(widest);
-  PERSIA_RETURN_IF_ERROR(activations_.partials.Reserve(HeadPartials(rows, layout.heads().in, tasks())));
-  PERSIA_RETURN_IF_ERROR(activations_.side_partials.Reserve(HeadPartials(rows, width, 1)));
   for (auto* array : {&sample_loss_, &head_gradient_, &outputs_}) PERSIA_RETURN_IF_ERROR(array->Reserve(n * tasks()));
   return Status::Ok();
 }
@@ -265,6 +283,7 @@ Status CudaFfnn<T>::PlanProducts(Slot<T>& slot, uint32_t rows) {
 // and before anything is timed on the shared arrays, no step may be computing.
 template <typename T>
 Status CudaFfnn<T>::Reserve(Slot<T>& slot, uint32_t rows) {
+  if (rows == 0) return Status::Ok();
   const bool grows = rows > reserved_rows_, known = !grows && products_.contains(rows);
   if (known) return Status::Ok();
   PERSIA_RETURN_IF_CUDA(cudaDeviceSynchronize(), "wait for the GPU");
@@ -290,23 +309,27 @@ void* CudaFfnn<T>::AllocateHost(size_t bytes) {
 // ---- a step ---------------------------------------------------------------------------------------------------------
 
 template <typename T>
-Status CudaFfnn<T>::CheckRows(uint32_t rows, const GlobalBatch& global) const {
-  if (rows == 0) return Status(ErrorCode::kBatchInvalid, "a batch to train on has no rows");
-  if (global.rows == 0 || global.rows >= rows) return Status::Ok();
-  return Status(ErrorCode::kBatchInvalid, "the global batch has " + std::to_string(global.rows) +
+Status CudaFfnn<T>::CheckRows(uint32_t rows, uint64_t global_rows) const {
+  if (rows == 0 && (global_rows == 0 || group_ == nullptr)) {
+    return Status(ErrorCode::kBatchInvalid, "a batch to train on has no rows");
+  }
+  if (global_rows == 0 || global_rows >= rows) return Status::Ok();
+  return Status(ErrorCode::kBatchInvalid, "the global batch has " + std::to_string(global_rows) +
                                               " rows, this worker's part of it " + std::to_string(rows));
 }
 
 template <typename T>
 Status CudaFfnn<T>::StartStep(DenseStep* step) {
   PERSIA_CHECK(started_ - finished_ < kSlots);
-  PERSIA_RETURN_IF_ERROR(CheckRows(step->rows, {}));
+  PERSIA_RETURN_IF_ERROR(CheckRows(step->rows, step->global_rows));
   PERSIA_RETURN_IF_ERROR(UseDevice());
+  if (group_ != nullptr) PERSIA_RETURN_IF_ERROR(group_->AwaitPeers());
   Slot<T>& slot = slots_[started_ % kSlots];
   PERSIA_RETURN_IF_ERROR(Reserve(slot, step->rows));
   StepScalars* scalars = slot.host_scalars.data();
-  scalars->inverse_rows = 1.0f / static_cast<float>(step->rows);
-  FillScalars(scalars, step->step, step->step);
+  scalars->inverse_rows = 1.0f / static_cast<float>(step->global_rows == 0 ? step->rows : step->global_rows);
+  SetLossScale(scalars, step->loss_scale);
+  FillScalars(scalars, step->step, step->update == 0 ? step->step : step->update);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, upload_));
   PERSIA_RETURN_IF_ERROR(Upload(slot, step->rows, step->input, step->labels));
   PERSIA_RETURN_IF_ERROR(RunParts(slot, step->rows, kBackward | kUpdate));
@@ -321,7 +344,8 @@ Status CudaFfnn<T>::FinishStep(DenseStep* step) {
   PERSIA_RETURN_IF_ERROR(UseDevice());
   const Slot<T>& slot = slots_[finished_ % kSlots];
   ++finished_;
-  PERSIA_RETURN_IF_CUDA(cudaEventSynchronize(slot.finished), "train a step");
+  PERSIA_RETURN_IF_ERROR(group_ != nullptr ? group_->Await(slot.finished)
+                                           : CudaStatus(cudaEventSynchronize(slot.finished), "train a step"));
   PERSIA_RETURN_IF_ERROR(TakeLoss(slot, &step->loss));
   step->skipped = slot.host_result.data()->skipped != 0;
   skipped_steps_ += step->skipped;
@@ -332,11 +356,12 @@ template <typename T>
 Status CudaFfnn<T>::ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
                                     double* loss, const GlobalBatch& global) {
   PERSIA_CHECK(started_ == finished_);
-  PERSIA_RETURN_IF_ERROR(CheckRows(rows, global));
+  PERSIA_RETURN_IF_ERROR(CheckRows(rows, global.rows));
   PERSIA_RETURN_IF_ERROR(UseDevice());
   Slot<T>& slot = slots_[0];
   PERSIA_RETURN_IF_ERROR(Reserve(slot, rows));
   slot.host_scalars.data()->inverse_rows = 1.0f / static_cast<float>(global.rows == 0 ? rows : global.rows);
+  SetLossScale(slot.host_scalars.data(), global.loss_scale);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, upload_));
   PERSIA_RETURN_IF_ERROR(Upload(slot, rows, input, labels));
   PERSIA_RETURN_IF_ERROR(RunParts(slot, rows, kBackward));
@@ -344,18 +369,21 @@ Status CudaFfnn<T>::ForwardBackward(uint32_t rows, const float* input, const flo
   PERSIA_RETURN_IF_CUDA(cudaEventSynchronize(slot.finished), "train a step");
   PERSIA_RETURN_IF_ERROR(TakeLoss(slot, loss));
   exchanged_ = global.sink != nullptr;
-  return exchanged_ ? ExchangeGradients(*global.sink) : Status::Ok();
+  const bool finite = std::isfinite(slot.host_loss_sums.data()[tasks()]);
+  return exchanged_ ? ExchangeGradients(*global.sink, finite) : Status::Ok();
 }
 
 // Gradients go to the host bucket by bucket, last layers first; the sink may sum them with other workers' from then on.
+// Those of the embeddings, when not finite, spoil the last bucket, so that all workers skip the step.
 template <typename T>
-Status CudaFfnn<T>::ExchangeGradients(GradientSink& sink) {
+Status CudaFfnn<T>::ExchangeGradients(GradientSink& sink, bool embeddings_finite) {
   for (size_t bucket = 0; bucket < buckets_.size(); ++bucket) {
     const size_t at = static_cast<size_t>(buckets_[bucket].data() - host_gradients_.data());
     PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(buckets_[bucket].data(), parameters_.gradients() + at,
                                           buckets_[bucket].size_bytes(), cudaMemcpyDeviceToHost, download_),
                           "copy gradients to the host");
     PERSIA_RETURN_IF_CUDA(cudaStreamSynchronize(download_), "copy gradients to the host");
+    if (!embeddings_finite && bucket + 1 == buckets_.size()) buckets_[bucket][0] = std::nanf("");
     sink.BucketReady(bucket, buckets_[bucket]);
   }
   return Status::Ok();
@@ -369,12 +397,12 @@ Status CudaFfnn<T>::ApplyGradients(uint64_t step, uint64_t update) {
     PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(parameters_.gradients(), host_gradients_.data(),
                                           host_gradients_.size() * sizeof(float), cudaMemcpyHostToDevice, compute_),
                           "copy gradients to the GPU");
+    SetLossScale(slot.host_scalars.data(), 1.0f);  // UnscaleGradients has divided them
     exchanged_ = false;
   }
   FillScalars(slot.host_scalars.data(), step, update == 0 ? step : update);
   PERSIA_RETURN_IF_ERROR(UploadScalars(slot, compute_));
-  EnqueueUpdate(slot);
-  PERSIA_RETURN_IF_CUDA(cudaGetLastError(), "apply gradients");
+  PERSIA_RETURN_IF_ERROR(Enqueue(slot, 0, kUpdate, false));
   PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(slot.host_result.data(), slot.result.data(), sizeof(StepResult),
                                         cudaMemcpyDeviceToHost, compute_),
                         "copy a step's result");
@@ -391,11 +419,19 @@ Status CudaFfnn<T>::Upload(Slot<T>& slot, uint32_t rows, const float* input, con
   };
   PERSIA_RETURN_IF_ERROR(copy(slot.raw_input, input, size_t{rows} * config_.input_width()));
   if (labels != nullptr) PERSIA_RETURN_IF_ERROR(copy(slot.labels, labels, size_t{rows} * tasks()));
-  LaunchCast(rows, config_.input_width(), parameters_.layout().layers[0].in, slot.raw_input.data(), slot.input.data(),
-             upload_);
+  if (rows > 0) {
+    LaunchCast(rows, config_.input_width(), parameters_.layout().layers[0].in, slot.raw_input.data(),
+               slot.input.data(), upload_);
+  }
   PERSIA_RETURN_IF_CUDA(cudaGetLastError(), "cast a batch");
   PERSIA_RETURN_IF_CUDA(cudaEventRecord(slot.uploaded, upload_), "copy a batch to the GPU");
   return CudaStatus(cudaStreamWaitEvent(compute_, slot.uploaded), "copy a batch to the GPU");
+}
+
+template <typename T>
+void CudaFfnn<T>::SetLossScale(StepScalars* scalars, float scale) {
+  scalars->loss_scale = scale;
+  scalars->inverse_loss_scale = 1.0f / scale;
 }
 
 // As DenseOptimizer computes them.
@@ -431,33 +467,26 @@ Status CudaFfnn<T>::RunParts(Slot<T>& slot, uint32_t rows, uint32_t parts) {
   if (slot.seen.insert(key).second) {
     PERSIA_RETURN_IF_ERROR(Enqueue(slot, rows, parts, false));
   } else {
-    if (!slot.graphs.contains(key)) PERSIA_RETURN_IF_ERROR(Capture(slot, rows, parts));
-    PERSIA_RETURN_IF_CUDA(cudaGraphLaunch(slot.graphs[key].get(), compute_), "start a step");
+    if (!slot.graphs.contains(key)) {
+      GraphExec graph;
+      PERSIA_RETURN_IF_ERROR(graph.Capture(compute_, [&] { return Enqueue(slot, rows, parts, true); }));
+      slot.graphs[key] = std::move(graph);
+    }
+    PERSIA_RETURN_IF_ERROR(slot.graphs[key].Launch(compute_));
   }
   return CudaStatus(cudaEventRecord(slot.computed, compute_), "start a step");
 }
 
 template <typename T>
-Status CudaFfnn<T>::Capture(Slot<T>& slot, uint32_t rows, uint32_t parts) {
-  PERSIA_RETURN_IF_CUDA(cudaStreamBeginCapture(compute_, cudaStreamCaptureModeThreadLocal), "capture a step");
-  const Status enqueued = Enqueue(slot, rows, parts, true);
-  cudaGraph_t graph = nullptr;
-  const cudaError_t ended = cudaStreamEndCapture(compute_, &graph);
-  PERSIA_RETURN_IF_ERROR(enqueued);
-  PERSIA_RETURN_IF_CUDA(ended, "capture a step");
-  cudaGraphExec_t exec = nullptr;
-  const cudaError_t instantiated = cudaGraphInstantiate(&exec, graph, 0);
-  cudaGraphDestroy(graph);
-  PERSIA_RETURN_IF_CUDA(instantiated, "make a step's graph");
-  slot.graphs[{rows, parts}] = GraphExec(exec);
-  return Status::Ok();
-}
-
-template <typename T>
 Status CudaFfnn<T>::Enqueue(Slot<T>& slot, uint32_t rows, uint32_t parts, bool capturing) {
-  if (parts & kBackward) {
+  const bool whole = parts == (kBackward | kUpdate);
+  if ((parts & kBackward) && rows > 0) {
     PERSIA_RETURN_IF_ERROR(EnqueueForward(*products_[rows], slot.input.data()));
-    PERSIA_RETURN_IF_ERROR(EnqueueBackward(slot, rows, capturing));
+    PERSIA_RETURN_IF_ERROR(EnqueueBackward(slot, rows, whole, capturing));
+  }
+  if (whole && rows == 0) PERSIA_RETURN_IF_ERROR(EnqueueNoRows(slot));
+  if (!whole && (parts & kUpdate)) {
+    for (size_t i = 0; i < checked_.size(); ++i) EnqueueCheck(i, slot.loss_sums.data(), compute_);
   }
   if (parts & kUpdate) EnqueueUpdate(slot);
   return CudaStatus(cudaGetLastError(), "start a step's kernels");
@@ -471,37 +500,103 @@ Status CudaFfnn<T>::EnqueueForward(Products<T>& products, const T* input) {
   return Status::Ok();
 }
 
+// In a whole step gradients are finished as soon as they are there. The product for a layer's weight gradient, which
+// fills the GPU, begins with the pass over the gradient of the layer below, which waits for memory and needs a part of it.
 template <typename T>
-Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool capturing) {
+Status CudaFfnn<T>::EnqueueBackward(Slot<T>& slot, uint32_t rows, bool whole, bool capturing) {
   Products<T>& products = *products_[rows];
-  const T* input = slot.input.data();
-  const DeviceLayer& heads = parameters_.layout().heads();
-  float* gradients = parameters_.gradients();
   LaunchHeadLoss(Heads(rows), losses_.data(), slot.labels.data(), slot.scalars.data(), sample_loss_.data(),
-                 head_gradient_.data(), compute_);
-  LaunchHeadSums(rows, tasks(), sample_loss_.data(), head_gradient_.data(), gradients + heads.bias,
-                 slot.loss_sums.data(), compute_);
+                 head_gradient_.data(), slot.loss_sums.data() + tasks(), compute_);
   LaunchHeadBackward(Heads(rows), head_gradient_.data(), activations_.gradients.back().data(),
-                     gradients + heads.weight, activations_.partials.data(), compute_);
-  for (size_t i = parameters_.layout().hidden_count(); i-- > 0;) {
-    PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(products, i, input));
-    PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_)
-                                 : products.EmbeddingGradient(slot.embedding_gradient.data(), compute_));
+                     activations_.partials.back().data(), compute_);
+  PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
+  EnqueueHeadGradients(slot, rows);
+  const size_t count = parameters_.layout().hidden_count();
+  if (whole) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, count));
+  for (size_t i = count; i-- > 0;) {
+    PERSIA_RETURN_IF_ERROR(i > 0 ? products.InputGradient(i, compute_) : EnqueueEmbeddingGradient(slot, rows));
+    PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
+    if (i > 0) products.ReluGradient(i - 1, compute_);
+    PERSIA_RETURN_IF_ERROR(EnqueueWeightGradient(slot, products, i, rows));
+    if (whole) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, i));
   }
   // In a graph, the event is one that the download outside waits for.
   PERSIA_RETURN_IF_CUDA(cudaEventRecordWithFlags(slot.gradient_ready, compute_,
                                                  capturing ? cudaEventRecordExternal : cudaEventRecordDefault),
                         "order a step");
-  PERSIA_RETURN_IF_CUDA(cudaEventRecord(joined_, side_), "order a step");
-  return CudaStatus(cudaStreamWaitEvent(compute_, joined_), "order a step");
+  if (whole && group_ != nullptr) PERSIA_RETURN_IF_ERROR(Follow(reduce_, side_));
+  return Follow(side_, compute_);
 }
 
-// On the side stream, from where compute_ is now: the gradient of the layer's output is enqueued there.
 template <typename T>
-Status CudaFfnn<T>::EnqueueWeightGradient(Products<T>& products, size_t layer, const T* input) {
-  PERSIA_RETURN_IF_CUDA(cudaEventRecord(forked_, compute_), "order a step");
-  PERSIA_RETURN_IF_CUDA(cudaStreamWaitEvent(side_, forked_), "order a step");
-  return products.WeightGradient(layer, input, side_);
+Status CudaFfnn<T>::EnqueueEmbeddingGradient(Slot<T>& slot, uint32_t rows) {
+  if (config_.embedding_width == 0) return Status::Ok();
+  PERSIA_RETURN_IF_ERROR(products_[rows]->EmbeddingGradient(slot.embedding_gradient.data(), compute_));
+  LaunchEmbeddingGradient(size_t{rows} * PadWidth(config_.embedding_width), slot.scalars.data(),
+                          slot.embedding_gradient.data(), slot.loss_sums.data() + tasks(), compute_);
+  return Status::Ok();
+}
+
+// A rank's part of a step in which it has no rows.
+template <typename T>
+Status CudaFfnn<T>::EnqueueNoRows(Slot<T>& slot) {
+  PERSIA_RETURN_IF_ERROR(Follow(compute_, side_));
+  PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(parameters_.gradients(), 0, parameters_.layout().size * sizeof(float), side_),
+                        "clear gradients");
+  PERSIA_RETURN_IF_CUDA(cudaMemsetAsync(slot.loss_sums.data(), 0, losses() * sizeof(double), side_), "clear the loss");
+  for (size_t i = checked_.size(); i-- > 0;) PERSIA_RETURN_IF_ERROR(FinishGradients(slot, i));
+  PERSIA_RETURN_IF_ERROR(Follow(reduce_, side_));
+  return Follow(side_, compute_);
+}
+
+// What is enqueued on `then` from now on comes after what `first` has so far.
+template <typename T>
+Status CudaFfnn<T>::Follow(cudaStream_t first, cudaStream_t then) {
+  PERSIA_RETURN_IF_CUDA(cudaEventRecord(followed_, first), "order a step");
+  return CudaStatus(cudaStreamWaitEvent(then, followed_), "order a step");
+}
+
+// Sums a layer's gradients, which the side stream has computed, over the group, and looks at them.
+template <typename T>
+Status CudaFfnn<T>::FinishGradients(Slot<T>& slot, size_t layer) {
+  if (group_ == nullptr) {
+    EnqueueCheck(layer, slot.loss_sums.data(), side_);
+    return Status::Ok();
+  }
+  PERSIA_RETURN_IF_ERROR(Follow(side_, reduce_));
+  const CheckedPart& part = checked_[layer];
+  PERSIA_RETURN_IF_ERROR(group_->Sum(parameters_.gradients() + part.begin, part.count, reduce_));
+  if (layer == 0) {
+    PERSIA_RETURN_IF_ERROR(group_->Sum(slot.loss_sums.data(), global_loss_sums_.data(), losses(), reduce_));
+  }
+  EnqueueCheck(layer, global_loss_sums_.data(), reduce_);
+  return Status::Ok();
+}
+
+// The loss, the gradients of the heads and that of the last hidden layer's bias.
+template <typename T>
+void CudaFfnn<T>::EnqueueHeadGradients(Slot<T>& slot, uint32_t rows) {
+  const DeviceLayer& heads = parameters_.layout().heads();
+  float* gradients = parameters_.gradients();
+  LaunchHeadSums(rows, tasks(), sample_loss_.data(), head_gradient_.data(), gradients + heads.bias,
+                 slot.loss_sums.data(), side_);
+  LaunchHeadWeightSums(rows, heads.in, tasks(), activations_.partials.back().data(), gradients + heads.weight,
+                       gradients + parameters_.layout().layers[parameters_.layout().hidden_count() - 1].bias, side_);
+}
+
+template <typename T>
+Status CudaFfnn<T>::EnqueueWeightGradient(Slot<T>& slot, Products<T>& products, size_t layer, uint32_t rows) {
+  const DeviceLayer& l = parameters_.layout().layers[layer];
+  if (layer + 1 < parameters_.layout().hidden_count()) {
+    LaunchColumnSums(rows, l.out, activations_.partials[layer].data(), parameters_.gradients() + l.bias, side_);
+  }
+  return products.WeightGradient(layer, slot.input.data(), side_);
+}
+
+template <typename T>
+void CudaFfnn<T>::EnqueueCheck(size_t layer, const double* loss_sums, cudaStream_t stream) {
+  LaunchGradientCheck(checked_[layer], parameters_.gradients(), layer == 0 ? losses() : 0, loss_sums,
+                      config_.optimizer.clip_norm > 0.0, check_.data(), stream);
 }
 
 template <typename T>
@@ -510,10 +605,9 @@ void CudaFfnn<T>::EnqueueUpdate(Slot<T>& slot) {
   const OptimizerKernel kernel = optimizer.type != DenseOptimizerType::kSgd ? OptimizerKernel::kAdam
                                  : optimizer.momentum != 0.0                ? OptimizerKernel::kMomentum
                                                                             : OptimizerKernel::kSgd;
-  const OptimizerArrays arrays = parameters_.optimizer_arrays();
-  LaunchGradientCheck(arrays.count, arrays.gradients, tasks(), slot.loss_sums.data(), optimizer.clip_norm > 0.0,
-                      check_.data(), compute_);
-  LaunchOptimizer(kernel, arrays, slot.scalars.data(), check_.data(), slot.result.data(), compute_);
+  const CheckedPart& last = checked_.back();
+  LaunchOptimizer(kernel, parameters_.optimizer_arrays(), slot.scalars.data(), check_.data(),
+                  last.first_block + last.blocks, slot.result.data(), compute_);
 }
 
 // Copies a step's results to the host: the embedding gradients as soon as they are there, the rest at the end.
@@ -521,14 +615,14 @@ template <typename T>
 Status CudaFfnn<T>::Download(Slot<T>& slot, uint32_t rows, float* embedding_gradient, bool with_result) {
   const size_t bytes = config_.embedding_width * sizeof(float);
   PERSIA_RETURN_IF_CUDA(cudaStreamWaitEvent(download_, slot.gradient_ready), "order a step");
-  if (bytes > 0) {
+  if (bytes > 0 && rows > 0) {
     PERSIA_RETURN_IF_CUDA(cudaMemcpy2DAsync(embedding_gradient, bytes, slot.embedding_gradient.data(),
                                             PadWidth(config_.embedding_width) * sizeof(float), bytes, rows,
                                             cudaMemcpyDeviceToHost, download_),
                           "copy embedding gradients to the host");
   }
   PERSIA_RETURN_IF_CUDA(cudaStreamWaitEvent(download_, slot.computed), "order a step");
-  PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(slot.host_loss_sums.data(), slot.loss_sums.data(), tasks() * sizeof(double),
+  PERSIA_RETURN_IF_CUDA(cudaMemcpyAsync(slot.host_loss_sums.data(), slot.loss_sums.data(), losses() * sizeof(double),
                                         cudaMemcpyDeviceToHost, download_),
                         "copy a step's loss");
   if (with_result) {
@@ -584,6 +678,9 @@ Status Validate(const DenseModelConfig& config, const CudaOptions& options) {
   }
   if (config.hidden.empty()) {
     return Status(ErrorCode::kConfigUnsupported, "a model without a hidden layer does not run on a GPU; use device cpu");
+  }
+  if (config.hidden.size() >= kCheckBlocks) {
+    return Status(ErrorCode::kConfigUnsupported, "a GPU takes less than " + std::to_string(kCheckBlocks) + " layers");
   }
   if (config.tasks.size() > kMostTasks) {
     return Status(ErrorCode::kConfigUnsupported, "a GPU takes at most " + std::to_string(kMostTasks) + " tasks");

@@ -21,11 +21,13 @@ namespace persia {
 
 enum class GemmForm { kNt, kNn, kTn };
 
+// cuBLASLt has epilogues for backward too (dReLU, bias gradients), but runs each as a pass of its own over the result,
+// at a seventh of the memory's rate on Hopper (cuBLAS 13): dense/kernels.h does both in one pass instead. That reads
+// where the layer's output is positive: to have the product write a mask of it costs more (a fourth of the first layer's
+// time) than reading the output again.
 enum class Epilogue {
   kNone,
-  kBiasRelu,      // out = max(out + bias, 0), bias by column; writes the mask of what is positive
-  kReluGradient,  // out = mask ? out : 0
-  kBiasGradient,  // form kTn: bias = sums of x over inner, by row of the result
+  kBiasRelu,  // out = max(out + bias, 0), bias by column
 };
 
 struct GemmShape {
@@ -41,12 +43,8 @@ struct GemmPointers {
   const void* x;
   const void* y;
   void* out;
-  void* bias = nullptr;  // (columns) of the type of out for kBiasRelu, (rows) f32 for kBiasGradient
-  void* mask = nullptr;  // (rows, MaskStride(columns)) bits
+  void* bias = nullptr;  // (columns) of the type of out
 };
-
-// Bits from row to row of a ReLU mask.
-constexpr int64_t MaskStride(int64_t columns) { return (columns + 127) / 128 * 128; }
 
 class Gemm {
  public:
@@ -75,6 +73,8 @@ class Gemm {
   Status Choose(const GemmPointers& pointers, Workspace workspace, bool tune, cudaStream_t stream);
   Status RunWith(const cublasLtMatmulAlgo_t& algorithm, const GemmPointers& pointers, Workspace workspace,
                  cudaStream_t stream) const;
+  Status RunSeries(const cublasLtMatmulAlgo_t& algorithm, const GemmPointers& pointers, Workspace workspace,
+                   cudaStream_t stream) const;
   Result<float> Time(const cublasLtMatmulAlgo_t& algorithm, const GemmPointers& pointers, Workspace workspace,
                      cudaStream_t stream) const;
 

@@ -23,15 +23,44 @@ struct Four<float> {
 };
 template <>
 struct Four<__nv_bfloat16> {
+  struct alignas(8) Pairs {  // one access of memory
+    __nv_bfloat162 low, high;
+  };
   static __device__ float4 Load(const __nv_bfloat16* from) {
-    const auto* pairs = reinterpret_cast<const __nv_bfloat162*>(from);
-    const float2 a = __bfloat1622float2(pairs[0]), b = __bfloat1622float2(pairs[1]);
+    const Pairs pairs = *reinterpret_cast<const Pairs*>(from);
+    const float2 a = __bfloat1622float2(pairs.low), b = __bfloat1622float2(pairs.high);
     return {a.x, a.y, b.x, b.y};
   }
   static __device__ void Store(float4 v, __nv_bfloat16* to) {
-    auto* pairs = reinterpret_cast<__nv_bfloat162*>(to);
-    pairs[0] = __floats2bfloat162_rn(v.x, v.y);
-    pairs[1] = __floats2bfloat162_rn(v.z, v.w);
+    *reinterpret_cast<Pairs*>(to) = {__floats2bfloat162_rn(v.x, v.y), __floats2bfloat162_rn(v.z, v.w)};
+  }
+};
+
+// Eight values of a row at once.
+template <typename T>
+struct Eight;
+template <>
+struct Eight<float> {
+  float4 low, high;
+  __device__ void Unpack(float* values) const {
+    values[0] = low.x, values[1] = low.y, values[2] = low.z, values[3] = low.w;
+    values[4] = high.x, values[5] = high.y, values[6] = high.z, values[7] = high.w;
+  }
+  static __device__ Eight Pack(const float* v) { return {{v[0], v[1], v[2], v[3]}, {v[4], v[5], v[6], v[7]}}; }
+};
+template <>
+struct alignas(16) Eight<__nv_bfloat16> {
+  __nv_bfloat162 pairs[4];
+  __device__ void Unpack(float* values) const {
+    for (uint32_t i = 0; i < 4; ++i) {
+      const float2 pair = __bfloat1622float2(pairs[i]);
+      values[2 * i] = pair.x, values[2 * i + 1] = pair.y;
+    }
+  }
+  static __device__ Eight Pack(const float* v) {
+    Eight packed;
+    for (uint32_t i = 0; i < 4; ++i) packed.pairs[i] = __floats2bfloat162_rn(v[2 * i], v[2 * i + 1]);
+    return packed;
   }
 };
 
@@ -58,16 +87,20 @@ __device__ Value BlockSum(Value value) {
 
 // ---- input ----------------------------------------------------------------------------------------------------------
 
+__device__ void StorePair(float x, float y, float* to) { *reinterpret_cast<float2*>(to) = {x, y}; }
+__device__ void StorePair(float x, float y, __nv_bfloat16* to) {
+  *reinterpret_cast<__nv_bfloat162*>(to) = __floats2bfloat162_rn(x, y);
+}
+
+// Rows of `in` start anywhere, those of `out` on 32 bytes.
 template <typename T>
 __global__ void CastKernel(uint32_t rows, uint32_t width, uint32_t stride, const float* __restrict__ in,
                            T* __restrict__ out) {
-  for (uint32_t row = blockIdx.x; row < rows; row += gridDim.x) {
+  for (uint32_t row = blockIdx.x * blockDim.y + threadIdx.y; row < rows; row += gridDim.x * blockDim.y) {
     const float* from = in + size_t{row} * width;
     T* to = out + size_t{row} * stride;
-    for (uint32_t i = threadIdx.x * 4; i < stride; i += blockDim.x * 4) {
-      float values[4];
-      for (uint32_t j = 0; j < 4; ++j) values[j] = i + j < width ? from[i + j] : 0.0f;
-      Four<T>::Store({values[0], values[1], values[2], values[3]}, to + i);
+    for (uint32_t i = threadIdx.x * 2; i < stride; i += kWarp * 2) {
+      StorePair(i < width ? from[i] : 0.0f, i + 1 < width ? from[i + 1] : 0.0f, to + i);
     }
   }
 }
@@ -104,8 +137,10 @@ __global__ void HeadPredictKernel(HeadArguments<T> head, const TaskLoss* losses,
 
 template <typename T>
 __global__ void HeadLossKernel(HeadArguments<T> head, const TaskLoss* losses, const float* labels,
-                               const StepScalars* scalars, float* loss, float* gradient) {
+                               const StepScalars* scalars, float* loss, float* gradient,
+                               double* embeddings_verdict) {
   const uint32_t row = blockIdx.x * blockDim.y + threadIdx.y;
+  if (row == 0 && threadIdx.x == 0) *embeddings_verdict = 0.0;
   if (row >= head.rows) return;
   for (uint32_t task = 0; task < head.tasks; ++task) {
     const float x = HeadOutput(head, row, task);
@@ -122,6 +157,7 @@ __global__ void HeadLossKernel(HeadArguments<T> head, const TaskLoss* losses, co
       loss[at] = scale * (x - y) * (x - y);
       gradient[at] = scale * 2.0f * (x - y);
     }
+    gradient[at] *= scalars->loss_scale;
     // fmaxf drops a NaN; the loss must not.
     if (isnan(x)) loss[at] = x;
   }
@@ -163,22 +199,25 @@ __device__ void Add(float4& sum, float scale, float4 v) {
   sum.w += scale * v.w;
 }
 
-// Adds up the row lanes of a block and stores the four columns of each lane x.
+// Adds up the row lanes of a block and stores the four columns of each lane x. All threads of the block call it.
 __device__ void StoreChunk(float4 sum, uint32_t column, uint32_t stride, float* partial) {
   __shared__ float4 sums[kLanes][kWarp];
   sums[threadIdx.y][threadIdx.x] = sum;
   __syncthreads();
-  if (threadIdx.y != 0 || column >= stride) return;
-  for (uint32_t lane = 1; lane < kLanes; ++lane) Add(sum, 1.0f, sums[lane][threadIdx.x]);
-  Four<float>::Store(sum, partial + column);
+  if (threadIdx.y == 0 && column < stride) {
+    for (uint32_t lane = 1; lane < kLanes; ++lane) Add(sum, 1.0f, sums[lane][threadIdx.x]);
+    Four<float>::Store(sum, partial + column);
+  }
+  __syncthreads();  // before the array is used again
 }
 
-// blockIdx.z is the task whose weight gradient is summed; the blocks of task 0 write dz too.
+// blockIdx.z is the task whose weight gradient is summed. The blocks of task 0 write dz too, and sum its columns as an
+// array behind those of the tasks.
 template <typename T>
 __global__ void HeadBackwardKernel(HeadArguments<T> head, const float* gradient, T* dz, float* partials) {
   const uint32_t column = blockIdx.x * kColumns + threadIdx.x * 4, task = blockIdx.z;
   const uint32_t end = min(head.rows, (blockIdx.y + 1) * kChunkRows);
-  float4 sum{};
+  float4 sum{}, dz_sum{};
   for (uint32_t row = blockIdx.y * kChunkRows + threadIdx.y; row < end && column < head.stride; row += kLanes) {
     const float* g = gradient + size_t{row} * head.tasks;
     const float4 h = Four<T>::Load(head.h + size_t{row} * head.stride + column);
@@ -190,19 +229,66 @@ __global__ void HeadBackwardKernel(HeadArguments<T> head, const float* gradient,
     }
     d = {h.x > 0.0f ? d.x : 0.0f, h.y > 0.0f ? d.y : 0.0f, h.z > 0.0f ? d.z : 0.0f, h.w > 0.0f ? d.w : 0.0f};
     Four<T>::Store(d, dz + size_t{row} * head.stride + column);
+    Add(dz_sum, 1.0f, d);
   }
-  StoreChunk(sum, column, head.stride, partials + (size_t{task} * gridDim.y + blockIdx.y) * head.stride);
+  const auto partial = [&](uint32_t array) { return partials + (size_t{array} * gridDim.y + blockIdx.y) * head.stride; };
+  StoreChunk(sum, column, head.stride, partial(task));
+  if (task == 0) StoreChunk(dz_sum, column, head.stride, partial(head.tasks));
 }
 
+// A pass that other kernels' products run beside: few blocks, of all the threads that a multiprocessor takes, leave them
+// most of the multiprocessors, whole. A thread has eight columns of every kWideLanes-th row of a chunk, and asks for
+// several rows before it looks at the first.
+constexpr uint32_t kWideColumns = 8 * kWarp;
+constexpr uint32_t kWideLanes = 32;
+constexpr uint32_t kRowsAhead = 4;
+constexpr uint32_t kWideBlocks = 64;
+
 template <typename T>
-__global__ void ColumnSumsKernel(uint32_t rows, uint32_t stride, const T* dy, float* partials) {
-  const uint32_t column = blockIdx.x * kColumns + threadIdx.x * 4;
-  const uint32_t end = min(rows, (blockIdx.y + 1) * kChunkRows);
-  float4 sum{};
-  for (uint32_t row = blockIdx.y * kChunkRows + threadIdx.y; row < end && column < stride; row += kLanes) {
-    Add(sum, 1.0f, Four<T>::Load(dy + size_t{row} * stride + column));
+__global__ void __launch_bounds__(kWarp* kWideLanes)
+    ReluGradientKernel(uint32_t rows, uint32_t chunk_rows, uint32_t stride, const T* __restrict__ h, T* dy,
+                       float* partials) {
+  __shared__ float lanes[kWideLanes][kWideColumns / 4 + 4];
+  const uint32_t column = blockIdx.x * kWideColumns + threadIdx.x * 8;
+  const uint32_t end = min(rows, (blockIdx.y + 1) * chunk_rows);
+  float sums[8] = {};
+  for (uint32_t first = blockIdx.y * chunk_rows + threadIdx.y; first < end && column < stride;
+       first += kWideLanes * kRowsAhead) {
+    Eight<T> gradients[kRowsAhead], outputs[kRowsAhead];
+#pragma unroll
+    for (uint32_t i = 0; i < kRowsAhead; ++i) {
+      const size_t at = size_t{min(first + i * kWideLanes, end - 1)} * stride + column;
+      gradients[i] = *reinterpret_cast<const Eight<T>*>(dy + at);
+      outputs[i] = *reinterpret_cast<const Eight<T>*>(h + at);
+    }
+#pragma unroll
+    for (uint32_t i = 0; i < kRowsAhead; ++i) {
+      const size_t row = first + i * kWideLanes;
+      if (row >= end) break;
+      float d[8], y[8];
+      gradients[i].Unpack(d);
+      outputs[i].Unpack(y);
+#pragma unroll
+      for (uint32_t j = 0; j < 8; ++j) {
+        d[j] = y[j] > 0.0f ? d[j] : 0.0f;
+        sums[j] += d[j];
+      }
+      *reinterpret_cast<Eight<T>*>(dy + row * stride + column) = Eight<T>::Pack(d);
+    }
   }
-  StoreChunk(sum, column, stride, partials + size_t{blockIdx.y} * stride);
+  // Quarter by quarter of the block's columns, so that the lanes' sums fit into 48 KiB.
+  for (uint32_t quarter = 0; quarter < 4; ++quarter) {
+    __syncthreads();
+    if (threadIdx.x / 8 == quarter) {
+      for (uint32_t j = 0; j < 8; ++j) lanes[threadIdx.y][threadIdx.x % 8 * 8 + j] = sums[j];
+    }
+    __syncthreads();
+    const uint32_t i = threadIdx.y * kWarp + threadIdx.x, sum_column = blockIdx.x * kWideColumns + quarter * 64 + i;
+    if (i >= 64 || sum_column >= stride) continue;
+    float sum = 0.0f;
+    for (uint32_t lane = 0; lane < kWideLanes; ++lane) sum += lanes[lane][i];
+    partials[size_t{blockIdx.y} * stride + sum_column] = sum;
+  }
 }
 
 // sums[array][column] over the chunks of each array. A block has kWarp columns of one array and kLanes lanes of chunks.
@@ -221,13 +307,13 @@ __global__ void SumChunksKernel(uint32_t chunks, uint32_t stride, const float* p
   sums[size_t{blockIdx.y} * stride + column] = sum;
 }
 
-void SumChunks(uint32_t rows, uint32_t stride, uint32_t arrays, const float* partials, float* sums,
+void SumChunks(uint32_t chunks, uint32_t stride, uint32_t arrays, const float* partials, float* sums,
                cudaStream_t stream) {
-  Launch(stream, dim3((stride + kWarp - 1) / kWarp, arrays), dim3(kWarp, kLanes), SumChunksKernel, Chunks(rows),
-         stride, partials, sums);
+  Launch(stream, dim3((stride + kWarp - 1) / kWarp, arrays), dim3(kWarp, kLanes), SumChunksKernel, chunks, stride,
+         partials, sums);
 }
 
-// ---- epilogues that cuBLASLt lacks ----------------------------------------------------------------------------------
+// ---- an epilogue that cuBLASLt lacks for some shapes -----------------------------------------------------------------
 
 template <typename T>
 __global__ void BiasReluKernel(uint32_t rows, uint32_t stride, const T* bias, T* y) {
@@ -241,39 +327,52 @@ __global__ void BiasReluKernel(uint32_t rows, uint32_t stride, const T* bias, T*
   }
 }
 
-template <typename T>
-__global__ void ReluGradientKernel(size_t count, const T* y, T* dy) {
-  const size_t step = size_t{gridDim.x} * blockDim.x * 4;
-  for (size_t i = (size_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4; i < count; i += step) {
-    const float4 v = Four<T>::Load(y + i), d = Four<T>::Load(dy + i);
-    Four<T>::Store({v.x > 0.0f ? d.x : 0.0f, v.y > 0.0f ? d.y : 0.0f, v.z > 0.0f ? d.z : 0.0f, v.w > 0.0f ? d.w : 0.0f},
-                   dy + i);
-  }
-}
-
 // ---- optimizer ------------------------------------------------------------------------------------------------------
 
 __device__ uint32_t IsNotFinite(float value) { return (__float_as_uint(value) & 0x7f800000u) == 0x7f800000u; }
 
-template <bool kSquares>
-__global__ void GradientCheckKernel(size_t count, const float* __restrict__ gradients, uint32_t tasks,
-                                    const double* loss_sums, GradientCheck* check) {
-  uint32_t not_finite = threadIdx.x < tasks && !isfinite(loss_sums[threadIdx.x]);
-  double squares = 0.0;
+__global__ void EmbeddingGradientKernel(size_t count, const StepScalars* scalars, float* gradient, double* verdict) {
+  const float factor = scalars->inverse_loss_scale;
+  uint32_t not_finite = 0;
   const size_t step = size_t{gridDim.x} * blockDim.x * 4;
   for (size_t i = (size_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4; i < count; i += step) {
-    const float4 g = Four<float>::Load(gradients + i);
+    float4 g = Four<float>::Load(gradient + i);
+    g = {g.x * factor, g.y * factor, g.z * factor, g.w * factor};
     not_finite |= IsNotFinite(g.x) | IsNotFinite(g.y) | IsNotFinite(g.z) | IsNotFinite(g.w);
-    if constexpr (kSquares) {
-      squares += double{g.x} * g.x + double{g.y} * g.y + double{g.z} * g.z + double{g.w} * g.w;
-    }
+    if (factor != 1.0f) Four<float>::Store(g, gradient + i);
   }
+  if (not_finite != 0) *verdict = nan("");  // the same from every thread
+}
+
+template <bool kSquares>
+__device__ void LookAt(float4 g, uint32_t& not_finite, double& squares) {
+  not_finite |= IsNotFinite(g.x) | IsNotFinite(g.y) | IsNotFinite(g.z) | IsNotFinite(g.w);
+  if constexpr (kSquares) {
+    squares += double{g.x} * g.x + double{g.y} * g.y + double{g.z} * g.z + double{g.w} * g.w;
+  }
+}
+
+template <bool kSquares>
+__global__ void GradientCheckKernel(size_t count, const float* __restrict__ gradients, uint32_t losses,
+                                    const double* loss_sums, uint32_t first_block, GradientCheck* check) {
+  constexpr uint32_t kAhead = 4;
+  uint32_t not_finite = threadIdx.x < losses && !isfinite(loss_sums[threadIdx.x]);
+  double squares = 0.0;
+  const size_t step = size_t{gridDim.x} * blockDim.x * 4;
+  size_t i = (size_t{blockIdx.x} * blockDim.x + threadIdx.x) * 4;
+  for (; i + (kAhead - 1) * step < count; i += kAhead * step) {
+    float4 g[kAhead];
+#pragma unroll
+    for (uint32_t j = 0; j < kAhead; ++j) g[j] = Four<float>::Load(gradients + i + j * step);
+#pragma unroll
+    for (uint32_t j = 0; j < kAhead; ++j) LookAt<kSquares>(g[j], not_finite, squares);
+  }
+  for (; i < count; i += step) LookAt<kSquares>(Four<float>::Load(gradients + i), not_finite, squares);
   not_finite = __syncthreads_or(static_cast<int>(not_finite)) != 0 ? 1 : 0;
   if constexpr (kSquares) squares = BlockSum(squares);
   if (threadIdx.x != 0) return;
-  check->blocks = gridDim.x;  // the same from every block
-  check->not_finite[blockIdx.x] = not_finite;
-  check->squares[blockIdx.x] = squares;
+  check->not_finite[first_block + blockIdx.x] = not_finite;
+  check->squares[first_block + blockIdx.x] = squares;
 }
 
 // What all blocks conclude from the check alike: whether to step, and the factor on gradients.
@@ -283,13 +382,14 @@ struct Verdict {
   double norm;
 };
 
-__device__ Verdict Judge(const StepScalars& scalars, const GradientCheck& check) {
+__device__ Verdict Judge(const StepScalars& scalars, const GradientCheck& check, uint32_t blocks) {
   static_assert(kCheckBlocks == kThreads);
-  const bool counts = threadIdx.x < check.blocks;
+  const bool counts = threadIdx.x < blocks;
   const bool skip = __syncthreads_or(counts && check.not_finite[threadIdx.x] != 0) != 0;
-  if (scalars.clip_norm == 0.0f) return {skip, 1.0f, 0.0};
-  const double norm = sqrt(BlockSum(counts ? check.squares[threadIdx.x] : 0.0));
-  return {skip, static_cast<float>(fmin(1.0, scalars.clip_norm / (norm + 1e-6))), norm};
+  if (scalars.clip_norm == 0.0f) return {skip, scalars.inverse_loss_scale, 0.0};
+  const double norm = sqrt(BlockSum(counts ? check.squares[threadIdx.x] : 0.0)) * scalars.inverse_loss_scale;
+  const auto clip = static_cast<float>(fmin(1.0, scalars.clip_norm / (norm + 1e-6)));
+  return {skip, clip * scalars.inverse_loss_scale, norm};
 }
 
 template <OptimizerKernel kKernel>
@@ -301,9 +401,9 @@ __device__ void OptimizeOne(const StepScalars& k, float scale, float g, float* p
 
 template <OptimizerKernel kKernel>
 __global__ void OptimizerKernelOf(OptimizerArrays a, const StepScalars* scalars, const GradientCheck* check,
-                                  StepResult* result) {
+                                  uint32_t blocks, StepResult* result) {
   const StepScalars k = *scalars;
-  const Verdict verdict = Judge(k, *check);
+  const Verdict verdict = Judge(k, *check, blocks);
   if (blockIdx.x == 0 && threadIdx.x == 0) *result = {verdict.norm, verdict.skip ? 1u : 0u};
   if (verdict.skip) return;
   constexpr bool kFirst = kKernel != OptimizerKernel::kSgd, kSecond = kKernel == OptimizerKernel::kAdam;
@@ -331,6 +431,9 @@ __global__ void LowerKernel(size_t count, const float* parameters, __nv_bfloat16
   }
 }
 
+constexpr dim3 kRowBlock(kWarp, kLanes);  // a warp a row
+uint32_t RowBlocks(uint32_t rows) { return (rows + kLanes - 1) / kLanes; }
+
 constexpr uint32_t kMostBlocks = 2048;  // of a loop over a flat array: several waves of any GPU
 
 uint32_t FlatBlocks(size_t count) {
@@ -341,13 +444,8 @@ uint32_t FlatBlocks(size_t count) {
 
 template <typename T>
 void LaunchCast(uint32_t rows, uint32_t width, uint32_t stride, const float* in, T* out, cudaStream_t stream) {
-  Launch(stream, std::min(rows, kMostBlocks), 128, CastKernel<T>, rows, width, stride, in, out);
+  Launch(stream, std::min(RowBlocks(rows), kMostBlocks), kRowBlock, CastKernel<T>, rows, width, stride, in, out);
 }
-
-namespace {
-constexpr dim3 kRowBlock(kWarp, kLanes);  // a warp a row
-uint32_t RowBlocks(uint32_t rows) { return (rows + kLanes - 1) / kLanes; }
-}  // namespace
 
 template <typename T>
 void LaunchHeadPredict(const HeadArguments<T>& head, const TaskLoss* losses, float* outputs, cudaStream_t stream) {
@@ -356,8 +454,15 @@ void LaunchHeadPredict(const HeadArguments<T>& head, const TaskLoss* losses, flo
 
 template <typename T>
 void LaunchHeadLoss(const HeadArguments<T>& head, const TaskLoss* losses, const float* labels,
-                    const StepScalars* scalars, float* loss, float* gradient, cudaStream_t stream) {
-  Launch(stream, RowBlocks(head.rows), kRowBlock, HeadLossKernel<T>, head, losses, labels, scalars, loss, gradient);
+                    const StepScalars* scalars, float* loss, float* gradient, double* embeddings_verdict,
+                    cudaStream_t stream) {
+  Launch(stream, RowBlocks(head.rows), kRowBlock, HeadLossKernel<T>, head, losses, labels, scalars, loss, gradient,
+         embeddings_verdict);
+}
+
+void LaunchEmbeddingGradient(size_t count, const StepScalars* scalars, float* gradient, double* verdict,
+                             cudaStream_t stream) {
+  Launch(stream, FlatBlocks(count), kThreads, EmbeddingGradientKernel, count, scalars, gradient, verdict);
 }
 
 void LaunchHeadSums(uint32_t rows, uint32_t tasks, const float* loss, const float* gradient, float* bias_gradient,
@@ -370,11 +475,16 @@ size_t HeadPartials(uint32_t rows, uint32_t stride, uint32_t tasks) {
 }
 
 template <typename T>
-void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* weight_gradient,
-                        float* partials, cudaStream_t stream) {
+void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* partials,
+                        cudaStream_t stream) {
   Launch(stream, ChunkGrid(head.rows, head.stride, head.tasks), kRowBlock, HeadBackwardKernel<T>, head, gradient, dz,
          partials);
-  SumChunks(head.rows, head.stride, head.tasks, partials, weight_gradient, stream);
+}
+
+void LaunchHeadWeightSums(uint32_t rows, uint32_t stride, uint32_t tasks, const float* partials, float* weight_gradient,
+                          float* dz_sums, cudaStream_t stream) {
+  SumChunks(Chunks(rows), stride, tasks, partials, weight_gradient, stream);
+  SumChunks(Chunks(rows), stride, 1, partials + HeadPartials(rows, stride, tasks), dz_sums, stream);
 }
 
 template <typename T>
@@ -382,31 +492,38 @@ void LaunchBiasRelu(uint32_t rows, uint32_t stride, const T* bias, T* y, cudaStr
   Launch(stream, std::min(rows, kMostBlocks), kThreads, BiasReluKernel<T>, rows, stride, bias, y);
 }
 
-template <typename T>
-void LaunchReluGradient(size_t count, const T* y, T* dy, cudaStream_t stream) {
-  Launch(stream, FlatBlocks(count), kThreads, ReluGradientKernel<T>, count, y, dy);
+// Rows of a chunk of LaunchReluGradient: so many that there are about kWideBlocks blocks.
+uint32_t WideChunkRows(uint32_t rows, uint32_t stride) {
+  const uint32_t across = (stride + kWideColumns - 1) / kWideColumns;
+  const uint32_t chunks = std::clamp(kWideBlocks / across, 1u, (rows + 63) / 64);
+  return (rows + chunks - 1) / chunks;
 }
 
 template <typename T>
-void LaunchColumnSums(uint32_t rows, uint32_t stride, const T* dy, float* sums, float* partials, cudaStream_t stream) {
-  Launch(stream, ChunkGrid(rows, stride), kRowBlock, ColumnSumsKernel<T>, rows, stride, dy, partials);
-  SumChunks(rows, stride, 1, partials, sums, stream);
+void LaunchReluGradient(uint32_t rows, uint32_t stride, const T* h, T* dy, float* partials, cudaStream_t stream) {
+  const uint32_t chunk_rows = WideChunkRows(rows, stride);
+  Launch(stream, dim3((stride + kWideColumns - 1) / kWideColumns, (rows + chunk_rows - 1) / chunk_rows),
+         dim3(kWarp, kWideLanes), ReluGradientKernel<T>, rows, chunk_rows, stride, h, dy, partials);
 }
 
-void LaunchGradientCheck(size_t count, const float* gradients, uint32_t tasks, const double* loss_sums, bool squares,
-                         GradientCheck* check, cudaStream_t stream) {
-  const uint32_t blocks = std::min(FlatBlocks(count), kCheckBlocks);
-  if (squares) {
-    Launch(stream, blocks, kThreads, GradientCheckKernel<true>, count, gradients, tasks, loss_sums, check);
-  } else {
-    Launch(stream, blocks, kThreads, GradientCheckKernel<false>, count, gradients, tasks, loss_sums, check);
-  }
+void LaunchColumnSums(uint32_t rows, uint32_t stride, const float* partials, float* sums, cudaStream_t stream) {
+  const uint32_t chunk_rows = WideChunkRows(rows, stride);
+  SumChunks((rows + chunk_rows - 1) / chunk_rows, stride, 1, partials, sums, stream);
+}
+
+void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t losses, const double* loss_sums,
+                         bool squares, GradientCheck* check, cudaStream_t stream) {
+  const auto launch = [&](auto* function) {
+    Launch(stream, part.blocks, kThreads, function, part.count, gradients + part.begin, losses, loss_sums,
+           part.first_block, check);
+  };
+  squares ? launch(GradientCheckKernel<true>) : launch(GradientCheckKernel<false>);
 }
 
 void LaunchOptimizer(OptimizerKernel kernel, const OptimizerArrays& arrays, const StepScalars* scalars,
-                     const GradientCheck* check, StepResult* result, cudaStream_t stream) {
+                     const GradientCheck* check, uint32_t check_blocks, StepResult* result, cudaStream_t stream) {
   const auto launch = [&](auto* function) {
-    Launch(stream, FlatBlocks(arrays.count), kThreads, function, arrays, scalars, check, result);
+    Launch(stream, FlatBlocks(arrays.count), kThreads, function, arrays, scalars, check, check_blocks, result);
   };
   switch (kernel) {
     case OptimizerKernel::kSgd: return launch(OptimizerKernelOf<OptimizerKernel::kSgd>);
@@ -423,11 +540,10 @@ void LaunchLower(size_t count, const float* parameters, void* low, cudaStream_t 
   template void LaunchCast(uint32_t, uint32_t, uint32_t, const float*, T*, cudaStream_t);                              \
   template void LaunchHeadPredict(const HeadArguments<T>&, const TaskLoss*, float*, cudaStream_t);                     \
   template void LaunchHeadLoss(const HeadArguments<T>&, const TaskLoss*, const float*, const StepScalars*, float*,     \
-                               float*, cudaStream_t);                                                                  \
-  template void LaunchHeadBackward(const HeadArguments<T>&, const float*, T*, float*, float*, cudaStream_t);           \
+                               float*, double*, cudaStream_t);                                                         \
+  template void LaunchHeadBackward(const HeadArguments<T>&, const float*, T*, float*, cudaStream_t);                   \
   template void LaunchBiasRelu(uint32_t, uint32_t, const T*, T*, cudaStream_t);                                        \
-  template void LaunchReluGradient(size_t, const T*, T*, cudaStream_t);                                                \
-  template void LaunchColumnSums(uint32_t, uint32_t, const T*, float*, float*, cudaStream_t);
+  template void LaunchReluGradient(uint32_t, uint32_t, const T*, T*, float*, cudaStream_t);
 PERSIA_INSTANTIATE(float)
 PERSIA_INSTANTIATE(__nv_bfloat16)
 #undef PERSIA_INSTANTIATE

@@ -16,6 +16,7 @@ namespace persia {
 // What a step needs from the host, read by kernels so that a captured graph serves all steps.
 struct StepScalars {
   float inverse_rows;  // 1 / rows of the global batch
+  float loss_scale, inverse_loss_scale;
   // Of the optimizer; see cuda/dense/optimizer_step.h.
   float lr, momentum, l2;
   float keep, rise1, beta2, rise2, step_size, root_correction2, eps;
@@ -52,44 +53,56 @@ template <typename T>
 void LaunchHeadPredict(const HeadArguments<T>& head, const TaskLoss* losses, float* outputs, cudaStream_t stream);
 
 // Loss of each sample and task, weighted and divided by the rows of the global batch, and its gradient with respect to
-// the heads' outputs; both (rows, tasks) f32. `labels` as well.
+// the heads' outputs, times loss_scale; both (rows, tasks) f32. `labels` as well. Clears `embeddings_verdict`.
 template <typename T>
 void LaunchHeadLoss(const HeadArguments<T>& head, const TaskLoss* losses, const float* labels,
-                    const StepScalars* scalars, float* loss, float* gradient, cudaStream_t stream);
+                    const StepScalars* scalars, float* loss, float* gradient, double* embeddings_verdict,
+                    cudaStream_t stream);
+
+// gradient (count) /= loss_scale; `verdict` becomes NaN when one of the results is not finite.
+void LaunchEmbeddingGradient(size_t count, const StepScalars* scalars, float* gradient, double* verdict,
+                             cudaStream_t stream);
 
 // Bias gradient (tasks) f32 and loss (tasks) f64: column sums of the two matrices of LaunchHeadLoss.
 void LaunchHeadSums(uint32_t rows, uint32_t tasks, const float* loss, const float* gradient, float* bias_gradient,
                     double* loss_sums, cudaStream_t stream);
 
-// Gradient of the last hidden layer before its ReLU, dz (rows, stride), and of the heads' weights (tasks, stride) f32.
-// `partials` is scratch of HeadPartials floats.
+// Gradient of the last hidden layer before its ReLU, dz (rows, stride), and in `partials` (HeadPartials floats of
+// tasks + 1 arrays) what LaunchHeadWeightSums makes of it the gradient of the heads' weights (tasks, stride) f32 and of
+// the layer's bias, dz_sums (stride) f32.
 template <typename T>
-void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* weight_gradient,
-                        float* partials, cudaStream_t stream);
-size_t HeadPartials(uint32_t rows, uint32_t stride, uint32_t tasks);
+void LaunchHeadBackward(const HeadArguments<T>& head, const float* gradient, T* dz, float* partials,
+                        cudaStream_t stream);
+void LaunchHeadWeightSums(uint32_t rows, uint32_t stride, uint32_t tasks, const float* partials, float* weight_gradient,
+                          float* dz_sums, cudaStream_t stream);
+size_t HeadPartials(uint32_t rows, uint32_t stride, uint32_t arrays);
 
-// What cuBLASLt's epilogues do, for shapes or types for which it has none.
-// y = max(y + bias, 0), all (rows, stride), bias (stride).
+// dy = h > 0 ? dy : 0, both (rows, stride). `partials` (HeadPartials floats of one array) is what LaunchColumnSums makes
+// the sums (stride) f32 of dy's columns of.
+template <typename T>
+void LaunchReluGradient(uint32_t rows, uint32_t stride, const T* h, T* dy, float* partials, cudaStream_t stream);
+void LaunchColumnSums(uint32_t rows, uint32_t stride, const float* partials, float* sums, cudaStream_t stream);
+
+// What cuBLASLt's epilogue does, for shapes or types for which it has none: y = max(y + bias, 0), y (rows, stride), bias
+// (stride).
 template <typename T>
 void LaunchBiasRelu(uint32_t rows, uint32_t stride, const T* bias, T* y, cudaStream_t stream);
-// dy = y > 0 ? dy : 0.
-template <typename T>
-void LaunchReluGradient(size_t count, const T* y, T* dy, cudaStream_t stream);
-// sums (stride) f32 of the columns of dy (rows, stride); `partials` is scratch of HeadPartials(rows, stride, 1).
-template <typename T>
-void LaunchColumnSums(uint32_t rows, uint32_t stride, const T* dy, float* sums, float* partials, cudaStream_t stream);
 
-// Looks at all gradients and losses: whether each is finite and, with clipping, the sum of the gradients' squares, by
-// block. The optimizer's blocks read it all. At most kMostTasks tasks.
+// Looks at gradients and losses: whether each is finite and, with clipping, the sum of the gradients' squares, by
+// block. It is done part by part, as gradients are finished; the optimizer's blocks read it all. One of the parts looks
+// at the tasks' losses and the embeddings' verdict behind them too (the others have `losses` 0).
 constexpr uint32_t kCheckBlocks = 256;
-constexpr uint32_t kMostTasks = 256;
+constexpr uint32_t kMostTasks = 255;
 struct GradientCheck {
-  uint32_t blocks;  // that looked
   double squares[kCheckBlocks];
   uint32_t not_finite[kCheckBlocks];
 };
-void LaunchGradientCheck(size_t count, const float* gradients, uint32_t tasks, const double* loss_sums, bool squares,
-                         GradientCheck* check, cudaStream_t stream);
+struct CheckedPart {
+  size_t begin, count;            // of the flat array of gradients
+  uint32_t first_block, blocks;   // of the check
+};
+void LaunchGradientCheck(const CheckedPart& part, const float* gradients, uint32_t losses, const double* loss_sums,
+                         bool squares, GradientCheck* check, cudaStream_t stream);
 
 enum class OptimizerKernel { kSgd, kMomentum, kAdam };
 
@@ -103,9 +116,10 @@ struct OptimizerArrays {
   void* low;
 };
 
-// One step of the optimizer over all parameters; does nothing but say so when a gradient was not finite.
+// One step of the optimizer over all parameters, with gradients divided by loss_scale, which `check_blocks` blocks have looked at; does nothing but say so
+// when a gradient was not finite.
 void LaunchOptimizer(OptimizerKernel kernel, const OptimizerArrays& arrays, const StepScalars* scalars,
-                     const GradientCheck* check, StepResult* result, cudaStream_t stream);
+                     const GradientCheck* check, uint32_t check_blocks, StepResult* result, cudaStream_t stream);
 
 // low = bf16(parameters), count values.
 void LaunchLower(size_t count, const float* parameters, void* low, cudaStream_t stream);

@@ -49,14 +49,10 @@ Status Products<T>::PlanAll(uint32_t embedding_width, const T* input, float* emb
     PERSIA_RETURN_IF_ERROR(plan({GemmForm::kNt, rows, out, in, in, in, out, kType, kType, c_.compute,
                                  Epilogue::kBiasRelu},
                                 ForwardPointers(i, input), false, &forward_[i]));
-    PERSIA_RETURN_IF_ERROR(plan({GemmForm::kTn, out, in, rows, out, in, in, kType, CUDA_R_32F, c_.compute,
-                                 Epilogue::kBiasGradient},
+    PERSIA_RETURN_IF_ERROR(plan({GemmForm::kTn, out, in, rows, out, in, in, kType, CUDA_R_32F, c_.compute},
                                 WeightGradientPointers(i, input), true, &weight_gradient_[i]));
     if (i == 0) continue;
-    // The mask is the forward epilogue's.
-    const bool masked = forward_[i - 1]->shape().epilogue == Epilogue::kBiasRelu;
-    PERSIA_RETURN_IF_ERROR(plan({GemmForm::kNn, rows, in, out, out, in, in, kType, kType, c_.compute,
-                                 masked ? Epilogue::kReluGradient : Epilogue::kNone},
+    PERSIA_RETURN_IF_ERROR(plan({GemmForm::kNn, rows, in, out, out, in, in, kType, kType, c_.compute},
                                 InputGradientPointers(i), false, &input_gradient_[i]));
   }
   if (embedding_width == 0) return Status::Ok();
@@ -85,20 +81,19 @@ template <typename T>
 GemmPointers Products<T>::ForwardPointers(size_t layer, const T* input) const {
   const DeviceLayer& l = c_.layout.layers[layer];
   return {InputOf(layer, input), c_.weights + l.weight, c_.activations.hidden[layer].data(),
-          const_cast<T*>(c_.weights + l.bias), c_.activations.masks[layer].data()};
+          const_cast<T*>(c_.weights + l.bias)};
 }
 
 template <typename T>
 GemmPointers Products<T>::InputGradientPointers(size_t layer) const {
   return {c_.activations.gradients[layer].data(), c_.weights + c_.layout.layers[layer].weight,
-          c_.activations.gradients[layer - 1].data(), nullptr, c_.activations.masks[layer - 1].data()};
+          c_.activations.gradients[layer - 1].data()};
 }
 
 template <typename T>
 GemmPointers Products<T>::WeightGradientPointers(size_t layer, const T* input) const {
   const DeviceLayer& l = c_.layout.layers[layer];
-  return {c_.activations.gradients[layer].data(), InputOf(layer, input), c_.weight_gradients + l.weight,
-          c_.weight_gradients + l.bias};
+  return {c_.activations.gradients[layer].data(), InputOf(layer, input), c_.weight_gradients + l.weight};
 }
 
 template <typename T>
@@ -115,13 +110,14 @@ Status Products<T>::Forward(size_t layer, const T* input, cudaStream_t stream) {
 
 template <typename T>
 Status Products<T>::InputGradient(size_t layer, cudaStream_t stream) {
-  const Gemm& gemm = *input_gradient_[layer];
-  PERSIA_RETURN_IF_ERROR(gemm.Run(InputGradientPointers(layer), c_.workspace, stream));
-  if (gemm.shape().epilogue == Epilogue::kNone) {
-    LaunchReluGradient(size_t{rows_} * c_.layout.layers[layer].in, c_.activations.hidden[layer - 1].data(),
-                       c_.activations.gradients[layer - 1].data(), stream);
-  }
-  return Status::Ok();
+  return input_gradient_[layer]->Run(InputGradientPointers(layer), c_.workspace, stream);
+}
+
+template <typename T>
+void Products<T>::ReluGradient(size_t layer, cudaStream_t stream) {
+  const Activations<T>& a = c_.activations;
+  LaunchReluGradient(rows_, c_.layout.layers[layer].out, a.hidden[layer].data(), a.gradients[layer].data(),
+                     a.partials[layer].data(), stream);
 }
 
 template <typename T>
@@ -134,14 +130,7 @@ Status Products<T>::EmbeddingGradient(float* embedding_gradient, cudaStream_t st
 
 template <typename T>
 Status Products<T>::WeightGradient(size_t layer, const T* input, cudaStream_t stream) {
-  const Gemm& gemm = *weight_gradient_[layer];
-  const DeviceLayer& l = c_.layout.layers[layer];
-  PERSIA_RETURN_IF_ERROR(gemm.Run(WeightGradientPointers(layer, input), c_.side_workspace, stream));
-  if (gemm.shape().epilogue == Epilogue::kNone) {
-    LaunchColumnSums(rows_, l.out, c_.activations.gradients[layer].data(), c_.weight_gradients + l.bias,
-                     c_.activations.side_partials.data(), stream);
-  }
-  return Status::Ok();
+  return weight_gradient_[layer]->Run(WeightGradientPointers(layer, input), c_.side_workspace, stream);
 }
 
 template class Products<float>;

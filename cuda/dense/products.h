@@ -1,7 +1,7 @@
 // The matrix products of a network for one number of rows, planned once and run every step.
 //
-// Where cuBLASLt has no fused epilogue for a product, its plain form is planned and a kernel of dense/kernels.h does the
-// rest; callers don't notice.
+// Where cuBLASLt has no fused epilogue for a forward product, its plain form is planned and a kernel of dense/kernels.h
+// does the rest; callers don't notice.
 //
 // Thread-safety: externally synchronised.
 #pragma once
@@ -20,9 +20,8 @@ namespace persia {
 template <typename T>
 struct Activations {
   std::vector<DeviceArray<T>> hidden;        // outputs of hidden layers (rows, out)
-  std::vector<DeviceArray<uint8_t>> masks;   // where they are positive
   std::vector<DeviceArray<T>> gradients;     // of hidden layers before their ReLU (rows, out)
-  DeviceArray<float> partials, side_partials;  // scratch of sums over rows
+  std::vector<DeviceArray<float>> partials;  // of the columns' sums of `gradients`; of the last with those of the heads
 };
 
 template <typename T>
@@ -48,10 +47,12 @@ class Products {
   // Each enqueues one product and what belongs to it. `layer` counts hidden layers from 0.
   // hidden[layer] = relu(x · weightᵀ + bias), x being `input` or the layer before.
   Status Forward(size_t layer, const T* input, cudaStream_t stream);
-  // gradients[layer - 1] from gradients[layer], through the ReLU; layer > 0.
+  // gradients[layer - 1] behind its ReLU from gradients[layer]; layer > 0.
   Status InputGradient(size_t layer, cudaStream_t stream);
+  // gradients[layer] through the ReLU, and its partials.
+  void ReluGradient(size_t layer, cudaStream_t stream);
   Status EmbeddingGradient(float* embedding_gradient, cudaStream_t stream);
-  // Of weight and bias, from gradients[layer]; uses the side workspace.
+  // From gradients[layer]; uses the side workspace.
   Status WeightGradient(size_t layer, const T* input, cudaStream_t stream);
 
  private:

@@ -56,7 +56,8 @@ Batch RandomBatch(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
 }
 
 DenseStep StepOf(Batch& batch, uint64_t step) {
-  return {step, batch.rows, batch.input.data(), batch.labels.data(), batch.embedding_gradient.data()};
+  return {.step = step, .rows = batch.rows, .input = batch.input.data(), .labels = batch.labels.data(),
+          .embedding_gradient = batch.embedding_gradient.data()};
 }
 
 double TrainWhole(DenseModel& model, Batch& batch, uint64_t step) {
@@ -189,8 +190,11 @@ TEST_CASE("on a GPU in fp32, fifty steps end where PyTorch ends") {
   std::vector<float> embedding_gradient(kRows * config.embedding_width), predictions(kRows * kTasks);
   for (uint32_t i = 0; i < kSteps; ++i) {
     const uint32_t batch = i % kBatches;
-    DenseStep step{i + 1, kRows, inputs + batch * kRows * config.input_width(), labels + batch * kRows * kTasks,
-                   embedding_gradient.data()};
+    DenseStep step{.step = i + 1,
+                   .rows = kRows,
+                   .input = inputs + batch * kRows * config.input_width(),
+                   .labels = labels + batch * kRows * kTasks,
+                   .embedding_gradient = embedding_gradient.data()};
     REQUIRE(model->StartStep(&step).ok());
     REQUIRE(model->FinishStep(&step).ok());
     CHECK(std::abs(step.loss - golden["adam.losses"].values[i]) < 1e-5);
@@ -256,6 +260,111 @@ TEST_CASE("on a GPU, two workers with halves of a global batch train like one wi
   }
   CHECK(TensorDistance(*left, *right) == 0.0);
   CHECK(TensorDistance(*left, *one) < 1e-4);
+}
+
+TEST_CASE("on a GPU, a loss scale that is a power of two changes no bit, in whole steps and in halves, with clipping too") {
+  for (const CudaPrecision precision : {CudaPrecision::kFp32, CudaPrecision::kBf16}) {
+    DenseModelConfig config = OddConfig();
+    config.optimizer.clip_norm = 0.05;
+    const auto plain = Cuda(config, precision), scaled = Cuda(config, precision), halves = Cuda(config, precision);
+    for (uint64_t step = 1; step <= 4; ++step) {
+      Batch batch = RandomBatch(config, 40, step), same = batch, again = batch;
+      const double loss = TrainWhole(*plain, batch, step);
+      DenseStep whole = StepOf(same, step);
+      whole.loss_scale = 1024.0f;
+      REQUIRE(scaled->StartStep(&whole).ok());
+      REQUIRE(scaled->FinishStep(&whole).ok());
+      CHECK(whole.loss == loss);
+      double other = 0;
+      Adder sink;
+      REQUIRE(halves->ForwardBackward(40, again.input.data(), again.labels.data(), again.embedding_gradient.data(),
+                                      &other, {.rows = 40, .sink = &sink, .loss_scale = 64.0f}).ok());
+      REQUIRE(halves->UnscaleGradients(64.0f));
+      REQUIRE(halves->ApplyGradients(step).ok());
+      CHECK(other == loss);
+      CHECK(same.embedding_gradient == batch.embedding_gradient);
+      CHECK(again.embedding_gradient == batch.embedding_gradient);
+    }
+    CHECK(TensorDistance(*scaled, *plain) == 0.0);
+    CHECK(TensorDistance(*halves, *plain) == 0.0);
+  }
+}
+
+TEST_CASE("on a GPU, a step is skipped when only the gradient of the embeddings overflows") {
+  DenseModelConfig config;
+  config.embedding_width = 1;
+  config.hidden = {16};
+  config.tasks = {{"rating", Loss::kMse, 1.0f}};
+  const auto model = Cuda(config), twin = Cuda(config);
+  for (DenseModel* each : {model.get(), twin.get()}) {
+    for (auto& tensor : each->Tensors()) {
+      // h is 1, the output 16; the gradient of the embedding, 16 times 1e30 times 1e18, doesn't fit a float.
+      if (tensor.name == "layer.0.weight") std::ranges::fill(tensor.values, 1e30f);
+      if (tensor.name == "layer.1.weight") std::ranges::fill(tensor.values, 1.0f);
+    }
+    REQUIRE(each->WriteTensors().ok());
+  }
+  Batch overflows{1, {1e-30f}, {-1e18f}, {0.0f}}, ordinary{1, {1e-30f}, {16.0f}, {0.0f}};
+  for (uint64_t step = 1; step <= 3; ++step) {
+    DenseStep bad = StepOf(overflows, step);
+    REQUIRE(model->StartStep(&bad).ok());
+    REQUIRE(model->FinishStep(&bad).ok());
+    CHECK(bad.skipped);
+    Adder sink;
+    double loss = 0;
+    REQUIRE(model->ForwardBackward(1, overflows.input.data(), overflows.labels.data(),
+                                   overflows.embedding_gradient.data(), &loss, {.rows = 1, .sink = &sink}).ok());
+    CHECK_FALSE(model->UnscaleGradients(1.0f));
+  }
+  CHECK(TensorDistance(*model, *twin) == 0.0);
+  TrainWhole(*model, ordinary, 4);
+}
+
+CudaOptions InGroup(uint32_t rank, uint32_t size, CudaPrecision precision) {
+  const auto id = MakeCudaGroupId();
+  REQUIRE_MESSAGE(id.ok(), id.status().message());
+  return {.precision = precision, .tune = false, .group = CudaGroup{id.value(), rank, size, 2000}};
+}
+
+TEST_CASE("on a GPU, a group of one rank changes the same bits as no group, by graph and without") {
+  for (const CudaPrecision precision : {CudaPrecision::kFp32, CudaPrecision::kBf16}) {
+    const DenseModelConfig config = OddConfig();
+    const auto alone = Cuda(config, precision);
+    auto grouped = MakeCudaDenseModel(config, InGroup(0, 1, precision));
+    REQUIRE_MESSAGE(grouped.ok(), grouped.status().message());
+    CHECK((*grouped)->sums_over_workers());
+    for (uint64_t step = 1; step <= 4; ++step) {
+      Batch batch = RandomBatch(config, 40, step), same = batch;
+      CHECK(TrainWhole(*alone, batch, step) == TrainWhole(**grouped, same, step));
+      CHECK(batch.embedding_gradient == same.embedding_gradient);
+    }
+    CHECK(TensorDistance(**grouped, *alone) == 0.0);
+  }
+}
+
+TEST_CASE("on a GPU, a rank without rows takes part in a step of its group with gradients of zero") {
+  DenseModelConfig config = OddConfig();
+  config.optimizer = {.type = DenseOptimizerType::kSgd, .lr = 0.1};
+  const auto twin = Cuda(config);
+  auto grouped = MakeCudaDenseModel(config, InGroup(0, 1, CudaPrecision::kFp32));
+  REQUIRE_MESSAGE(grouped.ok(), grouped.status().message());
+  for (uint64_t step = 1; step <= 3; ++step) {
+    DenseStep empty{.step = step, .global_rows = 8};
+    REQUIRE((*grouped)->StartStep(&empty).ok());
+    REQUIRE((*grouped)->FinishStep(&empty).ok());
+    CHECK(empty.loss == 0.0);
+    CHECK_FALSE(empty.skipped);
+  }
+  CHECK(TensorDistance(**grouped, *twin) == 0.0);
+}
+
+TEST_CASE("on a GPU, a group whose other rank does not come fails within its deadline") {
+  const DenseModelConfig config = OddConfig();
+  auto waiting = MakeCudaDenseModel(config, InGroup(0, 2, CudaPrecision::kFp32));
+  REQUIRE_MESSAGE(waiting.ok(), waiting.status().message());
+  Batch batch = RandomBatch(config, 8, 1);
+  DenseStep step = StepOf(batch, 1);
+  CHECK((*waiting)->StartStep(&step).code() == ErrorCode::kPeerLost);
 }
 
 TEST_CASE("on a GPU, a step whose gradients overflow is skipped and counted, at any step") {

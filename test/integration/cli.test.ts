@@ -55,7 +55,7 @@ t.test('train, eval and predict on adult-income keep the contract', async (t) =>
   t.ok(auc.income > 0.9, `AUC ${auc.income}`)
   const done = trained.events.at(-1)!
   t.match(done, { event: 'done', steps: 96, checkpoint: join(run, '96') })
-  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint', 'staleness', 'pipeline', 'table'])
+  t.same(Object.keys(done), ['event', 'steps', 'seconds', 'samplesPerSecond', 'checkpoint', 'skippedSteps', 'staleness', 'pipeline', 'table'])
   const { groups, distinct, ...table } = done['table'] as unknown as TableReport
   t.ok(table.rows > 0 && table.rows === table.inserts && table.evictions === 0 && table.hits > table.misses)
   t.equal(groups.length, Object.keys(distinct).length)

@@ -17,20 +17,19 @@ namespace {
 
 // One pipeline of `steps` steps, reduced to its counters. Every stage is one thread that handles steps in order, so a
 // schedule is a sequence of these moves.
-enum class Move { kBeginLookup, kEndLookup, kBeginTrain, kEndTrain, kBeginApply, kEndApply, kDrain };
-constexpr Move kMoves[] = {Move::kBeginLookup, Move::kEndLookup,  Move::kBeginTrain, Move::kEndTrain,
-                           Move::kBeginApply,  Move::kEndApply, Move::kDrain};
+enum class Move { kBeginLookup, kEndLookup, kBeginTrain, kEndTrain, kBeginApply, kEndApply, kDrain, kMore, kLess };
+constexpr Move kMoves[] = {Move::kBeginLookup, Move::kEndLookup, Move::kBeginTrain, Move::kEndTrain, Move::kBeginApply,
+                           Move::kEndApply,    Move::kDrain,     Move::kMore,       Move::kLess};
 
 struct Model {
   GateState gate;
   uint64_t steps = 0;
-  uint64_t trained = 0;
-  bool applying = false;
+  bool just_in_time = false;   // the lookahead changes at any time
   std::vector<uint64_t> seen;  // for each lookup: steps applied when it started (ordered: whatever the schedule)
 
   auto Key() const {
-    return std::make_tuple(gate.lookups_started, gate.lookups_done, gate.trains_started, trained, gate.applied,
-                           applying, gate.drained_to, gate.at_rest, seen);
+    return std::make_tuple(gate.lookups_started, gate.lookups_done, gate.trains_started, gate.trained,
+                           gate.applies_started, gate.applied, gate.drained_to, gate.lookahead, gate.at_rest, seen);
   }
 
   bool Can(Move move) const {
@@ -42,12 +41,17 @@ struct Model {
       case Move::kEndLookup: return gate.lookups_done < gate.lookups_started;
       case Move::kBeginTrain: {
         const uint64_t next = gate.trains_started + 1;
-        return gate.trains_started == trained && next <= gate.lookups_done && gate.MayTrain(next);
+        return gate.trains_started == gate.trained && next <= gate.lookups_done && gate.MayTrain(next);
       }
-      case Move::kEndTrain: return trained < gate.trains_started;
-      case Move::kBeginApply: return !applying && gate.applied < trained && gate.MayApply(gate.applied + 1);
-      case Move::kEndApply: return applying;
+      case Move::kEndTrain: return gate.trained < gate.trains_started;
+      case Move::kBeginApply: {
+        const uint64_t next = gate.applies_started + 1;
+        return gate.applies_started == gate.applied && next <= gate.trained && gate.MayApply(next);
+      }
+      case Move::kEndApply: return gate.applied < gate.applies_started;
       case Move::kDrain: return gate.drained_to < steps;
+      case Move::kMore: return just_in_time && gate.lookahead < gate.staleness;
+      case Move::kLess: return just_in_time && gate.lookahead > 1;
     }
     return false;
   }
@@ -60,19 +64,19 @@ struct Model {
         break;
       case Move::kEndLookup: gate.lookups_done = gate.lookups_started; break;
       case Move::kBeginTrain: ++gate.trains_started; break;
-      case Move::kEndTrain: trained = gate.trains_started; break;
-      case Move::kBeginApply: applying = true; break;
-      case Move::kEndApply:
-        applying = false;
-        ++gate.applied;
-        break;
+      case Move::kEndTrain: gate.trained = gate.trains_started; break;
+      case Move::kBeginApply: ++gate.applies_started; break;
+      case Move::kEndApply: gate.applied = gate.applies_started; break;
       case Move::kDrain: gate.drained_to = steps; break;
+      case Move::kMore: ++gate.lookahead; break;
+      case Move::kLess: --gate.lookahead; break;
     }
     gate.Settle();
   }
 };
 
-// Visits every reachable state; `visit(model, stuck)` is called once for each.
+// Visits every reachable state; `visit(model, stuck)` is called once for each. A model whose lookahead alone can change
+// is stuck too.
 template <typename Visit>
 size_t Explore(const Model& start, Visit visit) {
   std::set<decltype(start.Key())> known{start.Key()};
@@ -83,7 +87,7 @@ size_t Explore(const Model& start, Visit visit) {
     bool stuck = true;
     for (Move move : kMoves) {
       if (!model.Can(move)) continue;
-      stuck = false;
+      stuck = stuck && (move == Move::kMore || move == Move::kLess);
       Model next = model;
       next.Do(move);
       if (known.insert(next.Key()).second) open.push_back(next);
@@ -96,8 +100,15 @@ size_t Explore(const Model& start, Visit visit) {
 Model Start(uint64_t steps, uint64_t staleness, bool ordered) {
   Model model;
   model.steps = steps;
-  model.gate.staleness = staleness;
+  model.gate.staleness = model.gate.lookahead = staleness;
   model.gate.ordered = ordered;
+  return model;
+}
+
+Model StartJustInTime(uint64_t steps, uint64_t staleness) {
+  Model model = Start(steps, staleness, false);
+  model.just_in_time = true;
+  model.gate.lookahead = Lookahead(staleness).steps();
   return model;
 }
 
@@ -115,6 +126,79 @@ TEST_CASE("in every schedule staleness stays within the bound and every step is 
         CHECK(states > steps);
       }
     }
+  }
+}
+
+TEST_CASE("however the lookahead changes, staleness stays within the bound, every step is applied and pauses are reached") {
+  for (uint64_t staleness = 0; staleness <= 3; ++staleness) {
+    constexpr uint64_t kSteps = 4;
+    Explore(StartJustInTime(kSteps, staleness), [&](const Model& model, bool stuck) {
+      for (uint64_t t = 1; t <= model.seen.size(); ++t) REQUIRE(t - 1 - model.seen[t - 1] <= staleness);
+      if (stuck) REQUIRE(model.gate.applied == kSteps);
+      Model pausing = model;
+      pausing.seen.clear();  // so that states are few: what was seen before the pause is checked above
+      const uint64_t at = pausing.gate.EarliestPause();
+      pausing.gate.SetPause(at);
+      Explore(pausing, [&](const Model& reached, bool ended) {
+        REQUIRE(reached.gate.lookups_started <= at + staleness);
+        if (reached.gate.at_rest) REQUIRE(reached.gate.applied == at);
+        if (ended) REQUIRE(reached.gate.at_rest);
+      });
+    });
+  }
+}
+
+TEST_CASE("a lookup is at most as far behind as the lookahead was when it started") {
+  for (uint64_t lookahead = 1; lookahead <= 3; ++lookahead) {
+    Model model = Start(5, 3, false);
+    model.gate.lookahead = lookahead;
+    bool reached = false;
+    Explore(model, [&](const Model& now, bool) {
+      REQUIRE(now.gate.Staleness() <= lookahead);
+      reached = reached || now.gate.Staleness() == lookahead;
+    });
+    CHECK(reached);
+  }
+}
+
+TEST_CASE("a lookup is held back where the lookahead alone is in its way") {
+  const auto held = [](uint64_t started, uint64_t applied, bool waits, std::optional<uint64_t> pause_at) {
+    GateState gate;
+    gate.staleness = 2;
+    gate.lookahead = 1;
+    gate.lookups_started = gate.lookups_done = started;
+    gate.applied = gate.applies_started = applied;
+    gate.lookup_waits = waits;
+    gate.pause_at = pause_at;
+    return gate.Moment().lookup_held;
+  };
+  CHECK(held(2, 0, true, std::nullopt));
+  CHECK_FALSE(held(2, 0, false, std::nullopt));  // no batch waits
+  CHECK_FALSE(held(2, 0, true, 0));              // lookups end at step 2, which a pause asks for
+  CHECK_FALSE(held(3, 0, true, std::nullopt));   // the bound is in its way
+  CHECK_FALSE(held(2, 1, true, std::nullopt));   // nothing is
+}
+
+TEST_CASE("train is idle for the lookahead's sake while it waits for a lookup that was held back") {
+  for (const bool held : {false, true}) {
+    GateState gate;
+    gate.staleness = 2;
+    gate.lookahead = held ? 1 : 2;
+    const auto idle = [&] {
+      gate.Settle();
+      return gate.Moment().train_idle;
+    };
+    gate.lookups_started = gate.lookups_done = gate.trains_started = gate.trained = 2;
+    gate.lookup_waits = true;  // step 3
+    CHECK(idle() == held);
+    gate.applied = gate.applies_started = 1;
+    gate.lookup_waits = false;
+    gate.lookups_started = 3;
+    CHECK(idle() == held);  // still for the late beginning
+    gate.lookups_done = 3;
+    CHECK_FALSE(idle());
+    gate.trains_started = gate.trained = 3;
+    CHECK_FALSE(idle());  // no batch waits
   }
 }
 
@@ -159,9 +243,11 @@ TEST_CASE("a pause asked for in any state comes to rest at its step, in the stat
 
 TEST_CASE("threads that go through the gate never exceed the bound and see the same schedule when it is ordered") {
   constexpr uint64_t kSteps = 2000;
+  using enum StalenessGate::Schedule;
   for (uint64_t staleness : {0, 1, 5}) {
-    for (bool ordered : {false, true}) {
-      StalenessGate gate(staleness, ordered);
+    for (const auto schedule : {kEager, kJustInTime, kOrdered}) {
+      const bool ordered = schedule == kOrdered;
+      StalenessGate gate(staleness, schedule);
       std::atomic<uint64_t> looked_up{0}, trained{0}, applied{0};
       std::vector<uint64_t> seen;
       std::thread lookup([&] {
@@ -177,6 +263,7 @@ TEST_CASE("threads that go through the gate never exceed the bound and see the s
         for (uint64_t t = 1; t <= kSteps; ++t) {
           while (looked_up.load() < t) std::this_thread::yield();
           REQUIRE(gate.BeginTrain(t));
+          gate.EndTrain(t);
           trained.store(t);
         }
       });
@@ -200,7 +287,7 @@ TEST_CASE("threads that go through the gate never exceed the bound and see the s
 }
 
 TEST_CASE("a stopped gate lets waiting stages go") {
-  StalenessGate gate(0, false);
+  StalenessGate gate(0, StalenessGate::Schedule::kEager);
   REQUIRE(gate.BeginLookup(1));
   gate.EndLookup(1);
   std::thread waiting([&] { CHECK_FALSE(gate.BeginLookup(2)); });
@@ -210,7 +297,7 @@ TEST_CASE("a stopped gate lets waiting stages go") {
 }
 
 TEST_CASE("a pause at a step that has passed is refused") {
-  StalenessGate gate(2, false);
+  StalenessGate gate(2, StalenessGate::Schedule::kEager);
   for (uint64_t t = 1; t <= 3; ++t) {
     REQUIRE(gate.BeginLookup(t));
     gate.EndLookup(t);
@@ -229,7 +316,7 @@ TEST_CASE("a pause at a step that has passed is refused") {
 }
 
 TEST_CASE("gates of several workers pause at one step, which none of them has passed") {
-  StalenessGate ahead(3, false), behind(3, false);
+  StalenessGate ahead(3, StalenessGate::Schedule::kEager), behind(3, StalenessGate::Schedule::kEager);
   StalenessGate* const gates[] = {&behind, &ahead};
   for (uint64_t t = 1; t <= 2; ++t) {
     REQUIRE(ahead.BeginLookup(t));

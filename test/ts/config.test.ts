@@ -119,6 +119,21 @@ t.test('accepted', async (t) => {
     t.equal(parseConfig({ ...least, mode: 'sync', staleness: 5 }).staleness, 0)
   })
 
+  t.test('lookups run just in time, or as far ahead as is written, never beyond the staleness', async (t) => {
+    const native = (more: object) => {
+      const { staleness, justInTime, deterministic } = nativeConfig(parseConfig({ ...least, ...more } as ConfigInput))
+      return [staleness, justInTime, deterministic]
+    }
+    t.same(native({}), [8, true, false])
+    t.same(native({ deterministic: true }), [1, false, true])
+    t.same(native({ lookahead: 4 }), [4, false, false])
+    t.same(native({ lookahead: 8, deterministic: true }), [8, false, true])
+    t.same(native({ mode: 'sync', deterministic: true }), [0, false, true])
+    const refused = (more: object) => refusal(() => parseConfig({ ...least, ...more } as ConfigInput))
+    t.match(refused({ lookahead: 9 }), { details: { path: 'lookahead' }, message: /at most the staleness \(8\), got 9/ })
+    t.match(refused({ lookahead: 1, mode: 'sync' }), { details: { path: 'lookahead' }, message: /\(0 in mode sync\), got 1/ })
+  })
+
   t.test('a map chosen by type may leave the type out and is then the default one', async (t) => {
     t.match(parseConfig({ ...least, embedding: { optimizer: { eps: 1e-8 } } }).embedding.optimizer, { type: 'adagrad', lr: 0.05, eps: 1e-8 })
     t.match(parseConfig({ ...least, model: { schedule: { warmupSteps: 5 } } }).model.schedule, { type: 'constant', warmupSteps: 5 })
@@ -463,7 +478,6 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
     t.match(error.message, `not supported by this version; use ${instead}`)
   }
   check('device=cuda', 'device', 'auto or cpu')
-  check('model.precision=bf16', 'model.precision', 'fp32')
   check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
   check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
   for (const role of ['parameterServers', 'embeddingWorkers', 'dataLoaders']) check(`cluster.${role}=2`, `cluster.${role}`, '1')
@@ -481,6 +495,20 @@ t.test('NN workers, accumulation and the bound on their product', async (t) => {
   check(['mode=async', 'cluster.nnWorkers=2', 'deterministic=true'], 'deterministic', /no fixed order.*cluster.nnWorkers: 1/)
   t.ok(parseConfig(least, { set: ['mode=async', 'deterministic=true'] }))
   check(['batchSize=16777216', 'cluster.nnWorkers=2'], 'batchSize', /16777216 × accumulate 1 × cluster.nnWorkers 2/)
+})
+
+t.test('what the addon is told of loss scaling', async (t) => {
+  const native = (lossScaling?: unknown) =>
+    nativeConfig(parseConfig({ ...least, ...(lossScaling !== undefined && { model: { lossScaling } }) } as ConfigInput)).lossScaling
+  t.match(native(), { scale: 1, dynamic: false })
+  t.match(native('off'), { scale: 1, dynamic: false })
+  t.match(native(1024), { scale: 1024, dynamic: false })
+  t.same(native('dynamic'), { scale: 65536, dynamic: true, growthInterval: 2000, growth: 2, backoff: 0.5 })
+  t.same(native({}), native('dynamic'))
+  t.same(native({ initial: 8, growthInterval: 3, growth: 4, backoff: 0.25 }), { scale: 8, dynamic: true, growthInterval: 3, growth: 4, backoff: 0.25 })
+  for (const wrong of [0, 0.5, 2 ** 25, { initial: 0 }, { growth: 1 }, { backoff: 1 }, { growthInterval: 0 }, 'on']) {
+    t.match(refusal(() => native(wrong)), { code: 'PERSIA_CONFIG_INVALID' })
+  }
 })
 
 t.test('what the addon is told of the tables', async (t) => {

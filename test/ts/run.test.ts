@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
-  PersiaError, Trainer, runTraining, type ConfigInput, type EvalReport, type Metrics, type RunEvent, type RunOptions,
+  Batch, PersiaError, Trainer, runTraining, type ConfigInput, type EvalReport, type Metrics, type RunEvent, type RunOptions,
 } from 'persia'
 import t, { type Test } from 'tap'
 import { parseConfig } from '#persia/config/index.js'
@@ -69,6 +69,38 @@ t.test('evaluations and early stopping are the same with several NN workers, in 
       { metrics: scripted([0.5, 0.7, 0.6, 0.65]) })
     t.match(done(stopped), { steps: 20, stopped: 'early stopping', best: { step: 10 } })
   }
+})
+
+t.test('steps whose gradients are not finite are skipped and told, and the scale of the loss is that of the checkpoint', async (t) => {
+  const root = folder(t)
+  const overflowing = () => {
+    const ids = BigUint64Array.of(1n, 2n)
+    return Batch.from({ ids: { user: ids, item: ids }, dense: Float32Array.of(1e30, 1), labels: Float32Array.of(-1e30, 1) })
+  }
+  const train = function* (epoch: number) {
+    yield* batches(4, 20 * epoch)
+    yield overflowing()
+    yield* batches(4, 20 * epoch + 4)
+  }
+  const events = async (name: string, lossScaling: unknown, epochs = 2) => run(configOf(join(root, name), {
+    epochs, model: { hidden: [8], tasks: [{ label: 'click', loss: 'mse' }], lossScaling },
+  }), { datasets: { train }, resume: 'auto' })
+  const off = await events('off', 'off')
+  t.match(done(off), { steps: 18, skippedSteps: 2 })
+  t.notOk('lossScale' in done(off))
+  t.match(off.at(-2), { event: 'warning', message: /^2 steps were skipped, because their gradients were not finite/ })
+  const fixed = await events('static', 1024)
+  t.match(done(fixed), { steps: 18, skippedSteps: 2, lossScale: 1024 })
+  for (const name of ['dense.bin', 'embedding-0.bin', 'embedding-1.bin']) {
+    t.same(contents(join(root, 'static', '18'))[name], contents(join(root, 'off', '18'))[name], `${name} to the last byte`)
+  }
+  const dynamic = await events('dynamic', { initial: 4096, growthInterval: 6 })
+  t.match(done(dynamic), { steps: 18, skippedSteps: 2, lossScale: 2048 }, '4 good, skipped, 6 good, 2 good, skipped, 4 good')
+  t.notOk(dynamic.some(({ event }) => event === 'warning'), 'skipping is a part of the method')
+  const { trainer } = await Trainer.load(join(root, 'dynamic', '18'))
+  t.equal(trainer.skippedSteps, 2)
+  t.equal(trainer.lossScale, 2048)
+  await trainer.close()
 })
 
 t.test('an evaluation at a step is that of the model saved at this step', async (t) => {

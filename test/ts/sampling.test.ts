@@ -68,8 +68,8 @@ t.test('predictions of a model that saw a tenth of the negatives are calibrated 
   const whole = lastEval(await drained(runTraining(load())))
   const loaded = load([sampling, 'epochs=12', 'checkpoint.resume=never'])
   const sampled = lastEval(await drained(runTraining(loaded)))
-  t.ok(Math.abs(whole.calibration['click']! - 1) < 0.2, `without sampling ${whole.calibration['click']}`)
-  t.ok(Math.abs(sampled.calibration['click']! - 1) < 0.2, `with sampling ${sampled.calibration['click']}`)
+  t.ok(Math.abs(whole.calibration['click']! - 1) < 0.25, `without sampling ${whole.calibration['click']}`)
+  t.ok(Math.abs(sampled.calibration['click']! - 1) < 0.25, `with sampling ${sampled.calibration['click']}`)
   t.ok(Math.abs(sampled.auc['click']! - whole.auc['click']!) < 0.05)
 
   const { trainer } = await Trainer.load(join(loaded.config.checkpoint.dir, String(sampled.step)))

@@ -36,8 +36,10 @@ function node(): Check {
 function addon(): Check {
   try {
     const { addon: loaded, path } = loadAddon()
-    const { cores, avx2 } = loaded.machine()
-    return { name: 'addon', ok: true, found: `${path}; ${cores} cores, ${avx2 ? 'AVX2' : 'no AVX2: slow'}; device cpu` }
+    const { cores, avx2, avx512bf16, amx } = loaded.machine()
+    const bf16 = amx ? 'bf16 by AMX' : avx512bf16 ? 'bf16 by AVX-512' : 'no bf16'
+    const cpu = `${cores} cores, ${avx2 ? 'AVX2' : 'no AVX2: slow'}, ${bf16}`
+    return { name: 'addon', ok: true, found: `${path}; ${cpu}; device cpu` }
   } catch (error) {
     if (!(error instanceof PersiaError)) throw error
     return { name: 'addon', ok: false, found: error.message }

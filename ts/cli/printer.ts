@@ -1,7 +1,7 @@
 // How the events of a run reach people and programs: JSON lines with --json, a progress bar on a terminal, plain lines
 // elsewhere. Standard output carries results, standard error logs.
 import { SingleBar } from 'cli-progress'
-import type { RunEvent } from '../train/run.js'
+import type { RunEvent } from '../train/run-events.js'
 import { pipelineText } from './pipeline-text.js'
 import { tableText } from './table-text.js'
 
@@ -61,8 +61,9 @@ function metricsText(event: Extract<RunEvent, { event: 'eval' }>): string {
     `${label} ${name} ${fixed(value)}${name === 'AUC' ? bound(label) : ''}`)), ...own].join('  ')
 }
 
-function endText({ stopped, best }: Extract<RunEvent, { event: 'done' }>): string {
-  const ending = stopped === undefined ? '' : `; ended by ${stopped === 'callback' ? 'a callback' : stopped}`
+function endText({ stopped, best, skippedSteps }: Extract<RunEvent, { event: 'done' }>): string {
+  const skipped = skippedSteps === 0 ? '' : `; ${skippedSteps} steps skipped`
+  const ending = `${skipped}${stopped === undefined ? '' : `; ended by ${stopped === 'callback' ? 'a callback' : stopped}`}`
   if (!best) return ending
   const { label = '', metric, value, step, checkpoint } = best
   return `${ending}\nbest: ${`${label} ${metric}`.trim()} ${fixed(value)} at step ${step}, checkpoint ${checkpoint}`

@@ -114,7 +114,14 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
     config.staleness = 0
     resolution.note(['staleness'], { derived: 'mode: sync' })
   }
+  checkLookahead(config, resolution)
   return config
+}
+
+function checkLookahead({ mode, staleness, lookahead }: Config, resolution: Resolution): void {
+  if (lookahead === 'auto' || lookahead <= staleness) return
+  resolution.refuse(['lookahead'], `expected auto or at most the staleness (${staleness}`
+    + `${mode === 'sync' ? ' in mode sync' : ''}), got ${lookahead}`)
 }
 
 const mostSamples = 2 ** 24

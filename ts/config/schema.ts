@@ -312,6 +312,22 @@ export const crossSchema = z.strictObject({
       + 'what they give'),
 })
 
+/** Of a dynamic loss scale: LossScaler::kMost. */
+const mostLossScale = 2 ** 24
+const lossScale = () => z.number().min(1).max(mostLossScale)
+
+const lossScaling = z.union([
+  z.enum(['off', 'dynamic']),
+  lossScale(),
+  z.strictObject({
+    initial: lossScale().default(65536).describe('The first scale'),
+    growthInterval: integer(1, 2 ** 31).default(2000)
+      .describe('Steps with finite gradients, one after another, after which the scale grows'),
+    growth: z.number().gt(1).max(1024).default(2).describe('What the scale is multiplied by then'),
+    backoff: z.number().gt(0).lt(1).default(0.5).describe('What it is multiplied by after a skipped step'),
+  }),
+])
+
 const model = z.strictObject({
   type: z.enum(['ffnn', 'deepfm', 'dcn', 'dlrm']).default('ffnn')
     .describe('`ffnn`: hidden layers alone; `deepfm`: beside them a factorization machine; `dcn`: cross layers '
@@ -354,7 +370,14 @@ const model = z.strictObject({
     z.strictObject({ type: type('cosine'), ...decay() }).refine(endsAfterWarmup, warmupFits),
     z.strictObject({ type: type('linear'), ...decay() }).refine(endsAfterWarmup, warmupFits),
   ]).prefault({}).describe("How the dense optimizer's learning rate changes over the steps"),
-  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the matrix products'),
+  precision: z.enum(['fp32', 'bf16']).default('fp32').describe('Number format of the '
+    + 'products of hidden layers, heads and the bottom MLP; bf16 needs a CPU with AMX-BF16 or AVX512-BF16 '
+    + '(`persia doctor`)'),
+  lossScaling: lossScaling.default('off')
+    .describe('What the loss is multiplied by in backward, so that small gradients do not vanish in number formats of low '
+      + 'precision; they are divided by it before anything is done with them. A number (a power of two changes no result '
+      + 'in fp32), or a map for a scale that grows, and shrinks after steps whose gradients are not finite; `dynamic`: '
+      + 'such a scale with the defaults'),
 }).prefault({}).describe('The dense network')
 
 // ---- evaluation
@@ -391,6 +414,9 @@ export const configSchema = z.strictObject({
   staleness: integer(0, 1024).default(8)
     .describe('When a batch is looked up, at most this many earlier batches of the NN worker are not yet applied; '
       + 'always 0 in mode sync'),
+  lookahead: z.union([z.literal('auto'), integer(1, 1024)]).default('auto')
+    .describe('Batches that lookups run ahead of updates. `auto`: as few as keep the stages busy, up to `staleness`; '
+      + 'with `deterministic` exactly 1. A number: as soon as so many allow it, with `deterministic` exactly so many'),
   batchSize: integer(1, 2 ** 24).default(1024)
     .describe('Samples in a batch of one NN worker; a step trains on batchSize × accumulate × cluster.nnWorkers'),
   accumulate: integer(1, 1024).default(1)

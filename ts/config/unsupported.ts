@@ -23,7 +23,6 @@ export const limits: readonly Limit[] = [
   { path: ['device'], read: ({ device }) => device, ...only('cuda'), instead: 'auto or cpu' },
   ...splits.map((split) => (
     { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),
-  { path: ['model', 'precision'], read: ({ model }) => model.precision, ...only('bf16'), instead: 'fp32' },
   ...roles.map((role) => ({
     path: ['cluster', role], read: ({ cluster }: Config) => cluster[role], ...allBut(1),
     instead: '1: one process does everything',

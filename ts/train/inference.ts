@@ -5,7 +5,7 @@ import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
 import { newestCheckpoint } from './checkpoint.js'
 import { openDataset } from './datasets.js'
-import type { RunEvent } from './run.js'
+import type { RunEvent } from './run-events.js'
 import { Trainer } from './trainer.js'
 
 /** The model of a checkpoint: the given folder, or the newest of the config's run. */

@@ -19,8 +19,9 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
     mode: config.mode,
     nnWorkers: config.cluster.nnWorkers,
     accumulate: config.accumulate,
+    lossScaling: nativeLossScaling(model.lossScaling),
     traceSpans: trace ? spansPerStage(config.cluster.nnWorkers) : 0,
-    staleness: config.staleness,
+    ...schedule(config),
     deterministic: config.deterministic,
     prefixBits: config.features.prefixBits,
     embeddingClipNorm: embedding.clipNorm,
@@ -39,6 +40,7 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       type: model.type,
       denseCount: config.data.dense.length,
       threads: config.threads,
+      precision: model.precision,
       hidden: model.hidden,
       ...(model.cross && { cross: model.cross }),
       ...(model.type === 'dlrm' && { bottom: model.bottom ?? [] }),
@@ -47,6 +49,21 @@ export function nativeConfig(config: Config, { trace = false } = {}): NativeTrai
       schedule: model.schedule,
     },
   }
+}
+
+/** How far behind lookups may be, and whether that is a bound alone. */
+function schedule({ staleness, lookahead, deterministic }: Config) {
+  if (lookahead !== 'auto') return { staleness: lookahead, justInTime: false }
+  return { staleness: deterministic ? Math.min(staleness, 1) : staleness, justInTime: !deterministic }
+}
+
+const dynamicDefaults = { initial: 65536, growthInterval: 2000, growth: 2, backoff: 0.5 }
+
+function nativeLossScaling(setting: Config['model']['lossScaling']): NativeTrainerConfig['lossScaling'] {
+  const dynamic = typeof setting === 'object' || setting === 'dynamic'
+  const { initial, ...settings } = typeof setting === 'object' ? setting : dynamicDefaults
+  const scale = dynamic ? initial : setting === 'off' ? 1 : setting
+  return { scale, dynamic, ...settings }
 }
 
 /** The share of the negatives of a label that training sees. */

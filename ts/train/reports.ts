@@ -78,6 +78,10 @@ export interface DoneReport {
   stopped?: 'early stopping' | 'callback'
   /** With evaluate.earlyStopping: the best evaluation, and the checkpoint that was kept of it. */
   best?: { metric: string; label?: string; value: number; step: number; checkpoint: string }
+  /** Steps that changed nothing because their gradients were not finite, over all runs of this model. */
+  skippedSteps: number
+  /** With model.lossScaling: the scale at the end. */
+  lossScale?: number
   staleness: StalenessReport
   /** What the stages of the pipeline did while training was under way. */
   pipeline: StageReport[]

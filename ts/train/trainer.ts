@@ -116,6 +116,19 @@ export class Trainer {
     return this.progress().samples
   }
 
+  /**
+   * Steps that were skipped because their gradients were not finite, those before a restore included. In mode async an NN
+   * worker skips its part of a step alone, and parts are counted.
+   */
+  get skippedSteps(): number {
+    return this.progress().skipped
+  }
+
+  /** What the loss of the next step is multiplied by in backward: see `model.lossScaling`. */
+  get lossScale(): number {
+    return this.progress().lossScale
+  }
+
   /** The highest number of batches that a lookup was behind; never above `config.staleness`. */
   get mostStaleness(): number {
     return this.progress().mostStaleness

@@ -1,4 +1,4 @@
-// cuBLASLt by triple loops, in place of cuda/base/lt_library.cc: column-major products with the epilogues that cuda/
+// cuBLASLt by triple loops, in place of cuda/base/lt_library.cc: column-major products with the epilogue that cuda/
 // asks for, of f32 and bf16. PERSIA_EMULATE_NO_EPILOGUES makes it refuse epilogues, as cuBLASLt does for some shapes.
 #include "cuda/base/lt_library.h"
 
@@ -11,7 +11,7 @@
 namespace {
 
 struct Description {
-  std::map<int, uint64_t> attributes;
+  std::map<int, uint64_t> attributes{{CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_DEFAULT}};
 
   template <typename T>
   T Get(cublasLtMatmulDescAttributes_t attribute) const {
@@ -53,28 +53,15 @@ void Multiply(const Description& d, const void* a, const MatrixLayout& la, const
   const auto op_a = d.Get<cublasOperation_t>(CUBLASLT_MATMUL_DESC_TRANSA);
   const auto op_b = d.Get<cublasOperation_t>(CUBLASLT_MATMUL_DESC_TRANSB);
   const auto epilogue = d.Get<cublasLtEpilogue_t>(CUBLASLT_MATMUL_DESC_EPILOGUE);
-  auto* mask = d.Get<uint8_t*>(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER);
   void* bias = d.Get<void*>(CUBLASLT_MATMUL_DESC_BIAS_POINTER);
-  const auto mask_stride = static_cast<size_t>(d.Get<int64_t>(CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD));
   const size_t inner = op_a == CUBLAS_OP_N ? la.columns : la.rows;
   for (size_t column = 0; column < lo.columns; ++column) {
-    float bias_gradient = 0.0f;
-    for (size_t i = 0; i < inner; ++i) bias_gradient += Read(b, lb.type, At(lb, op_b, i, column));
-    if (epilogue == CUBLASLT_EPILOGUE_BGRADB) Write(bias, lo.type, column, bias_gradient);
     for (size_t row = 0; row < lo.rows; ++row) {
       float sum = 0.0f;
       for (size_t i = 0; i < inner; ++i) {
         sum += Read(a, la.type, At(la, op_a, row, i)) * Read(b, lb.type, At(lb, op_b, i, column));
       }
-      const size_t bit = column * mask_stride + row;
-      uint8_t* byte = mask + bit / 8;
-      const auto flag = static_cast<uint8_t>(1u << bit % 8);
-      if (epilogue == CUBLASLT_EPILOGUE_RELU_AUX_BIAS) {
-        sum += Read(bias, lo.type, row);
-        *byte = static_cast<uint8_t>(sum > 0.0f ? *byte | flag : *byte & ~flag);
-        sum = std::max(sum, 0.0f);
-      }
-      if (epilogue == CUBLASLT_EPILOGUE_DRELU && (*byte & flag) == 0) sum = 0.0f;
+      if (epilogue == CUBLASLT_EPILOGUE_RELU_BIAS) sum = std::max(sum + Read(bias, lo.type, row), 0.0f);
       Write(out, lo.type, At(lo, CUBLAS_OP_N, row, column), sum);
     }
   }

@@ -44,6 +44,8 @@ float ShuffleXor(float value, uint32_t mask);  // within a warp, along x
 #define blockIdx (::emulation::Here().block_index)
 #define blockDim (::emulation::Here().block)
 #define gridDim (::emulation::Here().grid)
+#undef __launch_bounds__
+#define __launch_bounds__(...)
 #define __syncthreads() ::emulation::Barrier()
 #define __syncthreads_or(value) ::emulation::BarrierOr(value)
 #define __shfl_xor_sync(lanes, value, mask) ::emulation::ShuffleXor(value, mask)

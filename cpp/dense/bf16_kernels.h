@@ -1,0 +1,71 @@
+// Kernels of the bf16 network: packing of float32 matrices, and products with everything that follows them done block
+// by block while a block is in cache.
+//
+// Sums are of float32; each result's sum runs over its terms in order, whatever part of the result is computed at once.
+// Rounding to bf16 is to nearest, ties to even. The hardware takes numbers below the normal range for 0.
+//
+// Thread-safety: pure functions on the caller's memory.
+#pragma once
+
+#include <cstdint>
+
+#include "dense/bf16_packed.h"
+#include "dense/bf16_unit.h"
+#include "dense/product.h"
+
+namespace persia {
+
+// A float32 matrix and the bf16 copies that are made of it: for products whose terms run along its columns and along
+// its rows. Each is for the right operand or the left one.
+struct Packing {
+  Matrix<const float> from;
+  uint32_t rows, columns;
+  PackedView along_columns;  // panels of rows, steps of columns
+  PackedView along_rows;     // panels of columns, steps of rows
+  enum class For { kLeft, kRight } columns_for, rows_for;
+};
+
+// Packs rows [32 · row_panel, 32 · row_panel + 32) of all columns.
+void PackRowPanel(Bf16Unit unit, const Packing& packing, uint32_t row_panel);
+
+// What becomes of a block of the result.
+struct Finish {
+  enum class Kind {
+    kStore,  // to `out`, after `bias`, if there is one, and then max(·, 0), if `relu`
+    kRelu,   // relu(· + bias), packed for the layer above: as left operand, and as right one of its weight gradient
+    kMask,   // · where `activation` > 0, packed as left operand of both products of the layer below; sums of columns
+  } kind;
+
+  const float* bias = nullptr;  // (columns)
+  uint32_t columns = 0;         // of the result; bias and out end there
+
+  // kStore
+  Matrix<float> out{nullptr, 0};
+  uint32_t rows = 0;
+  bool relu = false;
+
+  // kRelu, kMask
+  PackedView along_columns{}, along_rows{};
+  PackedView activation{};        // kMask: of the result's shape, terms along its columns, left
+  float* column_sums = nullptr;   // kMask: (panels of rows, sums_stride)
+  size_t sums_stride = 0;
+};
+
+struct Bf16Product {
+  PackedView left, right;
+  uint32_t steps;  // of terms
+  Finish finish;
+};
+
+// A rectangle of the result's blocks, in panels.
+struct PanelRange {
+  uint32_t row, rows, column, columns;
+};
+
+// As many blocks of a range have room in the scratch memory of a thread.
+constexpr uint32_t kMostBlocks = 128;
+
+// Computes and finishes the blocks of `range`, kMostBlocks at most.
+void MultiplyPanels(Bf16Unit unit, const Bf16Product& product, const PanelRange& range);
+
+}  // namespace persia

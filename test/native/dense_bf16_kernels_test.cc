@@ -1,0 +1,239 @@
+// The bf16 kernels on every unit that runs here. Factors and sums are small whole numbers, which bf16 and float32 hold
+// exactly: whatever the order of a sum, its bits are known.
+#include <doctest/doctest.h>
+
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "base/rng.h"
+#include "bf16_units.h"
+#include "dense/bf16_kernels.h"
+
+namespace persia {
+namespace {
+
+using For = Packing::For;
+
+float Widened(Bf16 value) { return std::bit_cast<float>(uint32_t{value} << 16); }
+
+struct Values {
+  uint32_t rows, columns;
+  std::vector<float> data;
+
+  float at(uint32_t row, uint32_t column) const { return data[size_t{row} * columns + column]; }
+  Matrix<const float> matrix() const { return {data.data(), columns}; }
+};
+
+Values WholeNumbers(uint32_t rows, uint32_t columns, uint64_t key) {
+  Values values{rows, columns, {}};
+  Rng rng(key);
+  for (uint32_t i = 0; i < rows * columns; ++i) {
+    values.data.push_back(std::floor(static_cast<float>(rng.Uniform(-8, 8))));
+  }
+  return values;
+}
+
+// Both forms of a packed matrix.
+struct Packed {
+  PackedMatrix along_columns, along_rows;
+
+  Packed(Bf16Unit unit, const Values& values, For columns_for, For rows_for) {
+    along_columns.Resize(PanelCount(values.rows), PanelCount(values.columns));
+    along_rows.Resize(PanelCount(values.columns), PanelCount(values.rows));
+    const Packing packing{values.matrix(), values.rows, values.columns, along_columns.view(), along_rows.view(),
+                          columns_for, rows_for};
+    for (uint32_t panel = 0; panel < PanelCount(values.rows); ++panel) PackRowPanel(unit, packing, panel);
+  }
+};
+
+// What a packed left operand holds at (row, term), by the picture in bf16_packed.h.
+float LeftAt(const PackedView& view, uint32_t row, uint32_t term) {
+  const uint32_t tile = row % kPanel / 16, i = row % 16;
+  return Widened(view.block(row / kPanel, term / kPanel)[tile * 512 + i * 32 + term % kPanel]);
+}
+
+float RightAt(const PackedView& view, uint32_t column, uint32_t term) {
+  const uint32_t tile = column % kPanel / 16, j = column % 16, pair = term % kPanel / 2;
+  return Widened(view.block(column / kPanel, term / kPanel)[tile * 512 + pair * 32 + 2 * j + term % 2]);
+}
+
+float At(For operand, const PackedView& view, uint32_t index, uint32_t term) {
+  return operand == For::kLeft ? LeftAt(view, index, term) : RightAt(view, index, term);
+}
+
+void MultiplyAll(Bf16Unit unit, const Bf16Product& product, uint32_t row_panels, uint32_t column_panels) {
+  for (uint32_t column = 0; column < column_panels; ++column) {
+    for (uint32_t row = 0; row < row_panels; row += 3) {
+      MultiplyPanels(unit, product, {row, std::min(3u, row_panels - row), column, 1});
+    }
+  }
+}
+
+TEST_CASE("bf16: every form of a packed matrix has its values in place and zeros beyond the edge") {
+  const Values values = WholeNumbers(45, 70, 1);
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    for (const For columns_for : {For::kLeft, For::kRight}) {
+      for (const For rows_for : {For::kLeft, For::kRight}) {
+        Packed packed(unit, values, columns_for, rows_for);
+        uint32_t wrong = 0;
+        for (uint32_t row = 0; row < 64; ++row) {
+          for (uint32_t column = 0; column < 96; ++column) {
+            const float expected = row < values.rows && column < values.columns ? values.at(row, column) : 0.0f;
+            wrong += At(columns_for, packed.along_columns.view(), row, column) != expected;
+            wrong += At(rows_for, packed.along_rows.view(), column, row) != expected;
+          }
+        }
+        CAPTURE(Bf16UnitName(unit));
+        CHECK(wrong == 0);
+      }
+    }
+  }
+}
+
+TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and NaN stay what they are") {
+  const float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max();
+  const std::vector<std::pair<float, float>> cases = {
+      {1.0f, 1.0f},           {0x1.01p0f, 0x1.00p0f}, {0x1.03p0f, 0x1.04p0f}, {0x1.010002p0f, 0x1.02p0f},
+      {-0x1.03p0f, -0x1.04p0f}, {-0.0f, -0.0f},       {infinity, infinity},   {-infinity, -infinity},
+      {largest, infinity},    {0x1.fep127f, 0x1.fep127f}};
+  Values values{1, static_cast<uint32_t>(cases.size()) + 1, {}};
+  for (const auto& [from, to] : cases) values.data.push_back(from);
+  values.data.push_back(std::numeric_limits<float>::quiet_NaN());
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    Packed packed(unit, values, For::kLeft, For::kRight);
+    for (uint32_t i = 0; i < cases.size(); ++i) {
+      const float expected = cases[i].second;
+      CHECK(std::bit_cast<uint32_t>(LeftAt(packed.along_columns.view(), 0, i)) == std::bit_cast<uint32_t>(expected));
+      CHECK(std::bit_cast<uint32_t>(RightAt(packed.along_rows.view(), i, 0)) == std::bit_cast<uint32_t>(expected));
+    }
+    CHECK(std::isnan(LeftAt(packed.along_columns.view(), 0, static_cast<uint32_t>(cases.size()))));
+    CHECK(std::isnan(RightAt(packed.along_rows.view(), static_cast<uint32_t>(cases.size()), 0)));
+  }
+}
+
+// Terms beyond one round of the kernels, ragged edges on all sides.
+TEST_CASE("bf16: a stored product is exact, with bias and ReLU and without, and touches nothing beyond its edge") {
+  constexpr uint32_t kRows = 45, kColumns = 75, kTerms = 700;
+  const Values left = WholeNumbers(kRows, kTerms, 2), right = WholeNumbers(kColumns, kTerms, 3);
+  const Values bias = WholeNumbers(1, kColumns, 4);
+  constexpr float kUntouched = 12345.5f;
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    Packed a(unit, left, For::kLeft, For::kLeft), b(unit, right, For::kRight, For::kRight);
+    for (const bool relu : {false, true}) {
+      std::vector<float> out(kRows * (kColumns + 1), kUntouched);
+      const Finish finish{.kind = Finish::Kind::kStore, .bias = relu ? bias.data.data() : nullptr,
+                          .columns = kColumns, .out = {out.data(), kColumns + 1}, .rows = kRows, .relu = relu};
+      MultiplyAll(unit, {a.along_columns.view(), b.along_columns.view(), PanelCount(kTerms), finish},
+                  PanelCount(kRows), PanelCount(kColumns));
+      uint32_t wrong = 0;
+      for (uint32_t row = 0; row < kRows; ++row) {
+        for (uint32_t column = 0; column < kColumns; ++column) {
+          float sum = relu ? bias.data[column] : 0.0f;
+          for (uint32_t term = 0; term < kTerms; ++term) sum += left.at(row, term) * right.at(column, term);
+          wrong += out[row * (kColumns + 1) + column] != (relu ? std::max(sum, 0.0f) : sum);
+        }
+        wrong += out[row * (kColumns + 1) + kColumns] != kUntouched;
+      }
+      CAPTURE(Bf16UnitName(unit));
+      CHECK(wrong == 0);
+    }
+  }
+}
+
+TEST_CASE("bf16: operands packed along their rows give the product of the transposed matrices") {
+  constexpr uint32_t kRows = 40, kColumns = 33, kTerms = 100;
+  const Values left = WholeNumbers(kTerms, kRows, 5), right = WholeNumbers(kTerms, kColumns, 6);
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    Packed a(unit, left, For::kLeft, For::kLeft), b(unit, right, For::kRight, For::kRight);
+    std::vector<float> out(kRows * kColumns);
+    const Finish finish{.kind = Finish::Kind::kStore, .columns = kColumns, .out = {out.data(), kColumns},
+                        .rows = kRows};
+    MultiplyAll(unit, {a.along_rows.view(), b.along_rows.view(), PanelCount(kTerms), finish}, PanelCount(kRows),
+                PanelCount(kColumns));
+    uint32_t wrong = 0;
+    for (uint32_t row = 0; row < kRows; ++row) {
+      for (uint32_t column = 0; column < kColumns; ++column) {
+        float sum = 0;
+        for (uint32_t term = 0; term < kTerms; ++term) sum += left.at(term, row) * right.at(term, column);
+        wrong += out[row * kColumns + column] != sum;
+      }
+    }
+    CAPTURE(Bf16UnitName(unit));
+    CHECK(wrong == 0);
+  }
+}
+
+TEST_CASE("bf16: a layer's result is biased, rectified, rounded and packed for both uses") {
+  constexpr uint32_t kRows = 50, kColumns = 40, kTerms = 64;
+  const Values left = WholeNumbers(kRows, kTerms, 7), right = WholeNumbers(kColumns, kTerms, 8);
+  const Values bias = WholeNumbers(1, kColumns, 9);
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    Packed a(unit, left, For::kLeft, For::kLeft), b(unit, right, For::kRight, For::kRight);
+    PackedMatrix along_columns, along_rows;
+    along_columns.Resize(PanelCount(kRows), PanelCount(kColumns));
+    along_rows.Resize(PanelCount(kColumns), PanelCount(kRows));
+    const Finish finish{.kind = Finish::Kind::kRelu, .bias = bias.data.data(), .columns = kColumns,
+                        .along_columns = along_columns.view(), .along_rows = along_rows.view()};
+    MultiplyAll(unit, {a.along_columns.view(), b.along_columns.view(), PanelCount(kTerms), finish},
+                PanelCount(kRows), PanelCount(kColumns));
+    uint32_t wrong = 0, positive = 0;
+    for (uint32_t row = 0; row < kRows; ++row) {
+      for (uint32_t column = 0; column < 2 * kPanel; ++column) {
+        float sum = 0;
+        for (uint32_t term = 0; column < kColumns && term < kTerms; ++term) {
+          sum += left.at(row, term) * right.at(column, term);
+        }
+        sum = column < kColumns ? std::max(sum + bias.data[column], 0.0f) : 0.0f;
+        positive += sum > 0;
+        const float seen = LeftAt(along_columns.view(), row, column);
+        wrong += std::abs(seen - sum) > std::abs(sum) / 256;
+        wrong += RightAt(along_rows.view(), column, row) != seen;
+      }
+    }
+    CAPTURE(Bf16UnitName(unit));
+    CHECK(wrong == 0);
+    CHECK(positive > kRows * kColumns / 4);
+  }
+}
+
+TEST_CASE("bf16: a gradient is masked where the activation is 0, summed by column and packed for both uses") {
+  constexpr uint32_t kRows = 50, kColumns = 40, kTerms = 32;
+  const Values left = WholeNumbers(kRows, kTerms, 10), right = WholeNumbers(kColumns, kTerms, 11);
+  const Values activation = WholeNumbers(kRows, kColumns, 12);
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    Packed a(unit, left, For::kLeft, For::kLeft), b(unit, right, For::kRight, For::kRight);
+    Packed active(unit, activation, For::kLeft, For::kLeft);
+    PackedMatrix along_columns, along_rows;
+    along_columns.Resize(PanelCount(kRows), PanelCount(kColumns));
+    along_rows.Resize(PanelCount(kColumns), PanelCount(kRows));
+    std::vector<float> sums(2 * 2 * kPanel);
+    const Finish finish{.kind = Finish::Kind::kMask, .columns = kColumns, .along_columns = along_columns.view(),
+                        .along_rows = along_rows.view(), .activation = active.along_columns.view(),
+                        .column_sums = sums.data(), .sums_stride = 2 * kPanel};
+    MultiplyAll(unit, {a.along_columns.view(), b.along_columns.view(), PanelCount(kTerms), finish},
+                PanelCount(kRows), PanelCount(kColumns));
+    uint32_t wrong = 0;
+    std::vector<float> expected_sums(2 * kPanel);
+    for (uint32_t row = 0; row < kRows; ++row) {
+      for (uint32_t column = 0; column < kColumns; ++column) {
+        float sum = 0;
+        for (uint32_t term = 0; term < kTerms; ++term) sum += left.at(row, term) * right.at(column, term);
+        if (!(activation.at(row, column) > 0)) sum = 0;
+        expected_sums[column] += sum;
+        const float seen = LeftAt(along_columns.view(), row, column);
+        wrong += std::abs(seen - sum) > std::abs(sum) / 256;
+        wrong += LeftAt(along_rows.view(), column, row) != seen;
+      }
+    }
+    for (uint32_t column = 0; column < 2 * kPanel; ++column) {
+      wrong += sums[column] + sums[2 * kPanel + column] != expected_sums[column];
+    }
+    CAPTURE(Bf16UnitName(unit));
+    CHECK(wrong == 0);
+  }
+}
+
+}  // namespace
+}  // namespace persia

@@ -1,0 +1,261 @@
+// The network in bf16 on every unit that runs here: against float32, against PyTorch's CPU autocast
+// (test/golden/dense_bf16_golden.py), and what holds bit for bit.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "allocation_count.h"
+#include "base/rng.h"
+#include "bf16_units.h"
+#include "dense/cpu_model.h"
+#include "golden.h"
+
+namespace persia {
+namespace {
+
+// Of gradients of a bf16 step, relative to their norm. Sums near 0 are rounded to the other side of it, and their ReLU
+// lets a gradient through or not: of one sum in a few hundred, which is some 5 % of the norm, more after narrow layers.
+constexpr double kRounding = 0.15;
+
+// No width is a multiple of a panel's.
+DenseModelConfig Config(ModelType type, uint32_t threads) {
+  DenseModelConfig config;
+  config.type = type;
+  config.embedding_width = 40;
+  for (const char* name : {"a", "b", "c", "d", "e"}) config.fields.push_back({name, 8});
+  config.dense_count = 5;
+  config.hidden = {300, 70, 33};
+  config.bottom = {50};
+  config.tasks = {{"click", Loss::kBce, 1.0f}, {"rating", Loss::kMse, 0.5f}};
+  config.optimizer.lr = 1e-3;
+  config.seed = 7;
+  config.threads = threads;
+  return config;
+}
+
+std::unique_ptr<DenseModel> Make(const DenseModelConfig& config, Bf16Unit unit) {
+  auto model = MakeCpuDenseModel(config, unit);
+  REQUIRE(model.ok());
+  return std::move(*model);
+}
+
+struct Data {
+  std::vector<float> input, labels;
+};
+
+Data RandomData(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
+  Data data;
+  Rng rng(key);
+  for (uint32_t i = 0; i < rows * config.input_width(); ++i) data.input.push_back(static_cast<float>(rng.Normal()));
+  for (size_t i = 0; i < rows * config.tasks.size(); ++i) data.labels.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
+  return data;
+}
+
+// All gradients of a step, the embeddings' last, and its loss.
+struct Gradients {
+  std::vector<float> values, embeddings;
+  double loss = 0;
+};
+
+Gradients GradientsOf(DenseModel& model, uint32_t rows, uint64_t key) {
+  const Data data = RandomData(model.config(), rows, key);
+  Gradients gradients;
+  gradients.embeddings.resize(size_t{rows} * model.config().embedding_width);
+  REQUIRE(model.ForwardBackward(rows, data.input.data(), data.labels.data(), gradients.embeddings.data(),
+                                &gradients.loss).ok());
+  for (const auto bucket : model.Gradients()) {
+    gradients.values.insert(gradients.values.end(), bucket.begin(), bucket.end());
+  }
+  return gradients;
+}
+
+std::vector<float> Values(DenseModel& model) {
+  std::vector<float> values;
+  for (const auto& tensor : model.Tensors()) values.insert(values.end(), tensor.values.begin(), tensor.values.end());
+  return values;
+}
+
+void Train(DenseModel& model, uint64_t steps) {
+  for (uint64_t step = 1; step <= steps; ++step) {
+    GradientsOf(model, step % 2 == 0 ? 100 : 257, step);
+    REQUIRE(model.ApplyGradients(step).ok());
+  }
+}
+
+// |a - b| / |b|
+double RelativeDistance(std::span<const float> a, std::span<const float> b) {
+  REQUIRE(a.size() == b.size());
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
+    norm += double{b[i]} * b[i];
+  }
+  REQUIRE(norm > 0);
+  return std::sqrt(difference / norm);
+}
+
+bool SameBits(const std::vector<float>& a, const std::vector<float>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(float)) == 0;
+}
+
+TEST_CASE("bf16: loss and all gradients agree with float32 within bf16's rounding, for every model type") {
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    for (const ModelType type : {ModelType::kFfnn, ModelType::kDeepFm, ModelType::kDcn, ModelType::kDlrm}) {
+      auto model = Make(Config(type, 2), unit), reference = Make(Config(type, 2), Bf16Unit::kNone);
+      const Gradients seen = GradientsOf(*model, 75, 1), expected = GradientsOf(*reference, 75, 1);
+      CAPTURE(Bf16UnitName(unit));
+      CAPTURE(static_cast<int>(type));
+      CHECK(std::abs(seen.loss - expected.loss) < 2e-3 * expected.loss);
+      CHECK(RelativeDistance(seen.values, expected.values) < kRounding);
+      CHECK(RelativeDistance(seen.embeddings, expected.embeddings) < kRounding);
+      CHECK_FALSE(SameBits(seen.values, expected.values));
+    }
+  }
+}
+
+TEST_CASE("bf16: networks without hidden layers and batches of one row work too") {
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    for (const bool hidden : {false, true}) {
+      DenseModelConfig config = Config(ModelType::kFfnn, 2);
+      if (!hidden) config.hidden.clear();
+      auto model = Make(config, unit), reference = Make(config, Bf16Unit::kNone);
+      for (const uint32_t rows : {1u, 33u}) {
+        const Gradients seen = GradientsOf(*model, rows, 1), expected = GradientsOf(*reference, rows, 1);
+        CHECK(RelativeDistance(seen.values, expected.values) < kRounding);
+        CHECK(RelativeDistance(seen.embeddings, expected.embeddings) < kRounding);
+      }
+    }
+  }
+}
+
+TEST_CASE("bf16: units differ by no more than the rounding of sums") {
+  const std::vector<Bf16Unit> units = Bf16UnitsHere();
+  auto portable = Make(Config(ModelType::kFfnn, 1), units[0]);
+  const Gradients expected = GradientsOf(*portable, 257, 1);
+  for (const Bf16Unit unit : units) {
+    auto model = Make(Config(ModelType::kFfnn, 1), unit);
+    CAPTURE(Bf16UnitName(unit));
+    CHECK(RelativeDistance(GradientsOf(*model, 257, 1).values, expected.values) < 2e-3);
+  }
+}
+
+TEST_CASE("bf16: training gives the same bits for any number of threads") {
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    auto one = Make(Config(ModelType::kFfnn, 1), unit);
+    Train(*one, 4);
+    for (const uint32_t threads : {2u, 5u}) {
+      auto several = Make(Config(ModelType::kFfnn, threads), unit);
+      Train(*several, 4);
+      CAPTURE(Bf16UnitName(unit));
+      CHECK(SameBits(Values(*several), Values(*one)));
+    }
+  }
+}
+
+TEST_CASE("bf16: a step and a prediction allocate nothing once they have seen their largest batch") {
+  if (!kCountsAllocations) {
+    MESSAGE("skipped: a sanitizer's operator new is not counted");
+    return;
+  }
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    const DenseModelConfig config = Config(ModelType::kDlrm, 3);
+    auto model = Make(config, unit);
+    const Data data = RandomData(config, 200, 1);
+    std::vector<float> gradient(200 * config.embedding_width), outputs(400);
+    double loss = 0;
+    const auto step = [&](uint32_t rows) {
+      return model->ForwardBackward(rows, data.input.data(), data.labels.data(), gradient.data(), &loss).ok() &&
+             model->ApplyGradients(1).ok() && model->Predict(rows, data.input.data(), outputs.data()).ok();
+    };
+    for (int i = 0; i < 20; ++i) REQUIRE(step(200));  // until every thread had a part of a loop, and so its scratch
+    const uint64_t before = AllocationCount();
+    for (const uint32_t rows : {200u, 7u, 64u}) REQUIRE(step(rows));
+    CAPTURE(Bf16UnitName(unit));
+    CHECK(AllocationCount() == before);
+  }
+}
+
+TEST_CASE("bf16: weights that were written count, and stay what they are in float32") {
+  const DenseModelConfig config = Config(ModelType::kDlrm, 2);
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    auto trained = Make(config, unit), restored = Make(config, unit);
+    Train(*trained, 3);
+    const Data data = RandomData(config, 50, 9);
+    std::vector<float> expected(100), seen(100);
+    REQUIRE(trained->Predict(50, data.input.data(), expected.data()).ok());
+    REQUIRE(restored->Predict(50, data.input.data(), seen.data()).ok());
+    CHECK_FALSE(SameBits(seen, expected));
+    auto target = restored->Tensors();
+    const auto source = trained->Tensors();
+    for (size_t i = 0; i < source.size(); ++i) std::ranges::copy(source[i].values, target[i].values.begin());
+    REQUIRE(restored->WriteTensors().ok());
+    REQUIRE(restored->Predict(50, data.input.data(), seen.data()).ok());
+    CHECK(SameBits(seen, expected));
+    CHECK(SameBits(Values(*restored), Values(*trained)));
+  }
+}
+
+// float32 and autocast part by themselves in a hundred steps: autocast's distance is the measure.
+TEST_CASE("bf16: after 100 steps training is as close to float32 as PyTorch's autocast is") {
+  constexpr uint32_t kSteps = 100, kBatches = 4, kRows = 48;
+  constexpr double kMargin = 1.5;
+  const GoldenFile golden("dense_bf16.txt");
+  DenseModelConfig config;
+  config.embedding_width = 16;
+  config.dense_count = 3;
+  config.hidden = {40, 24};
+  config.tasks = {{"click", Loss::kBce, 1.0f}};
+  config.optimizer.lr = 0.003;
+  config.threads = 1;
+  const auto check = [&](const std::string& name, std::span<const float> seen) {
+    const auto& exact = golden["fp32." + name].values;
+    const double autocast = RelativeDistance(golden["bf16." + name].values, exact);
+    CAPTURE(name);
+    CHECK(RelativeDistance(seen, exact) < kMargin * autocast);
+  };
+  for (const Bf16Unit unit : Bf16UnitsHere()) {
+    auto model = Make(config, unit);
+    for (auto& tensor : model->Tensors()) {
+      if (tensor.name.find(".exp_avg") != std::string::npos) continue;
+      std::ranges::copy(golden["start." + tensor.name].values, tensor.values.begin());
+    }
+    REQUIRE(model->WriteTensors().ok());
+    std::vector<float> losses, gradient(kRows * config.embedding_width), predictions(kRows);
+    const float *inputs = golden["inputs"].values.data(), *labels = golden["labels"].values.data();
+    CAPTURE(Bf16UnitName(unit));
+    for (uint32_t step = 0; step < kSteps; ++step) {
+      const uint32_t batch = step % kBatches;
+      double loss = 0;
+      REQUIRE(model->ForwardBackward(kRows, inputs + batch * kRows * config.input_width(), labels + batch * kRows,
+                                     gradient.data(), &loss).ok());
+      if (step == 0) check("embedding_gradient", gradient);
+      losses.push_back(static_cast<float>(loss));
+      REQUIRE(model->ApplyGradients(step + 1).ok());
+    }
+    REQUIRE(model->Predict(kRows, inputs, predictions.data()).ok());
+    check("losses", losses);
+    check("predictions", predictions);
+    for (const auto& tensor : model->Tensors()) {
+      if (tensor.name.ends_with(".weight")) check(tensor.name, tensor.values);
+    }
+  }
+}
+
+TEST_CASE("bf16: a CPU without bf16 products refuses it with the reason, others take their best") {
+  DenseModelConfig config = Config(ModelType::kFfnn, 1);
+  config.precision = Precision::kBf16;
+  auto model = MakeCpuDenseModel(config);
+  if (BestBf16Unit() == Bf16Unit::kNone) {
+    CHECK(model.status().code() == ErrorCode::kConfigUnsupported);
+    CHECK(model.status().message().find("AMX-BF16 or AVX512-BF16") != std::string::npos);
+    return;
+  }
+  REQUIRE(model.ok());
+  auto best = Make(config, BestBf16Unit());
+  CHECK(SameBits(GradientsOf(**model, 40, 1).values, GradientsOf(*best, 40, 1).values));
+}
+
+}  // namespace
+}  // namespace persia
