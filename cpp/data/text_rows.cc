@@ -232,13 +232,13 @@ TextRows::Outcome TextRows::RowOf(size_t count) {
 TextRows::Outcome TextRows::ReadQuoted(Field* field) {
   size_t mark = next_mark_ + 1;  // behind the opening quote
   field->begin += 1;
-  for (;; ++mark) {
+  for (;;) {
     while (mark < marks_.size() && text_[marks_[mark]] != '"') ++mark;
     if (mark == marks_.size()) break;
     const bool doubled = marks_[mark] + 1 < text_bytes_ && text_[marks_[mark] + 1] == '"';
     if (!doubled) break;
     field->has_doubled_quotes = true;
-    ++mark;
+    mark += 2;
   }
   // A quote at the very end of what there is may be the first of two.
   const bool unclear = mark == marks_.size() || marks_[mark] + size_t{1} >= text_bytes_;
