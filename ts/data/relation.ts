@@ -5,7 +5,7 @@
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
-import { listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
+import { isRemote, listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
 
 export interface RelationColumn {
   name: string
@@ -21,7 +21,7 @@ export interface Relation {
   columns: RelationColumn[]
   /** The FROM item. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors. */
   from(reject: boolean): string
-  /** The file, of which there is none for SQL. */
+  /** The file, where it is one on this machine. */
   path?: string
   /** For CSV and TSV: what is needed to count lines, and to split them without DuckDB. */
   text?: { header: boolean; delimiter: string; lines: string }
@@ -46,8 +46,10 @@ async function sqlRelation(connection: DuckDBConnection, sql: string): Promise<R
 
 async function parquetRelation(connection: DuckDBConnection, { path, name }: DataFile): Promise<Relation> {
   const scan = `read_parquet(${literal(escapeGlob(path))}, hive_partitioning = false)`
-  return { name, path, columns: await describe(connection, scan, name), from: () => scan }
+  return { name, ...local(path), columns: await describe(connection, scan, name), from: () => scan }
 }
+
+const local = (path: string) => (isRemote(path) ? {} : { path })
 
 async function describe(connection: DuckDBConnection, from: string, name: string): Promise<RelationColumn[]> {
   try {
@@ -77,7 +79,7 @@ async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, sou
   const texts = columns.map(({ reference }) => `'${reference}'`).join(', ')
   return {
     name,
-    path,
+    ...local(path),
     columns,
     text: { header, delimiter, lines },
     from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
