@@ -85,7 +85,7 @@ struct EmbeddingField {
 
 // Number format of the products of hidden layers, heads and DLRM's bottom MLP. kBf16: their factors are rounded to
 // bf16; sums, weights, their gradients and everything else are float32.
-enum class Precision { kFp32, kBf16 };
+enum class Precision { kFp32, kTf32, kBf16 };
 
 struct DenseModelConfig {
   ModelType type = ModelType::kFfnn;

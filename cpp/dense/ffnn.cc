@@ -190,6 +190,9 @@ std::vector<NamedTensor> Ffnn::Tensors() {
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
   if (config.precision == Precision::kFp32) return MakeCpuDenseModel(config, Bf16Unit::kNone);
+  if (config.precision == Precision::kTf32) {
+    return Status(ErrorCode::kConfigUnsupported, "model.precision: tf32 needs a GPU (device cuda); use fp32");
+  }
   if (BestBf16Unit() != Bf16Unit::kNone) return MakeCpuDenseModel(config, BestBf16Unit());
   return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 needs a CPU with AMX-BF16 or AVX512-BF16, and this "
                                                "one has neither; use fp32");
