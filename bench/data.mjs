@@ -1,10 +1,12 @@
 // Data of Criteo's shape: how fast it is prepared, read as batches and made, beside the physical bounds of the same
-// files (reading and copying their bytes) and beside pandas and polars reading the text. One core each; `npm run bench --
-// data` runs this and names machine and commit.
+// files (reading and copying their bytes) and beside pandas and polars reading the text. One core each;
+// `npm run bench -- data` runs this and names machine and commit.
 //
 //   node bench/data.mjs [--rows N] [--rounds N] [--python PYTHON3] [--smoke] [--out FILE]
 import { spawnSync } from 'node:child_process'
-import { appendFileSync, mkdtempSync, openSync, readSync, closeSync, readFileSync, readdirSync, rmSync, statSync } from 'node:fs'
+import {
+  appendFileSync, closeSync, mkdtempSync, openSync, readFileSync, readSync, readdirSync, rmSync, statSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
@@ -25,6 +27,8 @@ const { values } = parseArgs({ options: {
 const rows = Number(values.rows ?? (values.smoke ? 20_000 : 1_000_000))
 const rounds = Number(values.rounds ?? (values.smoke ? 1 : 5))
 const batchSize = 4096
+const names = (prefix, count) => Array.from({ length: count }, (_, i) => `${prefix}${i + 1}`)
+const [dense, tokens] = [names('I', 13), names('C', 26)]
 const work = mkdtempSync(join(tmpdir(), 'persia-data-'))
 const [text, prepared] = [join(work, 'train.tsv'), join(work, 'prepared')]
 try {
@@ -62,20 +66,22 @@ try {
 }
 
 function rawSource() {
-  const columns = ['label', ...Array.from({ length: 13 }, (_, i) => `I${i + 1}`), ...Array.from({ length: 26 }, (_, i) => `C${i + 1}`)]
-  return { path: text, format: 'tsv', columns }
+  return { path: text, format: 'tsv', columns: ['label', ...dense, ...tokens] }
 }
 
 async function prepareText() {
   rmSync(prepared, { recursive: true, force: true })
   const config = parseConfig(await dataSetConfig('criteo', text))
-  await prepare({ ...columnsOf({ config, baseDir: work }), out: prepared, train: config.data.train, seed: 1, threads: 1 })
+  const columns = columnsOf({ config, baseDir: work })
+  await prepare({ ...columns, out: prepared, train: config.data.train, seed: 1, threads: 1 })
 }
 
 async function readBatches(data) {
-  const columns = Object.fromEntries(Array.from({ length: 26 }, (_, i) => [`C${i + 1}`, {}]))
-  const dense = Array.from({ length: 13 }, (_, i) => `I${i + 1}`)
-  const config = parseConfig({ batchSize, data: { ...data, labels: ['label'], dense, transform: 'log1p' }, features: { columns } })
+  const config = parseConfig({
+    batchSize,
+    data: { ...data, labels: ['label'], dense, transform: 'log1p' },
+    features: { columns: Object.fromEntries(tokens.map((name) => [name, {}])) },
+  })
   const dataset = openDataset({ config, baseDir: work }, 'train', {})
   let read = 0
   for await (const batch of dataset) read += batch.rows
@@ -114,7 +120,8 @@ function print(name, samples, size) {
   const perSecond = { rows: rows / median, bytes: size / median }
   const spread = (sorted.at(-1) - sorted[0]) / median
   console.log(`${name.padEnd(36)} ${(perSecond.rows / 1e6).toFixed(2).padStart(7)} M rows/s`
-    + `${size > 0 ? `  ${(perSecond.bytes / 1e9).toFixed(2).padStart(6)} GB/s` : ' '.repeat(13)}  ± ${(50 * spread).toFixed(0)} %`)
+    + (size > 0 ? `  ${(perSecond.bytes / 1e9).toFixed(2).padStart(6)} GB/s` : ' '.repeat(13))
+    + `  ± ${(50 * spread).toFixed(0)} %`)
   record({ name, rowsPerSecond: perSecond.rows, bytesPerSecond: perSecond.bytes, seconds: sorted })
 }
 

@@ -4,7 +4,8 @@
 //   batches (batch_size rows)             |---|---|---|---|--|   the last one, from Finish, may be short
 //
 // A row is taken whole or not at all. With negative sampling most negatives are left out: which ones follows from a key
-// and the row's number alone, so that reruns and resumed runs leave out the same. Batches own their buffers and live as long as anybody holds them.
+// and the row's number alone, so that reruns and resumed runs leave out the same. Batches own their buffers and live as
+// long as anybody holds them.
 //
 // Thread-safety: externally synchronised; any thread may call, one at a time.
 #pragma once

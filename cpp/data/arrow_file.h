@@ -1,6 +1,6 @@
 // ArrowFile: a file of Apache Arrow's IPC format, mapped, its columns viewed in place.
 //
-//   "ARROW1" 0 0 | schema message | record batches, each [-1 | i32 bytes | metadata | body] | end | footer | i32 | "ARROW1"
+//   "ARROW1" 0 0 | schema | record batches, each [-1 | i32 bytes | metadata | body] | end | footer | i32 | "ARROW1"
 //
 // Nothing that the file says is believed: magic, footer, metadata, buffers and their lengths are checked when it is
 // opened, so that a view never leaves the file. What only the values can tell, that offsets of lists and texts never

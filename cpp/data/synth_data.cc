@@ -58,7 +58,9 @@ QuantileTable QuantileTable::OfRanks(const SynthField& field) {
     const double u = static_cast<double>(i) / kSteps;
     size_t piece = 1;
     while (piece < 4 && (u > shares[piece] || shares[piece] <= shares[piece - 1])) ++piece;
-    const double count = piece == 1 ? 1 : LogBetween(u, shares[piece - 1], shares[piece], counts[piece - 1], counts[piece]);
+    const size_t before = piece - 1;
+    const double count =
+        piece == 1 ? 1 : LogBetween(u, shares[before], shares[piece], counts[before], counts[piece]);
     table.values_[i] = std::min(count, last);
   }
   return table;

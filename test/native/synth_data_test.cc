@@ -1,5 +1,5 @@
-// Synthetic data: rows of (seed, number) alone, with the skew, the missing values and the click rate that were asked for,
-// and labels whose best AUC is known.
+// Synthetic data: rows of (seed, number) alone, with the skew, the missing values and the click rate that were asked
+// for, and labels whose best AUC is known.
 #include "data/synth_data.h"
 
 #include <algorithm>

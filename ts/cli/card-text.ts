@@ -9,7 +9,8 @@ const number = (value: number | null) => (value === null ? 'n/a' : String(Number
 export function cardText({ train, test }: PreparedCard): string {
   const labels = Object.entries(train.labels).map(([name, { rate }]) => {
     const testRate = test?.labels[name]?.rate
-    return `label ${name}: mean ${number(rate)}${testRate === undefined ? '' : `, in the test data ${number(testRate)}`}`
+    const inTest = testRate === undefined ? '' : `, in the test data ${number(testRate)}`
+    return `label ${name}: mean ${number(rate)}${inTest}`
   })
   const ids = Object.entries(train.ids)
     .map(([name, { distinct, ids: all, missing }]) => [name, count(distinct), count(all), percent(missing)])

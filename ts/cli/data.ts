@@ -1,4 +1,5 @@
-// `persia data prepare`: makes shards of any source, for training at the speed of memory. `persia data synth`: makes data.
+// `persia data prepare`: makes shards of any source, for training at the speed of memory. `persia data synth`: makes
+// data.
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
 import { SingleBar } from 'cli-progress'
@@ -33,7 +34,8 @@ const prepareCommand: CommandModule<object, PrepareArguments> = {
       describe: 'A public data set, its files as their owner ships them in --from',
     })
     .option('from', {
-      type: 'string', requiresArg: true, coerce: onlyOnce('from'), describe: 'Folder of the data set, or its training file',
+      type: 'string', requiresArg: true, coerce: onlyOnce('from'),
+      describe: 'Folder of the data set, or its training file',
     })
     .option('config', {
       type: 'string', requiresArg: true, coerce: onlyOnce('config'), describe: 'Config file whose data is prepared',
@@ -53,7 +55,8 @@ const prepareCommand: CommandModule<object, PrepareArguments> = {
   async handler(args) {
     const { dataset, from, config, json } = args
     const meter = new ProgressMeter(json)
-    const request = { set: args.set, threads: args.threads, onProgress: (progress: PrepareProgress) => meter.show(progress) }
+    const onProgress = (progress: PrepareProgress) => meter.show(progress)
+    const request = { set: args.set, threads: args.threads, onProgress }
     try {
       const result = await resultOf({ dataset, from, config, out: args.out }, request)
       meter.end()
@@ -66,7 +69,9 @@ const prepareCommand: CommandModule<object, PrepareArguments> = {
 
 type Chosen = Pick<PrepareArguments, 'dataset' | 'from' | 'config' | 'out'>
 
-function resultOf({ dataset, from, config, out }: Chosen, request: Omit<PrepareRequest, 'out'>): Promise<PrepareResult> {
+function resultOf(
+  { dataset, from, config, out }: Chosen, request: Omit<PrepareRequest, 'out'>,
+): Promise<PrepareResult> {
   if (config !== undefined && (dataset ?? from) === undefined) return prepareConfig(config, { ...request, out })
   if (dataset !== undefined && from !== undefined && config === undefined) {
     return prepareDataSet(dataset, from, { ...request, out: out ?? join('prepared', dataset) })
@@ -169,8 +174,10 @@ function report({ out, card, resumedParts }: PrepareResult, json: boolean, secon
 class ProgressMeter {
   private readonly started = performance.now()
   private readonly bar = process.stdout.isTTY
-    ? new SingleBar({ format: '{bar} {percentage}%  {rows} rows  {rate} rows/s  {read} read', barsize: 24, hideCursor: true,
-      stream: process.stdout })
+    ? new SingleBar({
+      format: '{bar} {percentage}%  {rows} rows  {rate} rows/s  {read} read', barsize: 24, hideCursor: true,
+      stream: process.stdout,
+    })
     : undefined
   private last = 0
   private active = false

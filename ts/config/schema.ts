@@ -45,8 +45,8 @@ const synth = z.strictObject({
 
 const source = z.strictObject({
   path: z.union([text(), z.array(text()).min(1)]).optional()
-    .describe("File, glob, or list of these; relative to the config file's folder. One of `path`, `sql`, `prepared` and "
-      + '`synth`'),
+    .describe("File, glob, or list of these; relative to the config file's folder. One of `path`, `sql`, `prepared` "
+      + 'and `synth`'),
   sql: text().optional().describe('A DuckDB query whose result is the data'),
   prepared: text().optional()
     .describe('Folder that `persia data prepare` has written: `train` or `test` in its output'),
@@ -98,7 +98,8 @@ const split = z.strictObject({
   test: z.number().gt(0).lt(1).optional().describe('share and hash: the part of the rows, or of the values'),
   column: text().optional().describe('hash and time: the column, which need not be one of the model'),
   from: z.union([z.number(), text()]).optional()
-    .describe('time: the first value of the test data. A number compares with numbers, a text with texts, byte by byte'),
+    .describe('time: the first value of the test data. A number compares with numbers, a text with texts, byte by '
+      + 'byte'),
 })
 
 const shuffle = z.strictObject({

@@ -30,7 +30,9 @@ export function resolveSplit(written: WrittenSplit, { train, test }: { train?: S
   if (train && 'prepared' in train) {
     resolution.refuse(path, 'prepared data is divided when it is prepared; give its test folder as data.test')
   }
-  if (train && 'synth' in train) resolution.refuse(path, 'is not for synthetic data; give data.test with another firstRow')
+  if (train && 'synth' in train) {
+    resolution.refuse(path, 'is not for synthetic data; give data.test with another firstRow')
+  }
   if (train) resolution.note(['data', 'test'], { derived: 'data.split' })
   return { split: written as Split, ...(train && { test: train }) }
 }

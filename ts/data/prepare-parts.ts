@@ -87,7 +87,8 @@ export function synthParts(synth: SynthSource['synth'], sides: Piece['sides'],
   return Array.from({ length: Math.ceil(synth.rows / partRows) }, (_, i) => {
     const first = synth.firstRow + i * partRows
     const end = Math.min(first + partRows, synth.firstRow + synth.rows)
-    return { file: 0, sides, name: `${number(0)}-${number(i)}`, identity: JSON.stringify(synth), synth: { rows, first, end } }
+    const name = `${number(0)}-${number(i)}`
+    return { file: 0, sides, name, identity: JSON.stringify(synth), synth: { rows, first, end } }
   })
 }
 
@@ -131,7 +132,8 @@ function wantedColumns({ sides }: Piece, { ids, dense, labels, split }: PrepareO
 
 function resultOf(piece: Piece, { sides, ...part }: NativePart): PartResult {
   const [first, second] = sides.map(({ shard, card }) => ({ shard, card: partCard(card) }))
-  return { ...part, ...(piece.sides === 'test' ? { test: first! } : { train: first!, ...(second && { test: second }) }) }
+  if (piece.sides === 'test') return { ...part, test: first! }
+  return { ...part, train: first!, ...(second && { test: second }) }
 }
 
 /** Where the wanted columns stand in the lines of a text file. */
@@ -159,7 +161,8 @@ Promise<PartResult> {
   return result
 }
 
-async function makeRange(piece: FilePiece, range: NonNullable<Piece['range']>, context: PartContext): Promise<PartResult> {
+async function makeRange(piece: FilePiece, range: NonNullable<Piece['range']>, context: PartContext):
+Promise<PartResult> {
   const writer = openPart(piece, piece.name, context)
   const { path, text } = piece.relation
   await settling(() => writer.pushFile({

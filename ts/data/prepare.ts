@@ -15,7 +15,9 @@ import { native } from '../native.js'
 import { badRowError, describeBadRow, type BadRow } from './bad-rows.js'
 import { mergeCards, type DataCard } from './data-card.js'
 import { openDatabase } from './duckdb.js'
-import { makePart, mostReports, partsOf, synthParts, type PartContext, type PartResult, type Piece } from './prepare-parts.js'
+import {
+  makePart, mostReports, partsOf, synthParts, type PartContext, type PartResult, type Piece,
+} from './prepare-parts.js'
 import { preparedFormat, type PreparedColumns, type PreparedManifest } from './prepared-manifest.js'
 import { openRelations, type Relation } from './relation.js'
 import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit, SynthSource } from './source.js'
@@ -251,7 +253,9 @@ class Preparation {
 
   /** The parts of a piece that are made, in order. */
   private partsOfPiece(piece: Piece): [string, PartResult][] {
-    const parts = [...this.done].filter(([name]) => (piece.range ?? piece.synth ? name === piece.name : name.startsWith(piece.name)))
+    const isWhole = piece.range !== undefined || piece.synth !== undefined
+    const parts = [...this.done]
+      .filter(([name]) => (isWhole ? name === piece.name : name.startsWith(piece.name)))
     return parts.sort(([a], [b]) => (a < b ? -1 : 1))
   }
 
@@ -270,7 +274,8 @@ class Preparation {
     const parts = pieces.flatMap((piece) => this.partsOfPiece(piece).map(([name, result]) => ({ piece, name, result })))
     const bad = parts.flatMap(({ piece, name }) =>
       this.badRows(piece, name).map((row) => describeBadRow(row, piece.relation?.text ? 'line' : 'row')))
-    const shardsOf = (side: Side) => parts.flatMap(({ name, result }) => (result[side] ? [{ name, ...result[side] }] : []))
+    const shardsOf = (side: Side) =>
+      parts.flatMap(({ name, result }) => (result[side] ? [{ name, ...result[side] }] : []))
     const { card: train, statistics } = await this.writeManifest('train', shardsOf('train'), undefined)
     const hasTest = this.options.test !== undefined || this.options.split !== undefined
     const test = hasTest ? await this.writeManifest('test', shardsOf('test'), statistics) : undefined
@@ -298,7 +303,8 @@ class Preparation {
       rows,
       columns: this.columns,
       statistics: statistics ?? merged.statistics,
-      shards: shards.filter(({ shard }) => shard.rows > 0).map(({ name, shard }) => ({ file: `${name}.arrow`, ...shard })),
+      shards: shards.filter(({ shard }) => shard.rows > 0)
+        .map(({ name, shard }) => ({ file: `${name}.arrow`, ...shard })),
     }
     const path = join(this.options.out, side, 'manifest.json')
     await onDisk(path, () => writeWhole(path, sealedJson(manifest)))

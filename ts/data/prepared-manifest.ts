@@ -51,8 +51,11 @@ Promise<{ directory: string; manifest: PreparedManifest }> {
       : `cannot read ${path}: ${error.message}`, { file: path }, { cause: error })
   })
   const manifest = openSealedJson(text) as PreparedManifest | undefined
-  if (!manifest) throw new PersiaError('PERSIA_DATA_UNREADABLE', `${path} is damaged: its checksum is wrong`, { file: path })
+  if (!manifest) {
+    throw new PersiaError('PERSIA_DATA_UNREADABLE', `${path} is damaged: its checksum is wrong`, { file: path })
+  }
   if (manifest.format === preparedFormat) return { directory, manifest }
   throw new PersiaError('PERSIA_DATA_UNREADABLE',
-    `${path} has format ${manifest.format}, this release reads ${preparedFormat}; prepare the data again`, { file: path })
+    `${path} has format ${manifest.format}, this release reads ${preparedFormat}; prepare the data again`,
+    { file: path })
 }

@@ -4,6 +4,7 @@
 // guesses nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
+import { reasonOf } from './bad-rows.js'
 import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
 import { isRemote, listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
 
@@ -124,7 +125,15 @@ export function unreadable(name: string, error: unknown): PersiaError {
   const message = error instanceof Error ? error.message : String(error)
   const reason = message.includes('state machine reached an invalid state')
     ? 'its text is not in the form of CSV; perhaps some lines end in \\r\\n and others in \\n'
-    : message.split('\n').find((line) => line.trim() !== '') ?? message
+    : csvReason(message, name) ?? message.split('\n').find((line) => line.trim() !== '') ?? message
   return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`,
     { file: name }, { cause: error })
+}
+
+/** Of a line that DuckDB cannot split, in a file that a query reads. */
+function csvReason(message: string, name: string): string | undefined {
+  const line = /CSV Error on Line: (\d+)/.exec(message)?.[1]
+  if (line === undefined) return undefined
+  const file = /^\s*file ?= ?(\S.*)$/m.exec(message)?.[1]
+  return `${file === undefined || file === name ? '' : `${file} `}line ${line}: ${reasonOf(message)}`
 }

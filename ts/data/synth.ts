@@ -27,8 +27,8 @@ Promise<NativeBatchSource> {
     if (place >= 0) return place
     const near = closestWord(name, known)
     const hint = near === undefined ? `It has: ${known.join(', ') || 'none'}.` : `Did you mean ${near}?`
-    throw new PersiaError('PERSIA_DATA_MISSING_COLUMN', `Synthetic data like ${synth.like} has no ${what} ${name}. ${hint}`,
-      { column: name, columns: known })
+    throw new PersiaError('PERSIA_DATA_MISSING_COLUMN',
+      `Synthetic data like ${synth.like} has no ${what} ${name}. ${hint}`, { column: name, columns: known })
   }
   const fields = columns.fields.map(({ name }) => name)
   const wantedLabels = labels === 'none' ? [] : labels

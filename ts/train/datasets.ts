@@ -120,7 +120,8 @@ function samplingOf({ data: { negativeSampling, labels }, seed }: Config, epoch:
 
 function sourceOf(config: Config, split: 'train' | 'test'): DataSource | PreparedSource | SynthSource {
   const source = config.data[split]
-  if (source) return source as DataSource | PreparedSource | SynthSource  // the format is one the reader knows: config/unsupported.ts
+  // The format is one that the reader knows: config/unsupported.ts.
+  if (source) return source as DataSource | PreparedSource | SynthSource
   throw new PersiaError('PERSIA_CONFIG_INVALID',
     `data.${split} is not given: expected { path }, { sql }, { prepared } or { synth }`, { path: `data.${split}` })
 }

@@ -59,11 +59,13 @@ async function prepareLoaded(loaded: LoadedConfig, { out, threads, onProgress }:
   return { out: folder, ...report }
 }
 
-function sourceToPrepare({ config: { data } }: LoadedConfig, side: 'train' | 'test'): DataSource | SynthSource | undefined {
+function sourceToPrepare({ config: { data } }: LoadedConfig, side: 'train' | 'test'):
+DataSource | SynthSource | undefined {
   const source = data[side]
   if (side === 'test' && !source) return undefined
   const isRows = source && ('path' in source || 'sql' in source || ('synth' in source && side === 'train'))
   if (isRows) return source as DataSource | SynthSource
   const why = source ? 'is not what can be prepared' : 'is not given'
-  throw new PersiaError('PERSIA_CONFIG_INVALID', `data.${side} ${why}: expected { path } or { sql }`, { path: `data.${side}` })
+  throw new PersiaError('PERSIA_CONFIG_INVALID', `data.${side} ${why}: expected { path } or { sql }`,
+    { path: `data.${side}` })
 }

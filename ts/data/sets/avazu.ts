@@ -56,4 +56,5 @@ async function firstTestHour(file: string, folder: string): Promise<number> {
   }
 }
 
-const nearer = (without: number, including: number, wanted: number) => without > 0 && wanted - without < including - wanted
+const nearer = (without: number, including: number, wanted: number) =>
+  without > 0 && wanted - without < including - wanted

@@ -9,7 +9,8 @@ export const criteoColumns = {
 }
 
 export async function criteo(folder: Folder): Promise<DataSetConfig> {
-  const train = folder.need('criteo', 'train.txt', 'train.txt.gz', 'train.tsv', 'train.tsv.gz', 'day_0', 'day_0.gz', /^first_.*\.tsv/)
+  const train = folder.need('criteo', 'train.txt', 'train.txt.gz', 'train.tsv', 'train.tsv.gz', 'day_0', 'day_0.gz',
+    /^first_.*\.tsv/)
   const test = folder.find(/^valid\.(txt|tsv)(\.gz)?$/)
   const days = /day_0(\.gz)?$/.exec(train)
   const { labels, dense, features } = criteoColumns

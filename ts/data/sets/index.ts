@@ -21,6 +21,8 @@ export function synthSetConfig(synth: NonNullable<ConfigInput['data']['train']>[
 /** The config of a data set whose files lie in `from`: a folder, or the file of the training data. */
 export async function dataSetConfig(name: string, from: string): Promise<DataSetConfig> {
   const path = resolve(from)
-  if (!existsSync(path)) throw new PersiaError('PERSIA_DATA_NOT_FOUND', `There is no file or folder ${from}.`, { file: from })
+  if (!existsSync(path)) {
+    throw new PersiaError('PERSIA_DATA_NOT_FOUND', `There is no file or folder ${from}.`, { file: from })
+  }
   return dataSets[name]!(statSync(path).isFile() ? new Folder(dirname(path), basename(path)) : new Folder(path))
 }

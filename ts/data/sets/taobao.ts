@@ -20,7 +20,9 @@ export async function taobao(folder: Folder): Promise<DataSetConfig> {
 const sequence = { sequenceLength: mostBehaviours }
 
 export const taobaoColumns = () => ({
-  labels: ['clk'], dense: [{ column: 'price', transform: 'log1p' as const }], features: features({ user: {} }, sequence),
+  labels: ['clk'],
+  dense: [{ column: 'price', transform: 'log1p' as const }],
+  features: features({ user: {} }, sequence),
 })
 
 function readyMade(path: string): DataSetConfig {
@@ -66,20 +68,21 @@ async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
 /** A file with these columns, all of them texts; NULL and nothing are missing. The header's names are not looked at. */
 function table(file: string, columns: string[]): string {
   const declared = columns.map((name) => `${name}: 'VARCHAR'`).join(', ')
-  return `read_csv(${literal(file)}, columns = {${declared}}, header = true, delim = ',', quote = '"', auto_detect = false, `
-    + "nullstr = ['NULL', ''])"
+  return `read_csv(${literal(file)}, columns = {${declared}}, header = true, delim = ',', quote = '"', `
+    + "auto_detect = false, nullstr = ['NULL', ''])"
 }
 
 function joinSql(raw: string, ads: string, users: string, log: string | undefined): string {
   const ad = table(ads, ['adgroup_id', ...adColumns, 'price'])
   const user = table(users, ['userid', ...userColumns])
   const profile = userColumns.map((name) => `u.${name}`).join(', ')
-  const none = "cast([] as varchar[])"
+  const none = 'cast([] as varchar[])'
+  const last = `greatest(h.n - ${mostBehaviours - 1}, 1):h.n`
   const histories = ['btag', 'cate', 'brand'].map((name) =>
-    `${log === undefined ? none : `coalesce(h.${name}[greatest(h.n - ${mostBehaviours - 1}, 1):h.n], ${none})`} as ${name}_his`)
+    `${log === undefined ? none : `coalesce(h.${name}[${last}], ${none})`} as ${name}_his`)
   const from = log === undefined ? '' : `left join (${historySql(raw, log)}) h on h.id = r.id`
-  return `select r.user, r.time_stamp, r.adgroup_id, r.pid, r.clk, ${profile}, a.cate_id, a.campaign_id, a.customer, a.brand,
-    a.price, ${histories.join(', ')}
+  return `select r.user, r.time_stamp, r.adgroup_id, r.pid, r.clk, ${profile}, a.cate_id, a.campaign_id, a.customer,
+    a.brand, a.price, ${histories.join(', ')}
     from (select *, row_number() over () as id from ${raw}) r
     left join ${ad} a on a.adgroup_id = r.adgroup_id
     left join ${user} u on u.userid = r.user
