@@ -4,8 +4,8 @@
 //
 // Nothing that the file says is believed: magic, footer, metadata, buffers and their lengths are checked when it is
 // opened, so that a view never leaves the file. What only the values can tell, that offsets of lists and texts never
-// fall, CheckOffsets tells for one block; whoever follows offsets calls it first. Files with compressed buffers, unions,
-// views or run-end encoding are refused.
+// fall, CheckOffsets tells for one block; whoever follows offsets calls it first. Files with compressed buffers,
+// unions, views or run-end encoding are refused.
 //
 // Thread-safety: immutable once open.
 #pragma once

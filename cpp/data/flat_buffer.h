@@ -35,7 +35,8 @@ class FlatWriter {
   // places of the fields.
   std::vector<Place> Table(Place from, std::initializer_list<uint8_t> sizes);
 
-  // Starts a vector that the offset at `from` points to, with `count` elements of zeros. Returns the place of the first.
+  // Starts a vector that the offset at `from` points to, with `count` elements of zeros. Returns the place of the
+  // first.
   Place Vector(Place from, size_t count, size_t element_bytes);
 
   void Text(Place from, std::string_view text);

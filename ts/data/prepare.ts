@@ -1,9 +1,9 @@
 // `persia data prepare`: any source becomes folders of shards, which training maps into memory.
 //
-//   source files ─► parts (64 MiB of text, or 2^18 rows) ─► threads: split, decode, count, write ─► journal ─► manifests
+//   source files ─► parts (64 MiB of text, 2^18 rows) ─► threads: split, decode, count, write ─► journal ─► manifests
 //
-// Where a part begins follows from the source alone, so a part that is made again has the same bytes. Each finished part
-// is noted in a journal: a run that was killed goes on with the parts that are missing, and ends with the same files as
+// Where a part begins follows from the source alone, so a part that is made again has the same bytes. Each finished
+// part is noted in a journal: a run that was killed goes on with the parts that are missing, and ends with the same files as
 // one that was not.
 import { createHash } from 'node:crypto'
 import { mkdir, readFile, readdir, rm } from 'node:fs/promises'
@@ -177,7 +177,8 @@ class Preparation {
     if (known?.key === key) return card
     if (entries.length > 0 && (!known || card)) {
       throw new PersiaError('PERSIA_USAGE', known
-        ? `${out} holds data that was prepared from other files or with other settings. Remove it, or give another --out`
+        ? `${out} holds data that was prepared from other files or with other settings. Remove it, or give another `
+          + '--out'
         : `${out} is not empty and holds no prepared data. Give another --out`, { directory: out })
     }
     await onDisk(out, async () => {
@@ -228,8 +229,8 @@ class Preparation {
   }
 
   /**
-   * A part of a plain file assumes that a line begins behind the first line end in it. Where that was inside of a quoted
-   * value, the part before says where the line really begins, and the part is made again from there. True when all is
+   * A part of a plain file assumes that a line begins behind the first line end in it. Where that was inside of a
+   * quoted value, the part before says where the line really begins, and the part is made again from there. True when all is
    * made; throws for the first bad row.
    */
   private async repair(pieces: Piece[], context: PartContext): Promise<boolean> {

@@ -46,8 +46,8 @@ Promise<{ directory: string; manifest: PreparedManifest }> {
   const path = join(directory, 'manifest.json')
   const text = await readFile(path, 'utf8').catch((error: NodeJS.ErrnoException) => {
     throw new PersiaError('PERSIA_DATA_NOT_FOUND', error.code === 'ENOENT'
-      ? `There is no prepared data in ${directory}: ${path} is missing. \`persia data prepare\` makes it; the folder is `
-        + '`train` or `test` in its output.'
+      ? `There is no prepared data in ${directory}: ${path} is missing. \`persia data prepare\` makes it; the folder `
+        + 'is `train` or `test` in its output.'
       : `cannot read ${path}: ${error.message}`, { file: path }, { cause: error })
   })
   const manifest = openSealedJson(text) as PreparedManifest | undefined

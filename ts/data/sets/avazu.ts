@@ -1,5 +1,5 @@
-// Avazu's click-through data: Kaggle's train.csv. With a header: id, click, hour (YYMMDDHH), 21 tokens. The latest fifth
-// of the rows, in whole hours, is the test data.
+// Avazu's click-through data: Kaggle's train.csv. With a header: id, click, hour (YYMMDDHH), 21 tokens. The latest
+// fifth of the rows, in whole hours, is the test data.
 import { openDatabase, literal, rowsOf } from '../duckdb.js'
 import { unreadable } from '../relation.js'
 import { names, type DataSetConfig, type Folder } from './folder.js'

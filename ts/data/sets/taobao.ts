@@ -49,8 +49,8 @@ async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
   const [ads, users, log] = [other('ad_feature'), other('user_profile'), other('behavior_log')]
   if (ads === undefined || users === undefined) {
     throw new PersiaError('PERSIA_DATA_NOT_FOUND',
-      `${folder.path} lacks ${ads === undefined ? 'ad_feature.csv' : 'user_profile.csv'}, which raw_sample.csv is joined `
-      + 'with.', { file: folder.path })
+      `${folder.path} lacks ${ads === undefined ? 'ad_feature.csv' : 'user_profile.csv'}, which raw_sample.csv is `
+      + 'joined with.', { file: folder.path })
   }
   const columns = taobaoColumns()
   const raw = table(samples, ['user', 'time_stamp', 'adgroup_id', 'pid', 'nonclk', 'clk'])
