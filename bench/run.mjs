@@ -30,6 +30,10 @@
 //   npm run bench -- cluster [OPTIONS]
 //
 // a cluster beside one process (bench/cluster.mjs, which says what its options are).
+//
+//   npm run bench -- data [--rows N] [--rounds N] [--python PYTHON3] [--smoke] [--out FILE]
+//
+// preparing and reading data (bench/data.mjs), with the built addon.
 import { execFileSync, spawnSync } from 'node:child_process'
 import { appendFileSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { cpus, release, tmpdir } from 'node:os'
@@ -57,9 +61,10 @@ const { values, positionals: [name = ''] } = parseArgs({
 })
 const { smoke, out } = values
 const peerModes = { 'dense-peer': referencePeers, 'dense-types-peer': typePeers }
-const netOptions = ['rounds', 'seconds']
-const takes = (option) => name === '' || name in tableModes || (name === 'net' && netOptions.includes(option))
-const ignored = tableOptions.filter((option) => values[option] !== undefined && !takes(option))
+const netOptions = ['rounds', 'seconds'], dataOptions = ['rows', 'rounds']
+const isTaken = (option) => name === '' || name in tableModes
+  || (name === 'net' && netOptions.includes(option)) || (name === 'data' && dataOptions.includes(option))
+const ignored = tableOptions.filter((option) => values[option] !== undefined && !isTaken(option))
 if (ignored.length > 0) {
   console.error(`--${ignored.join(', --')}: only ${Object.keys(tableModes).join(', ')} take this`)
   process.exit(2)
@@ -75,8 +80,9 @@ const system = `${process.platform} ${release()}`
 const here = { commit: commit(), cpu: cpus()[0].model, cores: cpus().length, system }
 console.log(`${here.cpu}, ${here.cores} cores, ${here.system}, commit ${here.commit}`)
 const tally = { passed: 0, failed: 0, skipped: 0 }
+if (name === 'data' || (smoke && name === '')) runData()
 if (name in peerModes) runPeers(peerModes[name]())
-else if (name !== 'net' && !(name in tableModes)) runMicro(chosen())
+else if (!['net', 'data'].includes(name) && !(name in tableModes)) runMicro(chosen())
 for (const mode of modes()) runTable(mode)
 if (name === 'net' || (smoke && name === '')) runNet()
 if (smoke && name === '') {
@@ -103,7 +109,7 @@ function chosen() {
   const wanted = name.toLowerCase()
   const matching = all.filter((benchmark) => `${benchmark} ${sourceOf(benchmark)}`.toLowerCase().includes(wanted))
   if (matching.length > 0) return matching
-  const others = [...Object.keys(tableModes), 'net', ...Object.keys(peerModes)]
+  const others = [...Object.keys(tableModes), 'net', ...Object.keys(peerModes), 'data', 'cluster']
   console.error(`no benchmark is called ${name}; there are ${[...all, ...others].join(', ')}`)
   process.exit(2)
 }
@@ -162,6 +168,21 @@ function runTable(mode) {
   const skipped = lines.filter((line) => 'skipped' in line).length
   tally.skipped += skipped
   tally.passed += lines.length - skipped
+  record(lines, new Date().toISOString())
+}
+
+/** Data: prepared, read and made. */
+function runData() {
+  const lines = inScratch('lines.jsonl', (file) => {
+    const given = name === 'data' ? dataOptions.filter((option) => values[option] !== undefined) : []
+    const { status } = spawnSync(process.execPath, [
+      'bench/data.mjs', ...given.flatMap((option) => [`--${option}`, values[option]]), ...(smoke ? ['--smoke'] : []),
+      '--python', values.python, '--out', file,
+    ], { stdio: ['ignore', 'inherit', 'inherit'], timeout: smoke ? smokeTimeoutMs : undefined })
+    tally[status === 0 ? 'passed' : 'failed'] += 1
+    return linesOf(file)
+  })
+  tally.skipped += lines.filter((line) => 'skipped' in line).length
   record(lines, new Date().toISOString())
 }
 

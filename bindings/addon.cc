@@ -3,6 +3,7 @@
 
 #include "batch_handle.h"
 #include "batcher_binding.h"
+#include "data_binding.h"
 #include "evaluator_binding.h"
 #include "functions.h"
 #include "js_thread.h"
@@ -15,6 +16,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitJsThread(env);
   BatchHandle::Register(env, exports);
   RegisterBatcher(env, exports);
+  RegisterData(env, exports);
   RegisterTrainer(env, exports);
   RegisterEvaluator(env, exports);
   RegisterRoles(env, exports);

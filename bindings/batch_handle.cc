@@ -41,6 +41,12 @@ struct HeldBatch {
   std::vector<std::vector<uint32_t>> offsets;
 };
 
+int64_t BytesOf(const Batch& batch) {
+  size_t bytes = batch.dense.size_bytes() + batch.labels.size_bytes();
+  for (const IdColumn& column : batch.id_columns) bytes += column.ids.size_bytes() + column.offsets.size_bytes();
+  return static_cast<int64_t>(bytes);
+}
+
 std::shared_ptr<const Batch> FromTypedArrays(Napi::Env env, const Napi::Object& source) {
   auto holder = std::make_shared<HeldBatch>();
   Batch* batch = &holder->batch;
@@ -91,9 +97,17 @@ std::shared_ptr<const Batch> BatchHandle::Get(const Napi::Value& value) {
 BatchHandle::BatchHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BatchHandle>(info) {
   if (info[0].IsExternal()) {
     batch_ = *info[0].As<Napi::External<std::shared_ptr<const Batch>>>().Data();
+    // Else batches that nobody holds any more would pile up: their objects are small, which says little of their memory.
+    // A part of the truth is enough, and makes collections rarer: some hundred megabytes may wait for one.
+    known_bytes_ = BytesOf(*batch_) / 8;
+    Napi::MemoryManagement::AdjustExternalMemory(info.Env(), known_bytes_);
   } else {
     batch_ = FromTypedArrays(info.Env(), info[0].As<Napi::Object>());
   }
+}
+
+BatchHandle::~BatchHandle() {
+  if (known_bytes_ > 0) Napi::MemoryManagement::AdjustExternalMemory(Env(), -known_bytes_);
 }
 
 Napi::Value BatchHandle::Rows(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), batch_->rows); }

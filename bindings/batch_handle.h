@@ -20,11 +20,13 @@ class BatchHandle : public Napi::ObjectWrap<BatchHandle> {
   //                   labels })
   // dense and labels: Float32Array (rows, count), or an array of Float32Array (rows), one a column
   explicit BatchHandle(const Napi::CallbackInfo& info);
+  ~BatchHandle() override;
 
  private:
   Napi::Value Rows(const Napi::CallbackInfo& info);
 
   std::shared_ptr<const Batch> batch_;
+  int64_t known_bytes_ = 0;  // that the garbage collector was told of
 };
 
 }  // namespace persia::bindings

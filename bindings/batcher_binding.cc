@@ -1,8 +1,6 @@
 #include "batcher_binding.h"
 
-#include <algorithm>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,6 +8,7 @@
 #include "base/rng.h"
 #include "batch/batcher.h"
 #include "batch_handle.h"
+#include "columns.h"
 #include "convert.h"
 #include "js_thread.h"
 #include "keep_alive.h"
@@ -17,106 +16,22 @@
 namespace persia::bindings {
 namespace {
 
-std::optional<std::string> OptionalString(const Napi::Object& object, const char* name) {
-  if (object.Get(name).IsUndefined()) return std::nullopt;
-  return String(object, name);
-}
-
-// The elements of array `name`, each turned into a T.
-template <typename T, typename Convert>
-std::vector<T> List(const Napi::Object& object, const char* name, Convert convert) {
-  const Napi::Array array = Array(object, name);
-  std::vector<T> list;
-  for (uint32_t i = 0; i < array.Length(); ++i) list.push_back(convert(Napi::Value(array.Get(i))));
-  return list;
-}
-
-IdColumnOptions ToIdColumn(const Napi::Value& value) {
-  const auto object = value.As<Napi::Object>();
-  const IdEncoding encoding = String(object, "encoding") == "integer" ? IdEncoding::kInteger : IdEncoding::kHash;
-  return {String(object, "name"), encoding, String(object, "separator")};
-}
-
-DenseColumnOptions ToDenseColumn(const Napi::Value& value) {
-  const auto object = value.As<Napi::Object>();
-  const std::string name = String(object, "transform");
-  DenseColumnOptions column;
-  column.name = String(object, "name");
-  column.transform = name == "log1p"         ? Transform::kLog1p
-                     : name == "standardize" ? Transform::kStandardize
-                                             : Transform::kNone;
-  column.mean = Double(object, "mean");
-  column.stddev = Double(object, "stddev");
-  if (!object.Get("missing").IsUndefined()) column.missing = Double(object, "missing");
-  return column;
-}
-
-LabelColumnOptions ToLabelColumn(const Napi::Value& value) {
-  const auto object = value.As<Napi::Object>();
-  return {String(object, "name"), OptionalString(object, "positive"), Bool(object, "probability")};
-}
-
-NegativeSampling ToSampling(const Napi::Object& object) {
-  return {Uint32(object, "label"), Double(object, "keep"),
-          RandomKey(Uint64(object, "seed"), Uint64(object, "epoch"))};
-}
-
 BatcherOptions ToOptions(const Napi::Object& object) {
   BatcherOptions options;
-  options.columns.ids = List<IdColumnOptions>(object, "ids", ToIdColumn);
-  options.columns.dense = List<DenseColumnOptions>(object, "dense", ToDenseColumn);
-  options.columns.labels = List<LabelColumnOptions>(object, "labels", ToLabelColumn);
-  options.columns.missing = List<std::string>(
-      object, "missing", [](const Napi::Value& value) { return value.As<Napi::String>().Utf8Value(); });
+  options.columns = ToDecoderOptions(object);
   options.batch_size = Uint32(object, "batchSize");
   if (!object.Get("sampling").IsUndefined()) options.sampling = ToSampling(Object(object, "sampling"));
+  options.wants_test = Bool(object, "wantsTest");
+  if (!object.Get("share").IsUndefined()) options.share = ToShareSplit(Object(object, "share"));
+  if (!object.Get("shuffle").IsUndefined()) {
+    const auto shuffle = Object(object, "shuffle");
+    options.shuffle = {Uint32(shuffle, "buffer"), RandomKey(Uint64(shuffle, "seed"), Uint64(shuffle, "epoch"))};
+  }
   options.skip_rows = Uint64(object, "skipRows");
   options.stop_at_bad_row = Bool(object, "stopAtBadRow");
   options.most_reports = Uint32(object, "mostReports");
   options.collect_moments = Bool(object, "collectMoments");
   return options;
-}
-
-// The words of a validity mask for `count` values, or null when all values are there.
-const uint64_t* Validity(const Napi::Object& column, const char* name, uint64_t count) {
-  const Napi::Value value = column.Get(name);
-  if (value.IsUndefined() || value.IsNull()) return nullptr;
-  const auto words = TypedArray<const uint64_t>(value, name);
-  if (words.size() < (count + 63) / 64) throw Napi::TypeError::New(column.Env(), "native call: validity is too short");
-  return words.data();
-}
-
-ColumnView ToColumnView(const Napi::Value& value, uint32_t rows) {
-  const auto object = value.As<Napi::Object>();
-  const std::string kind = String(object, "kind");
-  ColumnView column;
-  column.kind = kind == "text" ? ValueKind::kText : kind == "number" ? ValueKind::kNumber : ValueKind::kInteger;
-  const auto bytes = TypedArray<const uint8_t>(Field(object, "values"), "values");
-  const size_t value_bytes = column.kind == ValueKind::kText ? sizeof(TextRecord) : sizeof(uint64_t);
-  column.values = bytes.data();
-  column.value_count = bytes.size() / value_bytes;
-  column.validity = Validity(object, "validity", column.value_count);
-  if (!object.Get("entries").IsUndefined()) {
-    const auto entries = TypedArray<const uint64_t>(object.Get("entries"), "entries");
-    if (entries.size() != size_t{2} * rows) {
-      throw Napi::TypeError::New(object.Env(), "native call: entries do not match rows");
-    }
-    column.entries = entries.data();
-    column.entry_validity = Validity(object, "entryValidity", rows);
-  } else if (column.value_count != rows) {
-    throw Napi::TypeError::New(object.Env(), "native call: values do not match rows");
-  }
-  return column;
-}
-
-ChunkView ToChunkView(const Napi::Object& object) {
-  ChunkView chunk;
-  chunk.rows = Uint32(object, "rows");
-  const auto convert = [&](const Napi::Value& value) { return ToColumnView(value, chunk.rows); };
-  chunk.ids = List<ColumnView>(object, "ids", convert);
-  chunk.dense = List<ColumnView>(object, "dense", convert);
-  chunk.labels = List<ColumnView>(object, "labels", convert);
-  return chunk;
 }
 
 Napi::Object FromOutput(Napi::Env env, const Batcher::Output& output) {
@@ -208,8 +123,11 @@ class BatcherWrap : public Napi::ObjectWrap<BatcherWrap> {
 
   Napi::Value Finish(const Napi::CallbackInfo& info) {
     CheckIdle(info.Env());
-    auto batch = state_->batcher.Finish();
-    return batch ? BatchHandle::Create(info.Env(), std::move(batch)) : info.Env().Null();
+    const Napi::Array batches = Napi::Array::New(info.Env());
+    for (auto& batch : state_->batcher.Finish()) {
+      batches.Set(batches.Length(), BatchHandle::Create(info.Env(), std::move(batch)));
+    }
+    return batches;
   }
 
   Napi::Value Moments(const Napi::CallbackInfo& info) {

@@ -1,5 +1,6 @@
 // The shape of the native addon, as bindings/ registers it. Everything here is internal: users see ts/index.ts.
 import type { NativeBatcherConstructor } from './data/native-batcher.js'
+import type { NativeData } from './data/native-data.js'
 
 export interface NativeFeature {
   name: string
@@ -274,7 +275,7 @@ export interface NativeEvaluator {
   results(): Promise<NativeTaskMetrics[]>
 }
 
-export interface NativeAddon {
+export interface NativeAddon extends NativeData {
   BatchHandle: new (source: NativeBatchSource) => NativeBatch
   Batcher: NativeBatcherConstructor
   createTrainer(config: NativeTrainerConfig): Promise<NativeTrainer>

@@ -7,11 +7,12 @@
 
 namespace persia {
 
-inline void CopyFloats(float* out, const float* in, size_t count) {
-  constexpr size_t kBlock = 16;
+template <typename T>
+inline void CopyValues(T* out, const T* in, size_t count) {
+  constexpr size_t kBlock = 64 / sizeof(T);
   size_t i = 0;
   for (; i + kBlock <= count; i += kBlock) {
-    std::memcpy(out + i, in + i, kBlock * sizeof(float));
+    std::memcpy(out + i, in + i, kBlock * sizeof(T));
     asm volatile("" ::: "memory");  // keeps the compiler from turning the loop into one memcpy
   }
   for (; i < count; ++i) out[i] = in[i];
@@ -29,5 +30,7 @@ inline void CopyBytes(void* out, const void* in, size_t bytes) {
   }
   if (i < bytes) std::memcpy(to + i, from + i, bytes - i);
 }
+
+inline void CopyFloats(float* out, const float* in, size_t count) { CopyValues(out, in, count); }
 
 }  // namespace persia

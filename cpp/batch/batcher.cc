@@ -4,6 +4,7 @@
 #include <cmath>
 #include <utility>
 
+#include "base/permutation.h"
 #include "base/rng.h"
 #include "base/status.h"
 
@@ -58,6 +59,7 @@ Batcher::Batcher(BatcherOptions options)
       rows_to_skip_(options_.skip_rows),
       moments_(options_.columns.dense.size()) {
   PERSIA_CHECK(options_.batch_size > 0 && options_.most_reports > 0);
+  PERSIA_CHECK(!options_.shuffle || options_.shuffle->window_rows > 1);
   PERSIA_CHECK(!options_.sampling || options_.sampling->label < options_.columns.labels.size());
 }
 
@@ -73,11 +75,20 @@ Batcher::Output Batcher::Push(const ChunkView& chunk) {
   const auto& is_bad = decoder_.is_bad();
   for (uint32_t first = 0; first < end;) {
     uint32_t last = first;
-    while (last < end && !is_bad[last]) ++last;
+    while (last < end && !is_bad[last] && IsWanted(last)) ++last;
     Take(first, last, &output.batches);
     first = last + 1;
   }
+  rows_ += chunk.rows;
   return output;
+}
+
+// Whether a row is on the side of the split that is read.
+bool Batcher::IsWanted(uint32_t row) const {
+  if (options_.share) {
+    return IsTest(options_.share->key, rows_ + row, options_.share->test_share) == options_.wants_test;
+  }
+  return !options_.columns.split || (decoder_.is_test()[row] != 0) == options_.wants_test;
 }
 
 // Takes of the good rows [first, last) those that are not left out.
@@ -105,25 +116,53 @@ void Batcher::TakeSampled(const NegativeSampling& sampling, uint32_t first, uint
   }
 }
 
-// Leaves out the rows still to skip, fills batches with the others.
+// Fills batches with the rows, or the window that is shuffled.
 void Batcher::Fill(uint32_t first, uint32_t last, Batches* full) {
+  if (options_.shuffle) {
+    while (first < last) {
+      const uint32_t room = options_.shuffle->window_rows;
+      if (!window_) window_ = std::make_shared<Storage>(options_.columns, room);
+      const uint32_t taken = std::min(last - first, room - window_->rows);
+      Append(first, first + taken, window_.get());
+      first += taken;
+      if (window_->rows == room) EmitWindow(full);
+    }
+    return;
+  }
   const uint64_t skipped = std::min<uint64_t>(rows_to_skip_, last - first);
   rows_to_skip_ -= skipped;
   first += static_cast<uint32_t>(skipped);
   while (first < last) {
     if (!open_) open_ = std::make_shared<Storage>(options_.columns, options_.batch_size);
     const uint32_t taken = std::min(last - first, options_.batch_size - open_->rows);
-    Append(first, first + taken);
+    Append(first, first + taken, open_.get());
     first += taken;
     if (open_->rows == options_.batch_size) full->push_back(Emit());
   }
 }
 
-void Batcher::Append(uint32_t first, uint32_t last) {
-  for (size_t i = 0; i < open_->ids.size(); ++i) AppendIds(decoder_.ids()[i], first, last, &open_->ids[i]);
-  AppendRows(decoder_.dense(), options_.columns.dense.size(), first, last, &open_->dense);
-  AppendRows(decoder_.labels(), options_.columns.labels.size(), first, last, &open_->labels);
-  open_->rows += last - first;
+// Rows of the decoded chunk.
+void Batcher::Append(uint32_t first, uint32_t last, Storage* to) const {
+  for (size_t i = 0; i < to->ids.size(); ++i) AppendIds(decoder_.ids()[i], first, last, &to->ids[i]);
+  AppendRows(decoder_.dense(), options_.columns.dense.size(), first, last, &to->dense);
+  AppendRows(decoder_.labels(), options_.columns.labels.size(), first, last, &to->labels);
+  to->rows += last - first;
+}
+
+// The rows of the window in their new order, without those still to skip.
+void Batcher::EmitWindow(Batches* full) {
+  const std::shared_ptr<Storage> window = std::exchange(window_, nullptr);
+  const Permutation order(RandomKey(options_.shuffle->key, windows_++), window->rows);
+  const auto skipped = static_cast<uint32_t>(std::min<uint64_t>(rows_to_skip_, window->rows));
+  rows_to_skip_ -= skipped;
+  for (uint32_t place = skipped; place < window->rows; ++place) {
+    const auto row = static_cast<uint32_t>(order.At(place));
+    if (!open_) open_ = std::make_shared<Storage>(options_.columns, options_.batch_size);
+    for (size_t i = 0; i < window->ids.size(); ++i) AppendIds(window->ids[i], row, row + 1, &open_->ids[i]);
+    AppendRows(window->dense, options_.columns.dense.size(), row, row + 1, &open_->dense);
+    AppendRows(window->labels, options_.columns.labels.size(), row, row + 1, &open_->labels);
+    if (++open_->rows == options_.batch_size) full->push_back(Emit());
+  }
 }
 
 void Batcher::AddMoments(uint32_t first, uint32_t last) {
@@ -136,7 +175,12 @@ void Batcher::AddMoments(uint32_t first, uint32_t last) {
   }
 }
 
-std::shared_ptr<const Batch> Batcher::Finish() { return open_ ? Emit() : nullptr; }
+std::vector<std::shared_ptr<const Batch>> Batcher::Finish() {
+  Batches last;
+  if (window_) EmitWindow(&last);
+  if (open_) last.push_back(Emit());
+  return last;
+}
 
 std::shared_ptr<const Batch> Batcher::Emit() {
   const std::shared_ptr<Storage> storage = std::exchange(open_, nullptr);

@@ -4,7 +4,8 @@
 //   batches (batch_size rows)             |---|---|---|---|--|   the last one, from Finish, may be short
 //
 // A row is taken whole or not at all. With negative sampling most negatives are left out: which ones follows from a key
-// and the row's number alone, so that reruns and resumed runs leave out the same. Batches own their buffers and live as long as anybody holds them.
+// and the row's number alone, so that reruns and resumed runs leave out the same. Batches own their buffers and live as
+// long as anybody holds them.
 //
 // Thread-safety: externally synchronised; any thread may call, one at a time.
 #pragma once
@@ -26,10 +27,25 @@ struct NegativeSampling {
   uint64_t key = 0;  // of the random draws: another key keeps others
 };
 
+// Every row is in the test data with this probability, by its number.
+struct ShareSplit {
+  double test_share = 0;
+  uint64_t key = 0;
+};
+
+// The rows that are taken come in another order, drawn anew for every `window_rows` of them.
+struct WindowShuffle {
+  uint32_t window_rows = 0;  // above 1
+  uint64_t key = 0;
+};
+
 struct BatcherOptions {
   DecoderOptions columns;
+  std::optional<ShareSplit> share;  // rows count from 0, bad ones included
+  bool wants_test = false;          // which side of `share` or of `columns.split` is taken
   uint32_t batch_size = 0;       // > 0
   std::optional<NegativeSampling> sampling;
+  std::optional<WindowShuffle> shuffle;
   uint64_t skip_rows = 0;        // the first rows that would be taken are left out: a resumed run has trained on them
   bool stop_at_bad_row = false;  // take nothing from the first bad row on
   uint32_t most_reports = 5;     // bad rows described per push, at least 1
@@ -63,8 +79,8 @@ class Batcher {
   // Takes the chunk's good rows. With stop_at_bad_row, a chunk with a bad row must be the last one.
   Output Push(const ChunkView& chunk);
 
-  // The rows left over as a last, shorter batch; null when there are none.
-  std::shared_ptr<const Batch> Finish();
+  // The batches of the rows left over; the last one may be shorter.
+  std::vector<std::shared_ptr<const Batch>> Finish();
 
   // Of the dense columns' values before transforms, missing ones left out, over all good rows so far, those that were
   // left out too. Counts are 0 without collect_moments.
@@ -75,17 +91,22 @@ class Batcher {
 
   using Batches = std::vector<std::shared_ptr<const Batch>>;
 
+  bool IsWanted(uint32_t row) const;
   void Take(uint32_t first, uint32_t last, Batches* full);
   void TakeSampled(const NegativeSampling& sampling, uint32_t first, uint32_t last, Batches* full);
   void Fill(uint32_t first, uint32_t last, Batches* full);
-  void Append(uint32_t first, uint32_t last);
+  void Append(uint32_t first, uint32_t last, Storage* to) const;
+  void EmitWindow(Batches* full);
   void AddMoments(uint32_t first, uint32_t last);
   std::shared_ptr<const Batch> Emit();
 
   const BatcherOptions options_;
   ChunkDecoder decoder_;
   std::shared_ptr<Storage> open_;  // the batch being filled; null between batches
+  std::shared_ptr<Storage> window_;  // with shuffling: the rows that are shuffled next
+  uint64_t windows_ = 0;             // before it
   uint64_t rows_to_skip_;
+  uint64_t rows_ = 0;              // before the chunk that is being taken
   uint64_t good_rows_ = 0;         // before the run of rows that is being taken
   std::vector<Moments> moments_;
   bool stopped_ = false;

@@ -58,6 +58,7 @@ struct ChunkView {
   std::vector<ColumnView> ids;     // (features)
   std::vector<ColumnView> dense;   // (dense columns), no lists
   std::vector<ColumnView> labels;  // (labels), no lists
+  ColumnView split = {};           // the column that a split goes by, no list; unused without one
 };
 
 }  // namespace persia

@@ -14,18 +14,6 @@ namespace {
 
 constexpr double kMissing = std::numeric_limits<double>::quiet_NaN();
 
-double Apply(const DenseColumnOptions& options, double x) {
-  switch (options.transform) {
-    case Transform::kNone:
-      return x;
-    case Transform::kLog1p:
-      return std::copysign(std::log1p(std::fabs(x)), x);
-    case Transform::kStandardize:
-      return (x - options.mean) / (options.stddev == 0 ? 1 : options.stddev);
-  }
-  return x;
-}
-
 // At most 64 bytes of a text, cut between UTF-8 characters.
 std::string Shorten(std::string_view text) {
   constexpr size_t kMostBytes = 64;
@@ -43,6 +31,18 @@ std::string FormatNumber(double number) {
 
 }  // namespace
 
+double ApplyTransform(const DenseColumnOptions& options, double raw) {
+  switch (options.transform) {
+    case Transform::kNone:
+      return raw;
+    case Transform::kLog1p:
+      return std::copysign(std::log1p(std::fabs(raw)), raw);
+    case Transform::kStandardize:
+      return (raw - options.mean) / (options.stddev == 0 ? 1 : options.stddev);
+  }
+  return raw;
+}
+
 ChunkDecoder::ChunkDecoder(DecoderOptions options) : options_(std::move(options)), ids_(options_.ids.size()) {}
 
 void ChunkDecoder::Decode(const ChunkView& chunk) {
@@ -57,6 +57,7 @@ void ChunkDecoder::Decode(const ChunkView& chunk) {
   for (size_t i = 0; i < chunk.labels.size(); ++i) DecodeLabels(chunk.labels[i], i, chunk.rows);
   for (size_t i = 0; i < chunk.dense.size(); ++i) DecodeDense(chunk.dense[i], i, chunk.rows);
   for (size_t i = 0; i < chunk.ids.size(); ++i) DecodeIds(chunk.ids[i], options_.ids[i], chunk.rows, &ids_[i]);
+  if (options_.split) DecodeSplit(chunk.split, *options_.split, chunk.rows);
 }
 
 void ChunkDecoder::DecodeIds(const ColumnView& column, const IdColumnOptions& options, uint32_t rows, Ids* out) {
@@ -87,7 +88,9 @@ void ChunkDecoder::AppendValue(const ColumnView& column, uint64_t i, const IdCol
     return;
   }
   std::string_view text = column.text(i);
-  if (options.separator.empty() || IsMissing(text)) return AppendText(text, options, row, out);
+  if (IsMissing(text)) return;
+  text = text.substr(std::min<size_t>(options.slice_begin, text.size()), options.slice_end - options.slice_begin);
+  if (options.separator.empty()) return AppendText(text, options, row, out);
   for (;;) {
     const size_t end = text.find(options.separator);
     const std::string_view part = text.substr(0, end);
@@ -110,7 +113,7 @@ void ChunkDecoder::AppendText(std::string_view text, const IdColumnOptions& opti
 
 void ChunkDecoder::DecodeDense(const ColumnView& column, size_t index, uint32_t rows) {
   const DenseColumnOptions& options = options_.dense[index];
-  const float when_missing = options.missing ? static_cast<float>(Apply(options, *options.missing)) : 0;
+  const float when_missing = options.missing ? static_cast<float>(ApplyTransform(options, *options.missing)) : 0;
   const size_t stride = options_.dense.size();
   for (uint32_t row = 0; row < rows; ++row) {
     float& out = dense_[row * stride + index];
@@ -129,7 +132,7 @@ void ChunkDecoder::DecodeDense(const ColumnView& column, size_t index, uint32_t 
       continue;
     }
     raw = *value;
-    out = static_cast<float>(Apply(options, *value));
+    out = static_cast<float>(ApplyTransform(options, *value));
     if (!std::isfinite(out)) MarkBad(row, ProblemKind::kNotFinite, options.name, text, *value);
   }
 }
@@ -163,6 +166,31 @@ void ChunkDecoder::DecodeLabels(const ColumnView& column, size_t index, uint32_t
       MarkBad(row, ProblemKind::kNotFinite, options.name, text, *value);
     }
   }
+}
+
+void ChunkDecoder::DecodeSplit(const ColumnView& column, const SplitOptions& options, uint32_t rows) {
+  is_test_.assign(rows, 0);
+  for (uint32_t row = 0; row < rows; ++row) {
+    const bool is_text = column.kind == ValueKind::kText;
+    const bool present = ColumnView::Present(column.validity, row);
+    std::string_view text = is_text && present ? column.text(row) : std::string_view();
+    const bool missing = !present || (is_text && IsMissing(text));
+    if (options.by == SplitOptions::By::kHash) {
+      PERSIA_CHECK(is_text);
+      is_test_[row] = IsTest(options.key, HashId(missing ? std::string_view() : text), options.test_share);
+    } else if (missing) {
+      MarkBad(row, ProblemKind::kSplitMissing, options.name, {});
+    } else {
+      is_test_[row] = IsLate(column, options, text, row);
+    }
+  }
+}
+
+bool ChunkDecoder::IsLate(const ColumnView& column, const SplitOptions& options, std::string_view text, uint32_t row) {
+  if (!options.from_number) return text >= options.from_text;
+  const std::optional<double> value = column.kind == ValueKind::kText ? ParseNumber(text) : column.number(row);
+  if (!value) MarkBad(row, ProblemKind::kNoNumber, options.name, text);
+  return value && *value >= *options.from_number;
 }
 
 bool ChunkDecoder::IsMissing(std::string_view text) const {
@@ -203,6 +231,10 @@ BadRow ChunkDecoder::Describe(const Problem& problem) {
     case ProblemKind::kLabelMissing:
       bad.value.clear();
       bad.reason = "the label is missing";
+      break;
+    case ProblemKind::kSplitMissing:
+      bad.value.clear();
+      bad.reason = "the value that divides training and test data is missing";
       break;
     case ProblemKind::kLabelNoNumber:
       bad.reason = quoted + " is not a number. For a text label name the text that means 1, such as " +

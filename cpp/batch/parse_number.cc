@@ -17,9 +17,24 @@ std::string_view Strip(std::string_view text) {
   return text;
 }
 
+// What most numbers in data are: an integer that a double holds exactly, nothing around it.
+std::optional<double> ParsePlainInteger(std::string_view text) {
+  constexpr size_t kMostDigits = 15;
+  const bool is_negative = !text.empty() && text[0] == '-';
+  const std::string_view digits = text.substr(is_negative ? 1 : 0);
+  if (digits.empty() || digits.size() > kMostDigits) return std::nullopt;
+  int64_t value = 0;
+  for (const char digit : digits) {
+    if (digit < '0' || digit > '9') return std::nullopt;
+    value = 10 * value + (digit - '0');
+  }
+  return is_negative ? -static_cast<double>(value) : static_cast<double>(value);
+}
+
 }  // namespace
 
 std::optional<double> ParseNumber(std::string_view text) {
+  if (const std::optional<double> plain = ParsePlainInteger(text)) return plain;
   text = Strip(text);
   double value = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);

@@ -86,7 +86,7 @@ std::vector<std::vector<uint64_t>> Rows(const Batch& batch) {
 std::vector<std::vector<uint64_t>> IdsOf(IdColumnOptions options, const ColumnView& column, uint32_t rows) {
   Batcher batcher(IdsOnly(std::move(options)));
   CHECK(batcher.Push({rows, {column}, {}, {}}).bad_count == 0);
-  return Rows(*batcher.Finish());
+  return Rows(*batcher.Finish().at(0));
 }
 
 using Ids = std::vector<std::vector<uint64_t>>;
@@ -99,7 +99,7 @@ TEST_CASE("a text id is XXH64 of its bytes, whether DuckDB inlines the text or n
     return options;
   }());
   batcher.Push({5, {vectors.Texts({"", "a", "twelve bytes", "thirteen byte", "größer als zwölf"})}, {}, {}});
-  CHECK(Rows(*batcher.Finish()) == Ids{{0xef46db3751d8e999ULL},
+  CHECK(Rows(*batcher.Finish().at(0)) == Ids{{0xef46db3751d8e999ULL},
                                        {0xd24ec4f1a98c6e5bULL},
                                        {HashId("twelve bytes")},
                                        {HashId("thirteen byte")},
@@ -206,7 +206,7 @@ TEST_CASE("bad rows are left out whole, counted all, and described in order up t
   CHECK(output.bad[3].column == "age");
   REQUIRE(output.batches.size() == 1);
   CHECK(Rows(*output.batches[0]) == Ids{{1}, {7}});
-  CHECK(batcher.Finish() == nullptr);
+  CHECK(batcher.Finish().empty());
 }
 
 TEST_CASE("a text label without a positive text suggests one") {
@@ -223,7 +223,7 @@ TEST_CASE("stopping at a bad row keeps the rows before it and nothing behind it"
   const auto output = batcher.Push({6, {}, {}, {vectors.Texts({"1", "2", "3", "bad", "5", "6"})}});
   CHECK(output.batches.size() == 1);
   CHECK(output.bad.at(0).row == 3);
-  CHECK(batcher.Finish()->rows == 1);
+  CHECK(batcher.Finish().at(0)->rows == 1);
 }
 
 TEST_CASE("batches are of equal size whatever the chunks are, and skipped rows shift them") {
@@ -241,7 +241,7 @@ TEST_CASE("batches are of equal size whatever the chunks are, and skipped rows s
       for (auto& batch : batcher.Push({rows, {vectors.Integers(values)}, {}, {}}).batches) batches.push_back(batch);
     }
     for (const auto& batch : batches) CHECK(batch->rows == 4);
-    if (auto last = batcher.Finish()) batches.push_back(last);
+    for (auto& last : batcher.Finish()) batches.push_back(last);
     for (const auto& batch : batches) {
       for (const auto& row : Rows(*batch)) seen.push_back(row.at(0));
     }
@@ -276,7 +276,7 @@ Ids TakeNumbered(const std::optional<NegativeSampling>& sampling, uint32_t chunk
     const auto output = batcher.Push({rows, {vectors.Integers(ids)}, {}, {vectors.Numbers(labels)}});
     for (const auto& batch : output.batches) take(*batch);
   }
-  if (const auto last = batcher.Finish()) take(*last);
+  for (const auto& last : batcher.Finish()) take(*last);
   return batches;
 }
 
@@ -315,7 +315,7 @@ TEST_CASE("jagged ids keep to their rows across chunk and batch borders and arou
   };
   for (const auto& batch : batcher.Push({4, {vectors.Texts({"1 2", "", "3 x 4", "5"})}, {}, {}}).batches) take(*batch);
   for (const auto& batch : batcher.Push({3, {vectors.Texts({"x", "6 7 8", "9"})}, {}, {}}).batches) take(*batch);
-  take(*batcher.Finish());
+  take(*batcher.Finish().at(0));
   CHECK(seen == Ids{{1, 2}, {}, {5}, {6, 7, 8}, {9}});
 }
 
@@ -350,4 +350,40 @@ TEST_CASE("numbers are read alike everywhere") {
 }
 
 }  // namespace
+TEST_CASE("rows are shuffled within windows, each once, the same for a key, and skipped in their new order") {
+  constexpr uint32_t kRows = 2500;
+  const auto read = [&](uint64_t key, uint64_t skip) {
+    BatcherOptions options;
+    options.columns.ids = {{"id", IdEncoding::kInteger, ""}};
+    options.batch_size = 300;
+    options.skip_rows = skip;
+    options.shuffle = {1000, key};
+    Batcher batcher(options);
+    Vectors vectors;
+    std::vector<uint64_t> ids;
+    const auto take = [&](const std::vector<std::shared_ptr<const Batch>>& batches) {
+      for (const auto& batch : batches) {
+        ids.insert(ids.end(), batch->id_columns[0].ids.begin(), batch->id_columns[0].ids.end());
+      }
+    };
+    for (uint32_t first = 0; first < kRows; first += 250) {
+      std::vector<uint64_t> values(250);
+      for (uint32_t i = 0; i < 250; ++i) values[i] = first + i;
+      take(batcher.Push({250, {vectors.Integers(values)}, {}, {}}).batches);
+    }
+    take(batcher.Finish());
+    return ids;
+  };
+  const auto once = read(1, 0);
+  CHECK(once == read(1, 0));
+  CHECK(once != read(2, 0));
+  auto sorted = once;
+  for (const auto& [first, last] : {std::pair(0, 1000), std::pair(1000, 2000), std::pair(2000, 2500)}) {
+    std::sort(sorted.begin() + first, sorted.begin() + last);
+  }
+  for (uint32_t i = 0; i < kRows; ++i) CHECK(sorted[i] == i);
+  CHECK(once[0] != 0);
+  CHECK(read(1, 1700) == std::vector<uint64_t>(once.begin() + 1700, once.end()));
+}
+
 }  // namespace persia

@@ -357,7 +357,7 @@ t.test('wrong values', async (t) => {
   more('embedding: { weightBound: .nan }', '27: embedding.weightBound: expected a number >= 0, got NaN')
 
   const data = (from: string, to: string, ...expected: string[]) => check(yaml().replace(from, to), ...expected)
-  data('{ path: train.csv }', 'train.csv', 'c.yml:2:10: data.train: expected a map with the keys path, sql, format, delimiter, header, '
+  data('{ path: train.csv }', 'train.csv', 'c.yml:2:10: data.train: expected a map with the keys path, sql, prepared, synth, format, delimiter, header, '
     + "columns, got 'train.csv'; write { path: train.csv }")
   data('[income]', '[]', 'c.yml:3:11: data.labels: expected a non-empty list, each entry a non-empty text or a map with the keys column, positive, got []')
   data('[income]', '[{ column: income, positive: 1 }]', 'c.yml:3:40: data.labels.0.positive: expected a text, got 1; write "1"')
@@ -368,7 +368,7 @@ t.test('wrong values', async (t) => {
   data('workclass: {}', '"": {}', 'c.yml:6:18: features.columns."": a name must not be empty')
 
   check('', '2 problems in the config:',
-    'c.yml: data: is missing; expected a map with the keys train, test, labels, dense, transform, missing, onBadRow, negativeSampling',
+    'c.yml: data: is missing; expected a map with the keys train, test, split, shuffle, labels, dense, transform, missing, onBadRow, negativeSampling',
     'c.yml: features: is missing; expected a map with the keys defaults, columns, groups, prefixBits')
 
   t.test('a config that is no map is refused', async (t) => {
@@ -387,8 +387,22 @@ t.test('values that do not go together', async (t) => {
   const train = (source: object, ...expected: string[]) => check({ data: { labels: ['income'], train: source } }, ...expected)
   const columns = ['income', 'workclass', 'education']
 
-  train({ path: 'a.csv', sql: 'select 1' }, 'data.train: has both path and sql; keep one of them')
-  train({}, 'data.train: has neither path nor sql; one of them is needed')
+  train({ path: 'a.csv', sql: 'select 1' }, 'data.train: has path and sql; keep one of them')
+  train({ prepared: 'x', header: true }, 'data.train.header: is for files of text')
+  const divided = (split: object, ...expected: string[]) =>
+    check({ data: { labels: ['income'], train: { path: 'a.csv' }, split } }, ...expected)
+  divided({ test: 0.2, column: 'age' }, 'data.split.column: does not belong to by: share')
+  divided({ by: 'hash', column: 'age' }, 'data.split.test: is missing; by: hash needs it')
+  divided({ by: 'time', column: 'age', from: 3, test: 0.2 }, 'data.split.test: does not belong to by: time')
+  check({ data: { labels: ['income'], train: { path: 'a.csv' }, test: { path: 'b.csv' }, split: { test: 0.2 } } },
+    'data.split: divides data.train, but data.test is given too; keep one of them')
+  check({ data: { labels: ['income'], train: { prepared: 'x' }, split: { test: 0.2 } } },
+    'data.split: prepared data is divided when it is prepared; give its test folder as data.test')
+  check({ data: { labels: ['income'], train: { synth: { like: 'criteo', rows: 9 } }, negativeSampling: { keep: 0.5 } } },
+    'data.negativeSampling: is not for synthetic data')
+  check({ features: { columns: { hour: { slice: [8, 6] } } } },
+    'features.columns.hour.slice: the second number must be above the first, got [8,6]')
+  train({}, 'data.train: has none of path, sql, prepared, synth; one of them is needed')
   train({ sql: 'select 1', delimiter: ';' }, 'data.train.delimiter: is for files; a query brings its own')
   train({ path: 'a.parquet', header: true }, 'data.train.header: is for csv and tsv; parquet files bring their own')
   train({ path: 'data/*' }, 'data.train.format: is missing, and the ending of data/* does not say it; expected csv | tsv | parquet | arrow')
@@ -583,7 +597,7 @@ checkpoint: { keep: -1 }
   t.test('a wrong value does not make a false problem elsewhere', async (t) => {
     const error = refusal(() => load(t, yaml('  groups: [[workclass, education]]').replace('{ dim: 16 }', '16')))
     t.same(lines(error), ['c.yml:6:40: features.columns.education: expected a map with the keys dim, pooling, encoding, separator, '
-      + 'sequenceLength, mask, hashStack, frozen or nothing, got 16; write { dim: 16 }'])
+      + 'sequenceLength, mask, hashStack, frozen, column, slice or nothing, got 16; write { dim: 16 }'])
   })
 
   t.test('a long list of problems is cut, with their number', async (t) => {

@@ -5,6 +5,7 @@ import { gzipSync } from 'node:zlib'
 import { DuckDBInstance } from '@duckdb/node-api'
 import { openReader, type BatchReader, type ReaderOptions } from '#persia/data/reader.js'
 import { native } from '#persia/native.js'
+import type { NativeBatch } from '#persia/native-types.js'
 
 export type Files = Record<string, string | Buffer>
 
@@ -38,7 +39,12 @@ export const clicks: Omit<ReaderOptions, 'source' | 'baseDir'> = {
 export interface Sample { ids: bigint[][]; dense: number[]; labels: number[] }
 
 /** All samples of a reader, and the sizes of its batches. */
-export async function readAll(reader: BatchReader): Promise<{ samples: Sample[]; sizes: number[] }> {
+export function readAll(reader: BatchReader): Promise<{ samples: Sample[]; sizes: number[] }> {
+  return columnsOfBatches(reader)
+}
+
+export async function columnsOfBatches(reader: AsyncIterable<NativeBatch>):
+Promise<{ samples: Sample[]; sizes: number[] }> {
   const samples: Sample[] = []
   const sizes: number[] = []
   for await (const batch of reader) {

@@ -223,3 +223,11 @@ t.test('a large file', async (t) => {
     t.ok(outcome.code === 'PERSIA_CLOSED' || outcome.value?.rows === 1000 || outcome.done)
   })
 })
+
+t.test('a URL needs an extension of DuckDB, which is never downloaded; the error says so', async (t) => {
+  const reading = openReader({ ...userOnly, baseDir: t.testdir({}), source: { path: ['s3://no-such-bucket/x.csv'] } })
+  const error = await reading.then(() => undefined, (failure) => failure)
+  // Where httpfs is installed it is the bucket that is not found.
+  t.ok(['PERSIA_CONFIG_UNSUPPORTED', 'PERSIA_DATA_NOT_FOUND'].includes(error.code), error.message)
+  if (error.code === 'PERSIA_CONFIG_UNSUPPORTED') t.match(error.message, /s3:\/\/no-such-bucket\/x.csv needs DuckDB's extension httpfs/)
+})

@@ -7,6 +7,7 @@ import { hideBin } from 'yargs/helpers'
 import { PersiaError } from '../errors.js'
 import { clusterCommand } from './cluster.js'
 import { configCommand } from './config.js'
+import { dataCommand } from './data.js'
 import { doctorCommand } from './doctor.js'
 import { evalCommand } from './eval.js'
 import { coordinatorCommand, launchCommand } from './launch.js'
@@ -31,6 +32,7 @@ try {
     .command(trainCommand)
     .command(evalCommand)
     .command(predictCommand)
+    .command(dataCommand)
     .command(configCommand)
     .command(doctorCommand)
     .command(launchCommand)

@@ -6,6 +6,7 @@ import { resolveEarlyStopping, resolveSampling, type EarlyStopping, type Negativ
 import { invalid, unknownName, type Problem } from './problems.js'
 import { pathText, type Path } from './path.js'
 import { resolveSource, type Source } from './source.js'
+import { resolveSplit, type Split } from './split.js'
 import { crossSchema, type FilledConfig } from './schema.js'
 import type { z } from 'zod'
 
@@ -23,6 +24,10 @@ export interface DenseColumn {
 }
 
 export interface FeatureColumn {
+  /** Where it is read from, if that is not the column of its name. */
+  column?: string
+  /** The bytes of a text that count: from, to. */
+  slice?: [number, number]
   dim: number
   pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
   encoding: 'hash' | 'integer'
@@ -51,9 +56,11 @@ export interface Task {
 
 /** The config that everything runs with: plain JSON, nothing left to derive. */
 export interface Config extends Omit<FilledConfig, 'data' | 'features' | 'model' | 'evaluate'> {
-  data: Omit<FilledConfig['data'], 'train' | 'test' | 'labels' | 'dense' | 'negativeSampling'> & {
+  data: Omit<FilledConfig['data'], 'train' | 'test' | 'split' | 'labels' | 'dense' | 'negativeSampling'> & {
     train?: Source
+    /** With a split, the same as `train`. */
     test?: Source
+    split?: Split
     labels: LabelColumn[]
     dense: DenseColumn[]
     negativeSampling?: NegativeSampling
@@ -92,6 +99,7 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
   const data = resolveData(filled.data, resolution)
   const features = resolveFeatures(filled.features, resolution)
   checkColumns({ data, features }, resolution)
+  checkSynth(data, resolution)
   checkEmbedding(filled, features.groups, resolution)
   const { negativeSampling, ...dataRest } = data
   const { type, hidden, cross, bottom, tasks, ...modelRest } = filled.model
@@ -148,10 +156,14 @@ function defined<T extends object>(map: T): T {
 
 // ---- columns
 
-function resolveData({ train, test, ...written }: FilledConfig['data'], resolution: Resolution) {
-  return {
+function resolveData({ train, test, split, ...written }: FilledConfig['data'], resolution: Resolution) {
+  const sources = {
     ...(train && { train: resolveSource(train, ['data', 'train'], resolution) }),
     ...(test && { test: resolveSource(test, ['data', 'test'], resolution) }),
+  }
+  return {
+    ...sources,
+    ...(split && resolveSplit(split, sources, resolution)),
     ...written,
     labels: resolveLabels(written.labels, resolution),
     dense: resolveDense(written, resolution),
@@ -190,7 +202,9 @@ function checkColumns(
   data.dense.forEach(({ column }, index) => {
     noteOnce(densePaths, column, ['data', 'dense', index], 'dense column', resolution)
   })
-  for (const name of Object.keys(features.columns)) featurePaths.set(name, ['features', 'columns', name])
+  for (const [name, { column = name }] of Object.entries(features.columns)) {
+    featurePaths.set(column, ['features', 'columns', name])
+  }
   for (const [column, path] of labelPaths) {
     const other = densePaths.get(column) ?? featurePaths.get(column)
     if (other) {
@@ -205,6 +219,16 @@ function checkColumns(
       resolution.problems.push(unknownName(path, `in data.${split}.columns`, column, source.columns))
     }
   }
+}
+
+/** Synthetic rows are made one by one, with nothing known of the others. */
+function checkSynth({ train, dense, negativeSampling }: ReturnType<typeof resolveData>, resolution: Resolution): void {
+  if (!train || !('synth' in train)) return
+  if (negativeSampling) resolution.refuse(['data', 'negativeSampling'], 'is not for synthetic data')
+  dense.forEach(({ transform }, index) => {
+    if (transform !== 'standardize') return
+    resolution.refuse(['data', 'dense', index, 'transform'], 'standardize is not for synthetic data; use log1p')
+  })
 }
 
 function noteOnce(paths: Map<string, Path>, column: string, path: Path, what: string, resolution: Resolution): void {
@@ -226,6 +250,7 @@ function resolveFeatures(written: FilledConfig['features'], resolution: Resoluti
       resolution.note(['features', 'columns', name, key], { from: ['features', 'defaults', key] })
     }
     checkSequence(name, columns[name], resolution)
+    checkSlice(name, columns[name], resolution)
   }
   const groups = resolveGroups(written, columns, resolution)
   return { ...written, defaults, columns, groups }
@@ -242,6 +267,11 @@ function checkSequence(name: string, { pooling, sequenceLength, mask }: FeatureC
     resolution.refuse(['features', 'columns', name, 'mask'],
       `pooling ${pooling} leaves no places to mask; leave it out, or use pooling none`)
   }
+}
+
+function checkSlice(name: string, { slice }: FeatureColumn, resolution: Resolution): void {
+  if (!slice || slice[0] < slice[1]) return
+  resolution.refuse(['features', 'columns', name, 'slice'], `the second number must be above the first, got [${slice}]`)
 }
 
 function resolveGroups({ groups, prefixBits }: FilledConfig['features'], columns: Record<string, FeatureColumn>,

@@ -33,10 +33,24 @@ const typeOrDefault = <const T extends string>(name: T) =>
 
 // ---- data
 
+const synth = z.strictObject({
+  like: z.enum(['criteo', 'avazu', 'taobao', 'criteo-syn'])
+    .describe('The data set whose fields, cardinalities, skew and click rate it has; `criteo-syn`: that of Criteo with '
+      + '`ids` as many as you like'),
+  rows: integer(1).describe('Rows of a pass'),
+  firstRow: integer(0).default(0).describe('Number of the first row: training and test data are other rows'),
+  ids: integer(0).default(0).describe('Distinct ids in all features together; 0: as many as the data set has'),
+  seed: integer(0).default(0).describe('Of the rows and of the hidden model that decides the labels'),
+})
+
 const source = z.strictObject({
   path: z.union([text(), z.array(text()).min(1)]).optional()
-    .describe("File, glob, or list of these; relative to the config file's folder. Either `path` or `sql`"),
-  sql: text().optional().describe('A DuckDB query whose result is the data. Either `path` or `sql`'),
+    .describe("File, glob, or list of these; relative to the config file's folder. One of `path`, `sql`, `prepared` "
+      + 'and `synth`'),
+  sql: text().optional().describe('A DuckDB query whose result is the data'),
+  prepared: text().optional()
+    .describe('Folder that `persia data prepare` has written: `train` or `test` in its output'),
+  synth: synth.optional().describe('Synthetic data, made while training'),
   format: z.enum(['csv', 'tsv', 'parquet', 'arrow']).optional()
     .describe('Format of the files. Without it: by the file ending, also before `.gz` and `.zst`'),
   delimiter: z.string().length(1).optional()
@@ -77,9 +91,31 @@ const negativeSampling = z.strictObject({
   label: text().optional().describe('The label whose negatives are meant. Without it: the label of the only bce task'),
 })
 
+const split = z.strictObject({
+  by: z.enum(['share', 'hash', 'time']).default('share')
+    .describe('What decides which rows are test data; `share`: a draw for each row, `hash`: one for each value of '
+      + '`column`, `time`: whether `column` is `from` or later'),
+  test: z.number().gt(0).lt(1).optional().describe('share and hash: the part of the rows, or of the values'),
+  column: text().optional().describe('hash and time: the column, which need not be one of the model'),
+  from: z.union([z.number(), text()]).optional()
+    .describe('time: the first value of the test data. A number compares with numbers, a text with texts, byte by '
+      + 'byte'),
+})
+
+const shuffle = z.strictObject({
+  buffer: integer(0, 2 ** 24).default(65536)
+    .describe('Rows that are shuffled with each other, a run of so many at a time; 0: rows keep their order'),
+  files: z.boolean().default(true).describe('Whether files, or shards of prepared data, come in another order'),
+})
+
 const data = z.strictObject({
   train: source.optional().describe('What the model is trained on'),
   test: source.optional().describe('What the model is evaluated on'),
+  split: split.optional()
+    .describe('Divides `data.train` into training and test data, in place of `data.test`; the draws depend on `seed`'),
+  shuffle: shuffle.optional()
+    .describe('The order of the training data is drawn anew in each epoch, from `seed`. Without it rows come in the '
+      + 'order of the data'),
   labels: z.array(label).min(1).describe('Label columns, one per task: the name, or a map'),
   dense: z.array(dense).default([])
     .describe('Numeric columns that go to the dense network as they are: the name, or a map'),
@@ -128,6 +164,10 @@ const features = z.strictObject({
     }).optional().describe('Instead of a row for each id, rounds × buckets rows in all: ids share rows, but hardly any '
       + 'two share all of theirs'),
     frozen: z.boolean().optional().describe('Whether its rows keep their values: new ids get rows, none is trained'),
+    column: text().optional().describe('Column that the feature is read from. Without it the one of its name'),
+    slice: z.tuple([integer(0), integer(1)]).optional()
+      .describe('Of a text only the bytes from the first number up to before the second count: `[6, 8]` of `14102107` '
+        + 'is `07`'),
   }).nullable()).refine((columns) => Object.keys(columns).length > 0, 'at least one id column is needed')
     .describe('The id columns, by name'),
   groups: z.array(z.array(text()).min(1)).default([])

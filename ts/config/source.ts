@@ -20,22 +20,32 @@ export interface SqlSource {
   sql: string
 }
 
-export type Source = FileSource | SqlSource
+export interface PreparedSource {
+  prepared: string
+}
+
+export interface SynthSource {
+  synth: NonNullable<WrittenSource['synth']>
+}
+
+export type Source = FileSource | SqlSource | PreparedSource | SynthSource
 
 type WrittenSource = NonNullable<FilledConfig['data']['train']>
 
+const kinds = ['path', 'sql', 'prepared', 'synth'] as const
 const textSettings = ['delimiter', 'header', 'columns'] as const
 const ending = /\.(?:(csv|tsv)(?:\.(?:gz|zst))?|(parquet|arrow))$/i
 
 export function resolveSource(written: WrittenSource, path: Path, resolution: Resolution): Source {
-  const { path: files, sql } = written
-  if (files !== undefined && sql !== undefined) resolution.refuse(path, 'has both path and sql; keep one of them')
-  if (files === undefined && sql === undefined) {
-    resolution.refuse(path, 'has neither path nor sql; one of them is needed')
-  }
+  const { path: files, sql, prepared, synth } = written
+  const given = kinds.filter((kind) => written[kind] !== undefined)
+  if (given.length > 1) resolution.refuse(path, `has ${given.join(' and ')}; keep one of them`)
+  if (given.length === 0) resolution.refuse(path, `has none of ${kinds.join(', ')}; one of them is needed`)
   if (files === undefined) {
-    refuseSettings(written, ['format', ...textSettings], path, 'is for files; a query brings its own', resolution)
-    return { sql: sql ?? '' }
+    const why = sql === undefined ? 'is for files of text' : 'is for files; a query brings its own'
+    refuseSettings(written, ['format', ...textSettings], path, why, resolution)
+    if (synth) return { synth }
+    return prepared === undefined ? { sql: sql ?? '' } : { prepared }
   }
   const paths = typeof files === 'string' ? [files] : files
   return resolveFiles(written, paths, written.format ?? formatOf(paths, path, resolution), path, resolution)

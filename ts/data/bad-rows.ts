@@ -87,7 +87,8 @@ export function badRowOf(error: unknown, relation: Relation): BadRow | undefined
   return line === undefined ? undefined : { file: relation.name, line: Number(line), reason: reasonOf(error.message) }
 }
 
-function reasonOf(message: string): string {
+/** What is wrong with a line, of an error of DuckDB's. */
+export function reasonOf(message: string): string {
   const columns = /Expected Number of Columns: (\d+) Found: (\d+)/.exec(message)
   if (columns) return `expected ${columns[1]} columns, found ${columns[2]}`
   if (/unterminated quote/i.test(message)) return 'a quoted value does not end, or has text behind its closing quote'

@@ -7,6 +7,7 @@ import {
 } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import type { NativeChunk, NativeColumn } from './native-batcher.js'
+import type { WantedColumns } from './select.js'
 
 interface VectorFields {
   validity: { data: BigUint64Array | null }
@@ -16,16 +17,13 @@ interface VectorFields {
   childData: DuckDBVector
 }
 
-/** The chunk's columns are ids, dense and labels, in this order. */
-export function nativeChunk(chunk: DuckDBDataChunk, idCount: number, denseCount: number): NativeChunk {
+/** The chunk's columns are ids, dense, labels and perhaps that of a split, in this order. */
+export function nativeChunk(chunk: DuckDBDataChunk, { ids, dense, labels }: WantedColumns): NativeChunk {
   const columns: NativeColumn[] = []
   for (let i = 0; i < chunk.columnCount; i++) columns.push(nativeColumn(chunk.getColumnVector(i)))
+  const take = (wanted: readonly unknown[]) => columns.splice(0, wanted.length)
   return {
-    rows: chunk.rowCount,
-    ids: columns.slice(0, idCount),
-    dense: columns.slice(idCount, idCount + denseCount),
-    labels: columns.slice(idCount + denseCount),
-    owner: chunk,
+    rows: chunk.rowCount, ids: take(ids), dense: take(dense), labels: take(labels), split: columns[0], owner: chunk,
   }
 }
 

@@ -7,6 +7,7 @@ export interface Database { connection: DuckDBConnection; close(): void }
 export async function openDatabase(baseDir: string, threads: number): Promise<Database> {
   const instance = await DuckDBInstance.create(':memory:', { threads: String(threads) })
   const connection = await instance.connect()
+  await connection.run('set autoinstall_known_extensions = false')  // nothing is downloaded unasked
   await connection.run(`set file_search_path = ${literal(baseDir)}`)
   return {
     connection,

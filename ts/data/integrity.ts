@@ -8,6 +8,7 @@ import { open, stat, type FileHandle } from 'node:fs/promises'
 import { Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import { createGunzip } from 'node:zlib'
+import { PersiaError } from '../errors.js'
 
 // What was found, by path, size and time of change.
 const checked = new Map<string, string | undefined>()
@@ -20,6 +21,13 @@ export async function damageOf(path: string, signal: AbortSignal): Promise<strin
   const key = `${path}\0${size}\0${mtimeMs}`
   if (!checked.has(key)) checked.set(key, await check(path, signal))
   return checked.get(key)
+}
+
+/** PERSIA_DATA_UNREADABLE when a check has found something. */
+export async function throwIfDamaged(name: string, damage: Promise<string | undefined>): Promise<void> {
+  const found = await damage
+  if (found === undefined) return
+  throw new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${found}`, { file: name })
 }
 
 async function gzipDamage(path: string, signal: AbortSignal): Promise<string | undefined> {

@@ -1,14 +1,37 @@
 // The shape of the native Batcher (bindings/batcher_binding.cc). Internal.
 import type { NativeBatch } from '../native-types.js'
 
-export interface NativeBatcherOptions {
-  ids: { name: string; encoding: 'hash' | 'integer'; separator: string }[]
-  dense: { name: string; transform: 'none' | 'log1p' | 'standardize'; mean: number; stddev: number; missing?: number }[]
+export interface NativeDense {
+  name: string
+  transform: 'none' | 'log1p' | 'standardize'
+  mean: number
+  stddev: number
+  missing?: number
+}
+
+/** What the values of a chunk mean. */
+export interface NativeDecoderOptions {
+  ids: { name: string; encoding: 'hash' | 'integer'; separator: string; slice?: [number, number] }[]
+  dense: NativeDense[]
   labels: { name: string; positive?: string; probability: boolean }[]
   missing: string[]
+  split?: { name: string } & ({ by: 'hash'; testShare: number; seed: number } | { by: 'time'; from: number | string })
+}
+
+/** Of all rows of a stream of random numbers, a share is test data. */
+export interface NativeShare { testShare: number; seed: number; stream: number }
+
+/** `label` is the place of the label whose negatives are left out. */
+export interface NativeSampling { label: number; keep: number; seed: number; epoch: number }
+
+export interface NativeBatcherOptions extends NativeDecoderOptions {
   batchSize: number
-  /** `label` is the place of the label whose negatives are left out. */
-  sampling?: { label: number; keep: number; seed: number; epoch: number }
+  share?: NativeShare
+  /** Which side of a share or split is taken. */
+  wantsTest: boolean
+  sampling?: NativeSampling
+  /** More than one row. */
+  shuffle?: { buffer: number; seed: number; epoch: number }
   skipRows: number
   stopAtBadRow: boolean
   mostReports: number
@@ -29,6 +52,7 @@ export interface NativeChunk {
   ids: NativeColumn[]
   dense: NativeColumn[]
   labels: NativeColumn[]
+  split?: NativeColumn | undefined
   /** Owns the memory of the columns; the batcher holds the whole object until its work is done. */
   owner: object
 }
@@ -42,7 +66,7 @@ export interface NativeMoments { count: number; mean: number; m2: number }
 export interface NativeBatcher {
   /** Decodes the chunk on a worker thread; one push at a time. */
   push(chunk: NativeChunk): Promise<NativeBatcherOutput>
-  finish(): NativeBatch | null
+  finish(): NativeBatch[]
   moments(): NativeMoments[]
 }
 

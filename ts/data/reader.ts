@@ -11,13 +11,15 @@ import { native } from '../native.js'
 import type { NativeBatch } from '../native-types.js'
 import { badRowError, badRowOf, dropRejects, lineOf, takeRejects, type BadRow } from './bad-rows.js'
 import { nativeChunk } from './chunk.js'
+import { decoderOptions, shareOptions } from './decoder-options.js'
 import { openDatabase, type Database } from './duckdb.js'
-import { damageOf } from './integrity.js'
+import { damageOf, throwIfDamaged } from './integrity.js'
 import type { NativeBadRow, NativeBatcher, NativeBatcherOptions, NativeMoments } from './native-batcher.js'
+import type { NativeShuffle } from './native-data.js'
 import { readAhead } from './read-ahead.js'
 import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
 import { selectColumns, type WantedColumns } from './select.js'
-import type { DataSource, DenseColumn, IdColumn, LabelColumn } from './source.js'
+import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit } from './source.js'
 import type { Statistics } from './statistics.js'
 
 export type { BadRow } from './bad-rows.js'
@@ -34,10 +36,14 @@ export interface ReaderOptions {
   missing: string[]
   onBadRow: 'fail' | 'skip'
   batchSize: number
+  /** Takes one side of the source. */
+  split?: { rule: RowSplit; seed: number; side: 'train' | 'test' } | undefined
   /** Of the training data, for columns with `transform: standardize`. */
   statistics?: Statistics | undefined
   /** Keeps a share of the rows that are negative in `label`; which ones follows from seed, epoch and their number. */
   sampling?: NativeBatcherOptions['sampling'] | undefined
+  /** The order of files, and of the rows in every `buffer` of them; drawn from seed and epoch. */
+  shuffle?: NativeShuffle | undefined
   /** Leaves out the first batches: a resumed run has trained on them. */
   skipBatches?: number | undefined
   /** Ready batches that may wait for the consumer. */
@@ -72,7 +78,8 @@ export async function openReader(options: ReaderOptions): Promise<BatchReader> {
 export async function openRows(options: ReaderOptions, collectMoments: boolean): Promise<Reader> {
   const database = await openDatabase(options.baseDir, options.threads ?? 2)
   try {
-    const relations = await openRelations(database.connection, options.source, options.baseDir)
+    const found = await openRelations(database.connection, options.source, options.baseDir)
+    const relations = options.shuffle?.files ? shuffled(found, options.shuffle) : found
     return new Reader(options, database, relations, collectMoments)
   } catch (error) {
     database.close()
@@ -107,7 +114,8 @@ class Reader implements BatchReader {
   constructor(options: ReaderOptions, private readonly database: Database, private readonly relations: Relation[],
     collectMoments: boolean) {
     this.skip = options.onBadRow === 'skip'
-    this.wanted = { ids: options.ids, dense: options.dense, labels: options.labels === 'none' ? [] : options.labels }
+    const { ids, dense, labels, split } = options
+    this.wanted = { ids, dense, labels: labels === 'none' ? [] : labels, split: split?.rule }
     this.queries = relations.map((relation) => selectColumns(relation, this.wanted, this.skip))
     this.batcher = newBatcher(options, this.wanted, collectMoments)
     this.batches = readAhead(this.readAll(), options.readAhead ?? 4)
@@ -142,8 +150,7 @@ class Reader implements BatchReader {
 
   private async *readAll(): AsyncGenerator<NativeBatch, void, undefined> {
     for (const [i, relation] of this.relations.entries()) yield* this.readRelation(relation, this.queries[i] as string)
-    const last = this.batcher.finish()
-    if (last) yield last
+    yield* this.batcher.finish()
   }
 
   private async *readRelation(relation: Relation, query: string): AsyncGenerator<NativeBatch, void, undefined> {
@@ -157,7 +164,7 @@ class Reader implements BatchReader {
         const chunk = await next
         if (!chunk) break
         next = fetch(result)
-        const output = await this.batcher.push(nativeChunk(chunk, this.wanted.ids.length, this.wanted.dense.length))
+        const output = await this.batcher.push(nativeChunk(chunk, this.wanted))
         yield* output.batches
         const found = output.bad.map((bad) => ({ n: rows + bad.row + 1, bad }))
         rows += chunk.rowCount
@@ -176,7 +183,7 @@ class Reader implements BatchReader {
     } finally {
       await next?.catch(() => {})
     }
-    if (!this.closing) await throwIfDamaged(relation, damage)
+    if (!this.closing) await throwIfDamaged(relation.name, damage)
     if (this.skip) await this.report(relation, skipped)
   }
 
@@ -218,27 +225,28 @@ function damageIn(relation: Relation, signal: AbortSignal): Promise<string | und
 }
 
 async function explain(error: unknown, relation: Relation, damage: Promise<string | undefined>): Promise<unknown> {
-  await throwIfDamaged(relation, damage)
+  await throwIfDamaged(relation.name, damage)
   if (error instanceof PersiaError || error instanceof TypeError) return error
   const bad = badRowOf(error, relation)
   return bad ? badRowError(bad, relation, error) : unreadable(relation.name, error)
 }
 
-async function throwIfDamaged(relation: Relation, damage: Promise<string | undefined>): Promise<void> {
-  const found = await damage
-  if (found === undefined) return
-  throw new PersiaError('PERSIA_DATA_UNREADABLE', `${relation.name} cannot be read: ${found}`, { file: relation.name })
+/** In the order of hashes of (seed, epoch, place). */
+function shuffled(relations: Relation[], { seed, epoch }: NativeShuffle): Relation[] {
+  const keyed = relations.map((relation, place) => ({ relation, key: native().hashId(`${seed} ${epoch} ${place}`) }))
+  return keyed.sort((a, b) => (a.key < b.key ? -1 : 1)).map(({ relation }) => relation)
 }
 
 function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoments: boolean): NativeBatcher {
+  const dense = wanted.dense.map((column) => denseOptions(column, options.statistics, collectMoments))
+  const { seed = 0 } = options.split ?? {}
   return new (native().Batcher)({
-    ids: wanted.ids.map(({ name, encoding, separator }) => ({ name, encoding, separator: separator ?? '' })),
-    dense: wanted.dense.map((column) => denseOptions(column, options.statistics, collectMoments)),
-    labels: wanted.labels.map(({ column, positive, loss }) =>
-      ({ name: column, ...(positive === undefined ? {} : { positive }), probability: loss === 'bce' })),
-    missing: options.missing,
+    ...decoderOptions(wanted, dense, options.missing, seed),
+    ...shareOptions(wanted, seed, 0),
+    wantsTest: options.split?.side === 'test',
     batchSize: options.batchSize,
     ...(options.sampling && { sampling: options.sampling }),
+    ...(options.shuffle && options.shuffle.buffer > 1 && { shuffle: options.shuffle }),
     skipRows: (options.skipBatches ?? 0) * options.batchSize,
     stopAtBadRow: options.onBadRow === 'fail',
     mostReports,
@@ -246,7 +254,8 @@ function newBatcher(options: ReaderOptions, wanted: WantedColumns, collectMoment
   })
 }
 
-function denseOptions(wanted: DenseColumn, statistics: Statistics | undefined, collecting: boolean) {
+/** Of one dense column; `collecting`: its statistics are not known yet. */
+export function denseOptions(wanted: DenseColumn, statistics: Statistics | undefined, collecting: boolean) {
   const { column, transform, missing } = wanted
   const known = transform !== 'standardize' || collecting ? { mean: 0, stddev: 1 } : statistics?.[column]
   if (!known) {

@@ -4,8 +4,9 @@
 // guesses nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
+import { reasonOf } from './bad-rows.js'
 import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
-import { listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
+import { isRemote, listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
 
 export interface RelationColumn {
   name: string
@@ -21,10 +22,10 @@ export interface Relation {
   columns: RelationColumn[]
   /** The FROM item. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors. */
   from(reject: boolean): string
-  /** The file, of which there is none for SQL. */
+  /** The file, where it is one on this machine. */
   path?: string
-  /** For CSV and TSV: what is needed to count lines. */
-  text?: { header: boolean; lines: string }
+  /** For CSV and TSV: what is needed to count lines, and to split them without DuckDB. */
+  text?: { header: boolean; delimiter: string; lines: string }
 }
 
 /** The relations of a source in reading order, their columns read. */
@@ -46,8 +47,10 @@ async function sqlRelation(connection: DuckDBConnection, sql: string): Promise<R
 
 async function parquetRelation(connection: DuckDBConnection, { path, name }: DataFile): Promise<Relation> {
   const scan = `read_parquet(${literal(escapeGlob(path))}, hive_partitioning = false)`
-  return { name, path, columns: await describe(connection, scan, name), from: () => scan }
+  return { name, ...local(path), columns: await describe(connection, scan, name), from: () => scan }
 }
+
+const local = (path: string) => (isRemote(path) ? {} : { path })
 
 async function describe(connection: DuckDBConnection, from: string, name: string): Promise<RelationColumn[]> {
   try {
@@ -77,9 +80,9 @@ async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, sou
   const texts = columns.map(({ reference }) => `'${reference}'`).join(', ')
   return {
     name,
-    path,
+    ...local(path),
     columns,
-    text: { header, lines },
+    text: { header, delimiter, lines },
     from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
       + `escape = '"', header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
   }
@@ -122,7 +125,15 @@ export function unreadable(name: string, error: unknown): PersiaError {
   const message = error instanceof Error ? error.message : String(error)
   const reason = message.includes('state machine reached an invalid state')
     ? 'its text is not in the form of CSV; perhaps some lines end in \\r\\n and others in \\n'
-    : message.split('\n').find((line) => line.trim() !== '') ?? message
+    : csvReason(message, name) ?? message.split('\n').find((line) => line.trim() !== '') ?? message
   return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`,
     { file: name }, { cause: error })
+}
+
+/** Of a line that DuckDB cannot split, in a file that a query reads. */
+function csvReason(message: string, name: string): string | undefined {
+  const line = /CSV Error on Line: (\d+)/.exec(message)?.[1]
+  if (line === undefined) return undefined
+  const file = /^\s*file ?= ?(\S.*)$/m.exec(message)?.[1]
+  return `${file === undefined || file === name ? '' : `${file} `}line ${line}: ${reasonOf(message)}`
 }

@@ -6,17 +6,23 @@
 import { closestWord } from '../config/suggest.js'
 import { PersiaError } from '../errors.js'
 import type { Relation, RelationColumn } from './relation.js'
-import type { DenseColumn, IdColumn, LabelColumn } from './source.js'
+import type { DenseColumn, IdColumn, LabelColumn, RowSplit } from './source.js'
 
-export interface WantedColumns { ids: IdColumn[]; dense: DenseColumn[]; labels: LabelColumn[] }
+export interface WantedColumns {
+  ids: IdColumn[]
+  dense: DenseColumn[]
+  labels: LabelColumn[]
+  split?: RowSplit | undefined
+}
 
-/** The columns of the result: ids, dense, labels, in this order. */
+/** The columns of the result: ids, dense, labels, then that of the split, if it has one. */
 export function selectColumns(relation: Relation, wanted: WantedColumns, reject: boolean): string {
   const expressions = [
     ...wanted.ids.map((id) => idExpression(relation, id)),
     ...wanted.dense.map(({ column }) => numberExpression(relation, column)),
     ...wanted.labels.map(({ column, positive }) =>
       positive === undefined ? numberExpression(relation, column) : textExpression(relation, column)),
+    ...splitExpression(relation, wanted.split),
   ]
   return `select ${expressions.join(', ')} from ${relation.from(reject)}`
 }
@@ -27,28 +33,34 @@ const numbers = /^(U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)|FLOAT|DOUBLE|DECI
 const textLike = /^(VARCHAR|ENUM\(.*\)|DATE|TIME\b.*|TIMESTAMP.*|UUID)$/
 const list = /^(.*)\[\d*\]$/
 
-function idExpression(relation: Relation, { name, encoding }: IdColumn): string {
-  const column = find(relation, name)
+function splitExpression(relation: Relation, split: RowSplit | undefined): string[] {
+  if (!split || split.by === 'share') return []
+  const isNumber = split.by === 'time' && typeof split.from === 'number'
+  return [isNumber ? numberExpression(relation, split.column) : textExpression(relation, split.column)]
+}
+
+function idExpression(relation: Relation, { name, column: from = name, encoding, slice }: IdColumn): string {
+  const column = findColumn(relation, from)
   const element = list.exec(column.type)?.[1]
   const type = element ?? column.type
   if (!numbers.test(type) && !textLike.test(type)) {
     throw mistyped(relation, column, 'texts or integers, or lists of these')
   }
-  const kind = encoding === 'hash' ? 'VARCHAR' : integerKind(type)
+  const kind = encoding === 'hash' || slice ? 'VARCHAR' : integerKind(type)
   return cast(column, element === undefined ? kind : `${kind}[]`)
 }
 
 const integerKind = (type: string) => (smallIntegers.test(type) ? 'BIGINT' : type === 'UBIGINT' ? type : 'VARCHAR')
 
 function numberExpression(relation: Relation, name: string): string {
-  const column = find(relation, name)
+  const column = findColumn(relation, name)
   if (numbers.test(column.type)) return cast(column, 'DOUBLE')
   if (column.type === 'VARCHAR' || column.type.startsWith('ENUM(')) return cast(column, 'VARCHAR')
   throw mistyped(relation, column, 'numbers')
 }
 
 function textExpression(relation: Relation, name: string): string {
-  const column = find(relation, name)
+  const column = findColumn(relation, name)
   if (numbers.test(column.type) || textLike.test(column.type)) return cast(column, 'VARCHAR')
   throw mistyped(relation, column, 'texts')
 }
@@ -56,7 +68,7 @@ function textExpression(relation: Relation, name: string): string {
 const cast = (column: RelationColumn, type: string) =>
   column.type === type ? column.reference : `cast(${column.reference} as ${type})`
 
-function find(relation: Relation, name: string): RelationColumn {
+export function findColumn(relation: Relation, name: string): RelationColumn {
   const column = relation.columns.find((candidate) => candidate.name === name)
   if (column) return column
   const known = relation.columns.map((candidate) => candidate.name)

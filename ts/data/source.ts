@@ -20,9 +20,32 @@ export interface FileSource {
 
 export interface SqlSource { sql: string }
 
+/** What DuckDB reads. */
 export type DataSource = FileSource | SqlSource
 
-export interface IdColumn { name: string; encoding: 'hash' | 'integer'; separator?: string | undefined }
+/** A folder that `persia data prepare` has written. */
+export interface PreparedSource { prepared: string }
+
+/** Synthetic data, made row by row. */
+export interface SynthSource {
+  synth: { like: string; rows: number; firstRow: number; ids: number; seed: number }
+}
+
+export interface IdColumn {
+  name: string
+  /** Where it is read from; the column of its name unless given. */
+  column?: string | undefined
+  /** The bytes of a text that count: from, to. */
+  slice?: [number, number] | undefined
+  encoding: 'hash' | 'integer'
+  separator?: string | undefined
+}
+
+/** Divides rows into training and test data; the draws of `share` and `hash` depend on a seed. */
+export type RowSplit =
+  | { by: 'share'; test: number }
+  | { by: 'hash'; column: string; test: number }
+  | { by: 'time'; column: string; from: number | string }
 
 export interface DenseColumn {
   column: string
@@ -47,14 +70,20 @@ Promise<DataFile[]> {
   for (const pattern of source.path) {
     for (const path of await expand(connection, pattern, baseDir)) {
       const inside = relative(baseDir, path)
-      const name = inside.startsWith('..') || isAbsolute(inside) ? path : inside
+      const name = isRemote(path) || inside.startsWith('..') || isAbsolute(inside) ? path : inside
       files.push({ path, name, format: source.format ?? formatOf(name) })
     }
   }
   return files
 }
 
+/** Places that DuckDB's extension httpfs reads. */
+const remote = /^(s3|s3a|s3n|gcs|gs|r2|https?|hf):\/\//i
+
+export const isRemote = (path: string) => remote.test(path)
+
 async function expand(connection: DuckDBConnection, pattern: string, baseDir: string): Promise<string[]> {
+  if (isRemote(pattern)) return expandRemote(connection, pattern)
   const path = resolve(baseDir, pattern)
   if (existsSync(path)) {
     if (statSync(path).isFile()) return [path]
@@ -64,6 +93,28 @@ async function expand(connection: DuckDBConnection, pattern: string, baseDir: st
   const found = await rowsOf(connection, `select file from glob(${literal(glob)})`)
   if (found.length > 0) return found.map(([file]) => resolve(file as string)).sort(byCodeUnits)
   throw notFound(`No file matches ${pattern} (looked in ${baseDir}).`, pattern)
+}
+
+async function expandRemote(connection: DuckDBConnection, pattern: string): Promise<string[]> {
+  await loadHttpfs(connection, pattern)
+  try {
+    const found = await rowsOf(connection, `select file from glob(${literal(pattern)})`)
+    if (found.length > 0) return found.map(([file]) => file as string).sort(byCodeUnits)
+  } catch (error) {
+    throw notFound(`${pattern} cannot be read: ${(error as Error).message.split('\n')[0]}`, pattern)
+  }
+  throw notFound(`No file matches ${pattern}.`, pattern)
+}
+
+/** PERSIA_CONFIG_UNSUPPORTED where the extension is not installed; nothing is downloaded for it. */
+async function loadHttpfs(connection: DuckDBConnection, pattern: string): Promise<void> {
+  try {
+    await connection.run('load httpfs')
+  } catch (error) {
+    throw new PersiaError('PERSIA_CONFIG_UNSUPPORTED',
+      `${pattern} needs DuckDB's extension httpfs, which is not installed on this machine: run \`install httpfs\` in `
+      + 'DuckDB once, or copy the files to a disk.', { file: pattern }, { cause: error })
+  }
 }
 
 const byCodeUnits = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)

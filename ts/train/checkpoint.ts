@@ -7,11 +7,11 @@
 //
 // A checkpoint is written to a temporary folder, every file and the folder synced, then renamed: it is there as a whole
 // or not at all. Nothing in it depends on the machine, the time or where it lies, so equal runs leave equal bytes.
-import { constants } from 'node:fs'
-import { access, mkdir, open, readFile, readdir, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
+import { access, mkdir, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { diffFingerprint, modelFingerprint, parseConfig, type Config } from '../config/index.js'
 import type { Statistics } from '../data/statistics.js'
+import { hex, lockFolder, onDisk, openSealedJson, sealedJson, syncDirectory, writeSynced } from '../disk.js'
 import { PersiaError } from '../errors.js'
 import type { EarlyStoppingState } from './early-stopping.js'
 import { native } from '../native.js'
@@ -81,17 +81,6 @@ export async function markLatest(run: string, name: string): Promise<void> {
   })
 }
 
-/** Errors of the file system as PERSIA_IO, with the path. */
-async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
-  try {
-    return await work()
-  } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    if (error instanceof PersiaError || code === undefined) throw error
-    throw new PersiaError('PERSIA_IO', `cannot write ${path}: ${message}`, { file: path }, { cause: error })
-  }
-}
-
 function manifestText({ config, ...content }: CheckpointContent, files: NativeSnapshotFile[]): string {
   const { checkpoint: _checkpoint, evaluate: _evaluate, metrics: _metrics, ...modelConfig } = config
   const manifest: Manifest = {
@@ -100,30 +89,7 @@ function manifestText({ config, ...content }: CheckpointContent, files: NativeSn
     config: modelConfig,
     files: files.map(({ name, bytes, checksum }) => ({ name, bytes, checksum: hex(checksum) })),
   }
-  const body = `${JSON.stringify(manifest, null, 2).slice(1)}\n`
-  return firstLine(body) + body
-}
-
-const hex = (checksum: bigint) => checksum.toString(16).padStart(16, '0')
-const firstLine = (body: string) => `{"checksum":"${hex(native().checksum(Buffer.from(body)))}",`
-
-async function writeSynced(path: string, text: string): Promise<void> {
-  const file = await open(path, 'w')
-  try {
-    await file.writeFile(text)
-    await file.sync()
-  } finally {
-    await file.close()
-  }
-}
-
-async function syncDirectory(path: string): Promise<void> {
-  const directory = await open(path, constants.O_RDONLY | constants.O_DIRECTORY)
-  try {
-    await directory.sync()
-  } finally {
-    await directory.close()
-  }
+  return sealedJson(manifest)
 }
 
 /**
@@ -192,28 +158,9 @@ export async function pruneCheckpoints(run: string, keep: number, newest: string
  * PERSIA_USAGE names the process that has it, PERSIA_IO why the folder can't be written.
  */
 export async function lockRun(run: string): Promise<() => Promise<void>> {
-  const path = join(run, '.lock')
-  await onDisk(run, async () => {
-    await mkdir(run, { recursive: true })
-    const [owner, started] = (await readFile(path, 'utf8').catch(() => '')).split(' ')
-    if (owner && started && started === await startOf(owner)) {
-      throw new PersiaError('PERSIA_USAGE',
-        `${run} is in use by process ${owner}. Wait for it, or set another checkpoint.dir`, { owner })
-    }
-    await rm(path, { force: true })  // of a process that is gone
-    await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
-    await recover(run)
-  })
-  return async () => {
-    await rm(path, { force: true })
-    await rmdir(run).catch(() => {})  // only if nothing was written to it
-  }
-}
-
-/** When a process was started, in clock ticks: with its number it names a process, also where numbers come again. */
-async function startOf(pid: number | string): Promise<string | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+  const unlock = await lockFolder(run, 'set another checkpoint.dir')
+  await onDisk(run, () => recover(run))
+  return unlock
 }
 
 /**
@@ -243,12 +190,10 @@ async function readManifest(directory: string): Promise<Manifest> {
     const code = (await exists(directory)) ? 'PERSIA_CHECKPOINT_DAMAGED' : 'PERSIA_CHECKPOINT_NOT_FOUND'
     throw new PersiaError(code, `there is no checkpoint in ${directory}: ${path} is missing`, { file: path })
   })
-  const end = text.indexOf('\n')
-  const body = text.slice(end)
-  if (end < 0 || text.slice(0, end) !== firstLine(body)) {
+  const manifest = openSealedJson(text) as Manifest | undefined
+  if (!manifest) {
     throw new PersiaError('PERSIA_CHECKPOINT_DAMAGED', `${path} is damaged: its checksum is wrong`, { file: path })
   }
-  const manifest = JSON.parse(text) as Manifest
   if (manifest.format === format) return manifest
   throw new PersiaError('PERSIA_CHECKPOINT_MISMATCH',
     `${path} has format ${manifest.format}, this release reads ${format}`, { file: path })

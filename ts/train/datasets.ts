@@ -2,8 +2,12 @@
 import type { Config, LoadedConfig } from '../config/index.js'
 import { describeBadRow } from '../data/bad-rows.js'
 import { Batch } from '../data/batch.js'
+import { batchNumbers, readBatches, type LoaderShard } from '../data/indexed.js'
+import type { NativeBatchSource } from '../data/native-data.js'
+import { openPreparedData, preparedStatistics } from '../data/prepared.js'
 import { openReader, type BatchReader, type ReaderOptions } from '../data/reader.js'
-import type { DataSource } from '../data/source.js'
+import type { DataSource, PreparedSource, SynthSource } from '../data/source.js'
+import { openSynthData } from '../data/synth.js'
 import { collectStatistics, type Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { samplesPerStep } from './native-config.js'
@@ -32,46 +36,80 @@ export interface DatasetOptions {
   negatives?: 'all'
   /** `none`: read files without label columns, for prediction; bad rows are then always errors. */
   labels?: 'none'
+  /**
+   * Of several loaders that share the data out: this one gets every `count`-th batch of the pass, from `index` on.
+   * `skipBatches` counts those of all loaders.
+   */
+  loader?: LoaderShard
 }
 
 /** The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. */
 export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
   options: DatasetOptions = {}): FileDataset {
-  const { labels, skipBatches, epoch = 0, negatives } = options
-  const { sampling, ...rest } = readerOptions(loaded, split, epoch)
+  const { labels, skipBatches = 0, epoch = 0, negatives, loader = { index: 0, count: 1 } } = options
+  const { config } = loaded
   const training = split === 'train' && negatives !== 'all' && labels !== 'none'
-  return new ReaderDataset(split, {
-    ...rest,
-    ...(training ? { sampling } : { batchSize: loaded.config.batchSize }),
-    statistics,
-    ...(skipBatches !== undefined && { skipBatches }),
+  const source = sourceOf(config, split)
+  const sampling = training ? samplingOf(config, epoch) : undefined
+  const common = {
+    ...columnsOf(loaded),
     ...(labels === 'none' && { labels, onBadRow: 'fail' as const }),
-  })
+    batchSize: training ? samplesPerStep(config) : config.batchSize,
+    statistics,
+    ...(sampling && { sampling }),
+  }
+  const shuffle = training && config.data.shuffle ? { ...config.data.shuffle, seed: config.seed, epoch } : undefined
+  if ('prepared' in source) {
+    const open = () => openPreparedData({ ...common, folder: source.prepared, shuffle })
+    return new IndexedDataset(split, open, skipBatches, loader)
+  }
+  if ('synth' in source) {
+    const open = () => openSynthData({ ...common, synth: source.synth, shuffle })
+    return new IndexedDataset(split, open, skipBatches, loader)
+  }
+  return new ReaderDataset(split, { ...common, source, skipBatches, shuffle, ...splitOf(config, split) }, loader)
 }
 
 /**
  * What `transform: standardize` needs of the training data, and how many of its rows an epoch trains on where that had
  * to be read.
  */
-export function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Statistics; rows: number | null }> {
-  return collectStatistics(readerOptions(loaded, 'train', 0))
+export async function readStatistics(loaded: LoadedConfig): Promise<{ statistics: Statistics; rows: number | null }> {
+  const { config } = loaded
+  const source = sourceOf(config, 'train')
+  const columns = columnsOf(loaded)
+  const sampling = samplingOf(config, 0)
+  if ('prepared' in source) {
+    const { statistics, rows } = await preparedStatistics({ ...columns, folder: source.prepared })
+    return { statistics, rows: sampling ? null : rows }
+  }
+  if ('synth' in source) return { statistics: {}, rows: source.synth.rows }
+  return collectStatistics({
+    ...columns, source, batchSize: samplesPerStep(config), ...(sampling && { sampling }), ...splitOf(config, 'train'),
+  })
 }
 
-/** As training reads a split: batches of a whole step. */
-function readerOptions({ config, baseDir }: LoadedConfig, split: 'train' | 'test', epoch: number): ReaderOptions {
-  const { data, features, model } = config
+/** What the reader and `persia data prepare` need to know of columns. */
+export function columnsOf({ config: { data, features, model }, baseDir }: LoadedConfig) {
   return {
-    source: sourceOf(config, split),
     baseDir,
-    ids: Object.entries(features.columns).map(([name, { encoding, separator }]) => ({ name, encoding, separator })),
+    ids: Object.entries(features.columns).map(([name, { column, slice, encoding, separator }]) => ({
+      name, encoding, ...(column !== undefined && { column }), ...(slice && { slice }),
+      ...(separator !== undefined && { separator }),
+    })),
     dense: data.dense,
-    labels: data.labels.map(({ column, positive }) =>
-      ({ column, positive, loss: model.tasks.find(({ label }) => label === column)!.loss })),
+    labels: data.labels.map(({ column, positive }) => ({
+      column, ...(positive !== undefined && { positive }),
+      loss: model.tasks.find(({ label }) => label === column)!.loss,
+    })),
     missing: data.missing,
     onBadRow: data.onBadRow,
-    batchSize: samplesPerStep(config),
-    sampling: samplingOf(config, epoch),
   }
+}
+
+/** The side of a source that is divided. */
+function splitOf({ data: { split }, seed }: Config, side: 'train' | 'test'): Pick<ReaderOptions, 'split'> {
+  return split ? { split: { rule: split, seed, side } } : {}
 }
 
 function samplingOf({ data: { negativeSampling, labels }, seed }: Config, epoch: number): ReaderOptions['sampling'] {
@@ -80,11 +118,12 @@ function samplingOf({ data: { negativeSampling, labels }, seed }: Config, epoch:
   return { label: labels.findIndex(({ column }) => column === label), keep, seed, epoch }
 }
 
-function sourceOf(config: Config, split: 'train' | 'test'): DataSource {
+function sourceOf(config: Config, split: 'train' | 'test'): DataSource | PreparedSource | SynthSource {
   const source = config.data[split]
-  if (source) return source as DataSource  // the format is one the reader knows: config/unsupported.ts
+  // The format is one that the reader knows: config/unsupported.ts.
+  if (source) return source as DataSource | PreparedSource | SynthSource
   throw new PersiaError('PERSIA_CONFIG_INVALID',
-    `data.${split} is not given: expected { path } or { sql }`, { path: `data.${split}` })
+    `data.${split} is not given: expected { path }, { sql }, { prepared } or { synth }`, { path: `data.${split}` })
 }
 
 /** Batches of a user's own, without the first `skipBatches`. */
@@ -99,10 +138,33 @@ export function ownDataset(split: string, batches: Dataset, skipBatches = 0): Fi
   }
 }
 
+/** Batches made ahead of a consumer. */
+const batchesAhead = 4
+
+class IndexedDataset implements FileDataset {
+  readonly skipped: SkippedRows
+
+  constructor(split: string, private readonly open: () => Promise<NativeBatchSource>,
+    private readonly skipBatches: number, private readonly loader: LoaderShard) {
+    this.skipped = { split, rows: 0, first: [] }
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    const source = await this.open()
+    const numbers = batchNumbers(source.batches, this.skipBatches, this.loader)
+    for await (const handle of readBatches(source, numbers, batchesAhead)) yield Batch.fromNative(handle)
+  }
+
+  close(): Promise<void> {
+    return Promise.resolve()
+  }
+}
+
 class ReaderDataset implements FileDataset {
   private reader: BatchReader | undefined
 
-  constructor(private readonly split: string, private readonly options: ReaderOptions) {}
+  constructor(private readonly split: string, private readonly options: ReaderOptions,
+    private readonly loader: LoaderShard) {}
 
   private get unit(): 'line' | 'row' {
     const { source } = this.options
@@ -115,8 +177,10 @@ class ReaderDataset implements FileDataset {
   }
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    const { index, count } = this.loader
     this.reader = await openReader(this.options)
-    for await (const handle of this.reader) yield Batch.fromNative(handle)
+    let number = this.options.skipBatches ?? 0
+    for await (const handle of this.reader) if (number++ % count === index) yield Batch.fromNative(handle)
   }
 
   async close(): Promise<void> {

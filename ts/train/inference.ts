@@ -60,5 +60,6 @@ function withInput(loaded: LoadedConfig, input: string): LoadedConfig {
   const format = formatByEnding(input) ?? known?.format
   const layout = known && known.format === format ? known : { ...(format && { format }) }
   const test = { ...layout, path: [resolve(input)] }
-  return { ...loaded, config: parseConfig({ ...loaded.config, data: { ...data, test } }) }
+  const { split: _, ...undivided } = data
+  return { ...loaded, config: parseConfig({ ...loaded.config, data: { ...undivided, test } }) }
 }
