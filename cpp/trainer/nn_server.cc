@@ -183,7 +183,10 @@ void NnServer::Register() {
   });
   On(type::kPredict, true, [this](const RpcRequest& request) { return Predict(request); });
   On(type::kTrace, true, [this](const RpcRequest&) -> Answer { return EncodeSpans(SpansOf(worker_->stages())); });
-  On(type::kTensors, true, [this](const RpcRequest&) -> Answer { return EncodeTensors(dense_model().Tensors()); });
+  On(type::kTensors, true, [this](const RpcRequest&) -> Answer {
+    PERSIA_RETURN_IF_ERROR(dense_model().ReadTensors());
+    return EncodeTensors(dense_model().Tensors());
+  });
   On(type::kReadTensor, true, [this](const RpcRequest& request) { return ReadTensor(request); });
   On(type::kWriteTensor, false, [this](const RpcRequest& request) { return WriteTensor(request); });
   On(type::kInFlight, true, [this](const RpcRequest&) -> Answer { return EncodeInFlight(worker_->in_flight()); });

@@ -75,7 +75,9 @@ Result<std::vector<SnapshotFile>> Trainer::Save(const std::string& directory) {
   Result<PipelineState> state = StateOfPipeline();
   if (!state.ok()) return state.status();
   PERSIA_RETURN_IF_ERROR(add(WritePipeline(directory, *state, config_.schema.embedding_width)));
-  PERSIA_RETURN_IF_ERROR(add(WriteDense(directory, workers_[0]->dense().model().Tensors())));
+  DenseModel& model = workers_[0]->dense().model();
+  PERSIA_RETURN_IF_ERROR(model.ReadTensors());
+  PERSIA_RETURN_IF_ERROR(add(WriteDense(directory, model.Tensors())));
   for (uint32_t c = 0; c < store_->row_class_count(); ++c) {
     PERSIA_RETURN_IF_ERROR(add(WriteClass(directory, *store_, c, config_.tables[c])));
   }

@@ -2,6 +2,7 @@
 #include <ucontext.h>
 
 #include <memory>
+#include <mutex>
 #include <vector>
 
 #include "emulation.h"
@@ -23,14 +24,16 @@ struct Fiber {
   float shuffled = 0.0f;
 };
 
-struct Block {
+// Each thread of the host has fibers of its own: one that was entered stays on its thread.
+thread_local struct Block {
   std::vector<std::unique_ptr<Fiber>> fibers;
   jmp_buf scheduler;
   size_t current = 0, count = 0;
   const std::function<void()>* body = nullptr;
   int any[2] = {0, 0};  // of BarrierOr, by parity of the barrier
 } block;
-Position here;
+thread_local Position here;
+std::mutex one_kernel;  // shared memory is static: one kernel at a time
 
 Fiber& Current() { return *block.fibers[block.current]; }
 
@@ -104,6 +107,7 @@ void RunBlock(const std::function<void()>& body) {
 const Position& Here() { return here; }
 
 void RunKernel(dim3 grid, dim3 block_shape, const std::function<void()>& body) {
+  std::lock_guard lock(one_kernel);
   here.grid = grid;
   here.block = block_shape;
   for (uint32_t z = 0; z < grid.z; ++z) {

@@ -6,7 +6,7 @@
 // of the calls: what is missing between two streams does not show. Memory starts as NaN, so that what nobody wrote
 // shows. Graphs hold the calls of their capture and repeat them.
 //
-// This header is included before every kernel source. Thread-safety: one thread.
+// This header is included before every kernel source. Thread-safety: any thread; kernels run one at a time.
 #pragma once
 
 #include <cuda_bf16.h>

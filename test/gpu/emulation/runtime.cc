@@ -12,7 +12,7 @@ using Calls = std::vector<std::function<void()>>;
 
 namespace {
 
-Calls* captured = nullptr;
+thread_local Calls* captured = nullptr;
 
 }  // namespace
 
