@@ -483,7 +483,6 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
     t.equal(error.details['path'], path)
     t.match(error.message, `not supported by this version; use ${instead}`)
   }
-  check('device=cuda', 'device', 'auto or cpu')
   check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
   check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
   check('cluster.dataLoaders=2', 'cluster.dataLoaders', '1: it feeds all NN workers')
@@ -578,7 +577,7 @@ t.test('what the addon is told of the tables', async (t) => {
 
 t.test('all problems are reported at once, in the order of the file', async (t) => {
   const error = refusal(() => load(t, yaml(`staleness: "8"
-device: cuda
+metrics: { port: 9090 }
 model: { hiden: [1], hidden: [0] }
 checkpoint: { keep: -1 }
 `).replace('[income]', '[income, income]').replace('dim: 16', 'dim: 0')))
@@ -587,7 +586,7 @@ checkpoint: { keep: -1 }
     'c.yml:3:20: data.labels.1: income is already a label (data.labels.0)',
     'c.yml:6:47: features.columns.education.dim: expected an integer from 1 to 65536, got 0',
     "c.yml:7:12: staleness: expected an integer from 0 to 1024, got '8'; write 8",
-    'c.yml:8:9: device: cuda is not supported by this version; use auto or cpu',
+    'c.yml:8:18: metrics.port: 9090 is not supported by this version; use 0: no endpoint',
     'c.yml:9:10: model.hiden: unknown key; did you mean model.hidden?',
     'c.yml:9:31: model.hidden.0: expected an integer from 1 to 65536, got 0',
     'c.yml:10:21: checkpoint.keep: expected an integer >= 0, got -1',
