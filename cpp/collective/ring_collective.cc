@@ -133,7 +133,9 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
   // Its owners are RingMember and RingCollective: the last owner of this may be a task on the transport's own thread.
   Transport* const transport_;
   const std::string secret_;
-  uint32_t rank_ = 0, ranks_ = 1;  // written by Join before anything is sent
+  // Written by Join before anything is sent. Atomic because a peer may come and be lost before that, whose rank is then only
+  // named; nothing else goes by them until the join, which the mutex orders.
+  std::atomic<uint32_t> rank_{0}, ranks_{1};
   std::string next_address_;
   CollectiveOptions options_;
 

@@ -12,8 +12,6 @@
 namespace persia {
 namespace {
 
-constexpr std::align_val_t kLine{64};
-
 Status Invalid(const std::string& what) { return Status(ErrorCode::kConfigInvalid, what); }
 
 // Vectors that are multiplied with each other have one dim.
