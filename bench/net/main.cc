@@ -391,7 +391,7 @@ int main(int argc, char** argv) {
     if (option == "--smoke") {
       settings.smoke = true;
       settings.rounds = 1;
-      settings.seconds = 0.1;
+      settings.seconds = 1.0;  // a reply comes within it on a busy machine too
     } else if (option == "--rounds" && i + 1 < argc) {
       settings.rounds = static_cast<uint32_t>(std::atoi(argv[++i]));
     } else if (option == "--seconds" && i + 1 < argc) {
