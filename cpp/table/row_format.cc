@@ -120,28 +120,32 @@ PERSIA_ALWAYS_INLINE void DecodeState(uint32_t dim, uint32_t state_width, const 
 
 PERSIA_ALWAYS_INLINE void EncodeState(uint32_t dim, uint32_t state_width, const float* row, void* stored) {
   char* state = static_cast<char*>(stored) + StateOffset(dim);
-  if (dim % 2 != 0) static_cast<uint16_t*>(stored)[dim] = 0;
+  if (dim % 2 != 0) std::memset(static_cast<char*>(stored) + size_t{dim} * 2, 0, 2);
   CopyFloats(reinterpret_cast<float*>(state), row + dim, state_width);
 }
 
+// Stored numbers may lie at any address: rows are also written into messages.
 template <typename Type>
-PERSIA_ALWAYS_INLINE void Widen(uint32_t begin, uint32_t end, const uint16_t* __restrict stored,
-                                float* __restrict row) {
-  for (uint32_t i = begin; i < end; ++i) row[i] = std::bit_cast<float>(Type::Widen(stored[i]));
+PERSIA_ALWAYS_INLINE void Widen(uint32_t begin, uint32_t end, const char* __restrict stored, float* __restrict row) {
+  for (uint32_t i = begin; i < end; ++i) {
+    uint16_t half;
+    std::memcpy(&half, stored + size_t{i} * 2, sizeof(half));
+    row[i] = std::bit_cast<float>(Type::Widen(half));
+  }
 }
 
 template <typename Type>
-PERSIA_ALWAYS_INLINE void Narrow(uint32_t begin, uint32_t end, const float* __restrict row,
-                                 uint16_t* __restrict stored) {
+PERSIA_ALWAYS_INLINE void Narrow(uint32_t begin, uint32_t end, const float* __restrict row, char* __restrict stored) {
   for (uint32_t i = begin; i < end; ++i) {
-    stored[i] = static_cast<uint16_t>(Type::Nearest(std::bit_cast<uint32_t>(row[i])));
+    const auto half = static_cast<uint16_t>(Type::Nearest(std::bit_cast<uint32_t>(row[i])));
+    std::memcpy(stored + size_t{i} * 2, &half, sizeof(half));
   }
 }
 
 template <typename Type>
 struct DecodeHalf {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, uint32_t state_width, const void* stored, float* row) {
-    Widen<Type>(0, dim, static_cast<const uint16_t*>(stored), row);
+    Widen<Type>(0, dim, static_cast<const char*>(stored), row);
     DecodeState(dim, state_width, stored, row);
   }
 };
@@ -149,7 +153,7 @@ struct DecodeHalf {
 template <typename Type>
 struct EncodeHalfNearest {
   static PERSIA_ALWAYS_INLINE void Run(uint32_t dim, uint32_t state_width, const float* row, void* stored) {
-    Narrow<Type>(0, dim, row, static_cast<uint16_t*>(stored));
+    Narrow<Type>(0, dim, row, static_cast<char*>(stored));
     EncodeState(dim, state_width, row, stored);
   }
 };
@@ -195,7 +199,7 @@ struct DecodeFp16F16c {
       const __m128i eight = _mm_loadu_si128(reinterpret_cast<const __m128i*>(half + i));
       _mm256_storeu_ps(row + i, _mm256_cvtph_ps(eight));
     }
-    Widen<Fp16>(whole, dim, half, row);
+    Widen<Fp16>(whole, dim, static_cast<const char*>(stored), row);
     DecodeState(dim, state_width, stored, row);
   }
 };
@@ -217,7 +221,7 @@ struct EncodeFp16NearestF16c {
       const __m128i eight = _mm256_cvtps_ph(signed_again, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
       _mm_storeu_si128(reinterpret_cast<__m128i*>(half + i), eight);
     }
-    Narrow<Fp16>(whole, dim, row, half);
+    Narrow<Fp16>(whole, dim, row, static_cast<char*>(stored));
     EncodeState(dim, state_width, row, stored);
   }
 };
