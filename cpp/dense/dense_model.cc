@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <new>
 #include <string>
 
 #include "dense/layout.h"
