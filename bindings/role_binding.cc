@@ -88,6 +88,11 @@ class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
     set("rows", counters.rows);
     set("batches", counters.batches);
     set("steps", counters.steps);
+    const Napi::Array carriers = Napi::Array::New(info.Env());
+    for (const std::string& carrier : counters.carriers) {
+      carriers.Set(carriers.Length(), Napi::String::New(info.Env(), carrier));
+    }
+    result.Set("carriers", carriers);
     return result;
   }
 

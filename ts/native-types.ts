@@ -227,6 +227,8 @@ export interface NativeRoleCounters {
   requests: number
   bytesReceived: number
   bytesSent: number
+  /** What has carried messages so far, and why: "rdma (mlx5_0:1), because it was asked for". */
+  carriers: string[]
   /** Requests that came again after a reconnect and were answered without being done twice. */
   repeated: number
   /** Now: rows of a parameter server, batches held by an embedding worker, steps applied by an NN worker. */

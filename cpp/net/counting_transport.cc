@@ -4,11 +4,17 @@ namespace persia {
 
 class CountingTransport::Handler final : public PeerHandler {
  public:
-  Handler(std::shared_ptr<PeerHandler> inner, std::shared_ptr<Totals> totals)
-      : inner_(std::move(inner)), totals_(std::move(totals)) {}
+  // `transport` is there while it calls back.
+  Handler(std::shared_ptr<PeerHandler> inner, std::shared_ptr<Totals> totals, const Transport* transport)
+      : inner_(std::move(inner)), totals_(std::move(totals)), transport_(transport) {}
 
   void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) override {
     totals_->received.fetch_add(sizeof(MessageHeader) + payload.size(), std::memory_order_relaxed);
+    if (!std::exchange(described_, true)) {
+      std::string carrier = transport_->Describe(peer);
+      std::lock_guard lock(totals_->mutex);
+      totals_->carriers.insert(std::move(carrier));
+    }
     inner_->OnMessage(peer, header, std::move(payload));
   }
   void OnLost(PeerId peer, const Status& reason) override { inner_->OnLost(peer, reason); }
@@ -16,19 +22,21 @@ class CountingTransport::Handler final : public PeerHandler {
  private:
   const std::shared_ptr<PeerHandler> inner_;
   const std::shared_ptr<Totals> totals_;
+  const Transport* const transport_;
+  bool described_ = false;  // the progress thread's
 };
 
 Result<std::string> CountingTransport::Listen(const std::string& address, Acceptor acceptor) {
-  return inner_->Listen(address, [acceptor = std::move(acceptor), totals = totals_](
+  return inner_->Listen(address, [acceptor = std::move(acceptor), totals = totals_, inner = inner_.get()](
                                      PeerId peer, const std::string& from) -> std::shared_ptr<PeerHandler> {
     std::shared_ptr<PeerHandler> handler = acceptor(peer, from);
     if (handler == nullptr) return nullptr;
-    return std::make_shared<Handler>(std::move(handler), totals);
+    return std::make_shared<Handler>(std::move(handler), totals, inner);
   });
 }
 
 Result<PeerId> CountingTransport::Connect(const std::string& address, std::shared_ptr<PeerHandler> handler) {
-  return inner_->Connect(address, std::make_shared<Handler>(std::move(handler), totals_));
+  return inner_->Connect(address, std::make_shared<Handler>(std::move(handler), totals_, inner_.get()));
 }
 
 Status CountingTransport::Send(PeerId peer, const MessageHeader& header, Payload payload) {

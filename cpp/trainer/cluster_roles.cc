@@ -88,7 +88,7 @@ class Role : public ClusterRole {
   RoleCounters counters() const override {
     const RpcServerCounts rpc = server_->counts();
     const CountingTransport::Counts bytes = transport_->counts();
-    RoleCounters counters{rpc.requests, rpc.repeated, bytes.received, bytes.sent};
+    RoleCounters counters{rpc.requests, rpc.repeated, bytes.received, bytes.sent, transport_->carriers()};
     Count(counters);
     return counters;
   }
@@ -220,6 +220,7 @@ class NnWorkerRole final : public Role<NnServer> {
     const CountingTransport::Counts bytes = ring_transport_->counts();
     counters.bytes_received += bytes.received;
     counters.bytes_sent += bytes.sent;
+    counters.carriers.merge(ring_transport_->carriers());
   }
 
   std::shared_ptr<CountingTransport> ring_transport_;

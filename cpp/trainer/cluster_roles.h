@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -47,6 +48,7 @@ struct ClusterPeers {
 struct RoleCounters {
   uint64_t requests = 0, repeated = 0;
   uint64_t bytes_received = 0, bytes_sent = 0;
+  std::set<std::string> carriers = {};  // of these bytes, and why: "rdma (mlx5_0:1), because it was asked for"
   uint64_t rows = 0, batches = 0, steps = 0;  // now, of the role that has them
 };
 

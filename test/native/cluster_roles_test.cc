@@ -111,6 +111,8 @@ TEST_CASE("two processes of each role over tcp and shared memory train like one 
       CHECK(counters.requests > 0);
       CHECK(counters.bytes_received > 0);
       CHECK(counters.bytes_sent > 0);
+      CHECK(counters.carriers.size() == 1);
+      CHECK(counters.carriers.begin()->starts_with(TransportChoiceName(transport)));
       CHECK(counters.batches == 0);
       CHECK(role->state() == RoleState::kRunning);
       rows += counters.rows;

@@ -41,11 +41,14 @@ async function work(server: NativeRole, { membership, stopped, log }: Session): 
   const members = await orEnded(membership.roster)
   if (!members) return
   await orEnded(settling(() => server.connect(peersOf(members))))
+  const { carriers } = server.counters()
+  if (carriers.length > 0) log(`reaches its peers over ${carriers.join('; ')}`)
   membership.ready()
   await orEnded(stopped)
 }
 
 function countersText(server: NativeRole): string {
-  const { requests, repeated, bytesReceived, bytesSent } = server.counters()
+  const { requests, repeated, bytesReceived, bytesSent, carriers } = server.counters()
   return `answered ${requests} requests (${repeated} came again), received ${bytesReceived} bytes, sent ${bytesSent}`
+    + `, over ${carriers.join('; ') || 'nothing'}`
 }
