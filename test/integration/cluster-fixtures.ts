@@ -4,9 +4,10 @@ import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { Trainer, hashIds } from 'persia'
 import type { Test } from 'tap'
 
-const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
+export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
 export const main = join(root, 'dist', 'cli', 'main.js')
 export const adult = join(root, 'examples', 'adult-income', 'persia.yml')
 
@@ -31,7 +32,7 @@ export type Event = Record<string, unknown> & { event: string }
 
 export interface Outcome { status: number | null; stdout: string; stderr: string; events: Event[] }
 
-const eventsOf = (stdout: string) =>
+export const eventsOf = (stdout: string) =>
   stdout.split('\n').filter((line) => line.startsWith('{')).map((line) => JSON.parse(line) as Event)
 
 export function persia(args: string[], env: NodeJS.ProcessEnv = {}): Outcome {
@@ -113,4 +114,48 @@ export function payloadOf(file: string): Buffer {
     payloads.push(bytes.subarray(at + 8, at + 8 + length))
     at += 8 + length + 8
   }
+}
+
+/**
+ * Two checkpoints of the same training have the same weights, rows and states of their optimizers, to 1e-5. `csv` is its
+ * data: every id in it must have a row.
+ */
+export async function checkSameWeights(t: Test, one: string, other: string, csv: string): Promise<void> {
+  const [dense, denseThere] = [one, other].map((directory) => payloadOf(join(directory, 'dense.bin'))) as [Buffer, Buffer]
+  t.equal(dense.length, denseThere.length)
+  t.ok(mostDifference(floatsOf(dense), floatsOf(denseThere)) < 1e-5, 'dense weights and the state of their optimizer')
+  const [rows, rowsThere] = [await rowsOf(t, one, csv), await rowsOf(t, other, csv)]
+  for (const [feature, ours] of rows) {
+    const theirs = rowsThere.get(feature)!
+    t.ok(ours.length > 0 && ours.length === theirs.length, `${feature}: as many rows`)
+    t.ok(mostDifference(ours, theirs) < 1e-5, `${feature}: rows and the state of their optimizer`)
+  }
+}
+
+const floatsOf = (bytes: Buffer) => new Float32Array(Uint8Array.from(bytes).buffer, 0, Math.floor(bytes.length / 4))
+
+/** Of numbers at the same place; what is no number there must be the same. */
+function mostDifference(a: Float32Array, b: Float32Array): number {
+  return a.reduce((most, value, i) => {
+    const difference = Object.is(value, b[i]) ? 0 : Math.abs(value - b[i]!)
+    return Number.isNaN(difference) ? Infinity : Math.max(most, difference)
+  }, 0)
+}
+
+/** The rows of every id in the data, with the state of the optimizer, by feature. */
+async function rowsOf(t: Test, directory: string, csv: string): Promise<Map<string, Float32Array>> {
+  const { trainer } = await Trainer.load(directory)
+  const [header, ...lines] = csv.trim().split('\n')
+  const columns = header!.split(',')
+  const table = lines.map((line) => line.split(','))
+  const all = new Map<string, Float32Array>()
+  for (const feature of Object.keys(trainer.config.features.columns)) {
+    const at = columns.indexOf(feature)
+    const texts = [...new Set(table.map((fields) => fields[at]!))].filter((text) => text !== '' && text !== '?').sort()
+    const { rows, found } = await trainer.table.get(feature, hashIds(texts), { state: true })
+    t.ok(found.every(Boolean), `every ${feature} has a row`)
+    all.set(feature, rows)
+  }
+  await trainer.close()
+  return all
 }

@@ -2,9 +2,8 @@
 import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
-import { Trainer, hashIds, loadConfigFile, type Config } from 'persia'
 import t from 'tap'
-import { adult, folder, payloadOf, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
+import { adult, checkSameWeights, folder, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
 
 t.setTimeout(300_000)
 
@@ -54,44 +53,5 @@ t.test('in sync mode a cluster ends with the weights of one process', async (t) 
   const [alone, cluster] = ['alone', 'cluster'].map((name) => join(runs, name, '32')) as [string, string]
   t.same(readdirSync(cluster).filter((name) => !name.startsWith('embedding')),
     readdirSync(alone).filter((name) => !name.startsWith('embedding')))
-
-  const dense = [alone, cluster].map((directory) => payloadOf(join(directory, 'dense.bin'))) as [Buffer, Buffer]
-  t.equal(dense[0].length, dense[1].length)
-  t.ok(mostDifference(floatsOf(dense[0]), floatsOf(dense[1])) < 1e-5, 'dense weights and the state of their optimizer')
-
-  const { config } = loadConfigFile(adult)
-  const [one, other] = await Promise.all([alone, cluster].map((directory) => rowsOf(directory, config)))
-  for (const [feature, rows] of one!) {
-    const theirs = other!.get(feature)!
-    t.ok(rows.length > 0 && rows.length === theirs.length, `${feature}: as many rows`)
-    t.ok(mostDifference(rows, theirs) < 1e-5, `${feature}: rows and the state of their optimizer`)
-  }
+  await checkSameWeights(t, alone, cluster, gunzipSync(readFileSync(join(adult, '..', 'train.csv.gz'))).toString())
 })
-
-const floatsOf = (bytes: Buffer) => new Float32Array(Uint8Array.from(bytes).buffer, 0, Math.floor(bytes.length / 4))
-
-/** Of numbers at the same place; what is no number there must be the same. */
-function mostDifference(a: Float32Array, b: Float32Array): number {
-  return a.reduce((most, value, i) => {
-    const difference = Object.is(value, b[i]) ? 0 : Math.abs(value - b[i]!)
-    return Number.isNaN(difference) ? Infinity : Math.max(most, difference)
-  }, 0)
-}
-
-/** The rows of every id in the training data, with the state of the optimizer, by feature. */
-async function rowsOf(directory: string, { features }: Config): Promise<Map<string, Float32Array>> {
-  const { trainer } = await Trainer.load(directory)
-  const [header, ...lines] = gunzipSync(readFileSync(join(adult, '..', 'train.csv.gz'))).toString().trim().split('\n')
-  const columns = header!.split(',')
-  const table = lines.map((line) => line.split(','))
-  const all = new Map<string, Float32Array>()
-  for (const feature of Object.keys(features.columns)) {
-    const at = columns.indexOf(feature)
-    const texts = [...new Set(table.map((fields) => fields[at]!))].filter((text) => text !== '' && text !== '?').sort()
-    const { rows, found } = await trainer.table.get(feature, hashIds(texts), { state: true })
-    t.ok(found.every(Boolean), `every ${feature} has a row`)
-    all.set(feature, rows)
-  }
-  await trainer.close()
-  return all
-}

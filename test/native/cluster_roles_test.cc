@@ -2,9 +2,7 @@
 #pragma GCC diagnostic ignored "-Wrestrict"  // g++ 12 takes `"f" + string` for an overlap (its bug 105651)
 #include "trainer/cluster_roles.h"
 
-#include <cstdio>
-
-#include "net/process_transport.h"
+#include "net_fixtures.h"
 #include "trainer_fixtures.h"
 
 namespace persia {
@@ -83,20 +81,18 @@ double FarthestRows(ModelTrainer& a, ModelTrainer& b) {
 
 }  // namespace
 
-TEST_CASE("two processes of each role over tcp and shared memory train like one process") {
+TEST_CASE("two processes of each role over tcp, shared memory or rdma train like one process") {
   const TrainerConfig config = RolesConfig(TrainerMode::kSync);
   TrainerConfig one = config;
   one.nn_workers = 1;
   const auto alone = Make(one);
   Train(*alone, 1, 30);
   REQUIRE(DrainAndWait(*alone).ok());
-  for (const TransportChoice transport : {TransportChoice::kShm, TransportChoice::kTcp}) {
-    const auto possible = MakeProcessTransport({{}, transport, ""});
-    if (!possible.ok()) {
-      std::printf("skipped: a cluster over %s: %s\n", TransportChoiceName(transport),
-                  possible.status().message().c_str());
-      continue;
-    }
+  for (const auto& kind : TransportKinds()) {
+    const auto parsed = ParseTransportChoice(kind->name());
+    if (!parsed.ok()) continue;  // between threads only: cluster_test.cc
+    const TransportChoice transport = parsed.value();
+    INFO("over " << kind->name());
     Roles roles(config, transport);
     Train(*roles.trainer, 1, 30);
     REQUIRE(DrainAndWait(*roles.trainer).ok());
