@@ -1010,8 +1010,9 @@ Result<std::unique_ptr<Transport>> MakeProcessTransport(const ProcessTransportOp
   const UcxApi* ucx = nullptr;
   if (options.choice != TransportChoice::kShm) {
     const Result<const UcxApi*> loaded = LoadUcx();
-    if (!loaded.ok()) return loaded.status();
-    ucx = loaded.value();
+    // Where the choice is open, shared memory may do without it.
+    if (!loaded.ok() && options.choice != TransportChoice::kAuto) return loaded.status();
+    if (loaded.ok()) ucx = loaded.value();
   }
   return std::unique_ptr<Transport>(std::make_unique<ProcessTransport>(ucx, options));
 }

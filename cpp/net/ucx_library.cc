@@ -114,20 +114,45 @@ void KeepHooksOff() {
   if (events == nullptr || std::string_view(events) != "n") setenv(name, "n", 1);
 }
 
+// What was tried, as dlerror tells it.
+class Attempts {
+ public:
+  void* Open(const std::string& path) {
+    void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    if (library == nullptr) failures_ += std::string(failures_.empty() ? "" : "; ") + dlerror();
+    return library;
+  }
+  const std::string& failures() const { return failures_; }
+
+ private:
+  std::string failures_;
+};
+
+// libucp of a package, after what it needs: it finds those loaded, by their names, wherever else it would look for them.
+void* OpenBundled(const std::string& folder, Attempts* attempts) {
+  for (const char* name : {"libnuma.so.1", "libucm.so.0", "libucs.so.0", "libuct.so.0"}) {
+    if (attempts->Open(folder + name) == nullptr) return nullptr;
+  }
+  return attempts->Open(folder + "libucp.so.0");
+}
+
+void* OpenLibrary(Attempts* attempts) {
+  if (const char* named = getenv("PERSIA_UCX_LIBRARY"); named != nullptr && *named != 0) return attempts->Open(named);
+  void* const bundled = OpenBundled(OwnFolder() + "/ucx/", attempts);
+  return bundled != nullptr ? bundled : attempts->Open("libucp.so.0");
+}
+
 Loaded Load() {
   KeepHooksOff();
   Loaded loaded;
   const KeptSignals kept;
-  std::string tried;
-  void* library = nullptr;
-  for (const std::string& path : {OwnFolder() + "/ucx/libucp.so.0", std::string("libucp.so.0")}) {
-    library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
-    if (library != nullptr) break;
-    tried += std::string(tried.empty() ? "" : "; ") + dlerror();
-  }
+  Attempts attempts;
+  void* const library = OpenLibrary(&attempts);
   if (library == nullptr) {
-    loaded.status = Status(ErrorCode::kTransport, "UCX, which carries messages between processes, was not found (" + tried +
-                                                      "); install it (Debian: libucx0)");
+    loaded.status = Status(ErrorCode::kTransport, "UCX, which carries messages between hosts, was not found (" +
+                                                      attempts.failures() +
+                                                      "); install it (Debian and Ubuntu: apt-get install libucx0), or name "
+                                                      "its libucp.so.0 in PERSIA_UCX_LIBRARY");
     return loaded;
   }
   Symbols symbols(library);

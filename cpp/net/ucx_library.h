@@ -1,8 +1,10 @@
 // UCX, loaded at run time: the addon works on machines without it, and so do tests. Headers are needed to build, nothing
 // is linked.
 //
-// Looked for in the folder `ucx` beside the addon (or program) that this code is linked into, where a package may carry
-// it, then where the system keeps its libraries. UCX's modules (rdma) lie beside its libraries and are found from there.
+// The file that PERSIA_UCX_LIBRARY names, or else: looked for in the folder `ucx` beside the addon (or program) that this
+// code is linked into, where the package carries it (ci/bundle-ucx), then where the system keeps its libraries. The package's
+// own comes first, so that all hosts of a cluster have the same one. UCX's modules (rdma) lie beside its libraries and
+// are found from there.
 //
 // UCX does three things to a process that a Node process must not suffer, and that are undone here, in code, whatever the
 // environment says: it installs handlers for SIGSEGV and its like when it is loaded (taken out again), it rewrites malloc and

@@ -124,6 +124,13 @@ size_t WireRowBytes(WireFormat format, size_t count, uint32_t dim) {
   PERSIA_CHECK(false);
 }
 
+Status CheckAnswerBytes(size_t bytes) {
+  constexpr size_t kMost = MessageLimits{}.max_payload_bytes;
+  if (bytes <= kMost) return Status::Ok();
+  return Status(ErrorCode::kProtocol, "a request asks for " + std::to_string(bytes) + " bytes, at most " +
+                                          std::to_string(kMost) + " fit into an answer");
+}
+
 std::byte* WireWriter::Extend(size_t bytes) {
   if (size_ + bytes > buffer_.size()) Reserve(std::max<size_t>(size_ + bytes, 2 * buffer_.size()) - size_);
   std::byte* at = buffer_.data() + size_;
@@ -230,16 +237,22 @@ std::vector<uint64_t> WireReader::Ids(IdCodec codec, size_t most) {
   if (bytes > raw_bytes || (codec == IdCodec::kRaw && bytes != raw_bytes)) Fail("has ids of a wrong length");
   const Bytes in = Take(bytes);
   if (!status_.ok()) return {};
-  std::vector<uint64_t> ids(count);
   if (bytes == raw_bytes) {
+    std::vector<uint64_t> ids(count);
     CopyBytes(ids.data(), in.data(), bytes);
     return ids;
   }
+  if (raw_bytes > unpackable_) {
+    Fail("has ids that unpack to " + std::to_string(raw_bytes) + " bytes, " + std::to_string(unpackable_) + " are allowed");
+    return {};
+  }
+  unpackable_ -= raw_bytes;
   Buffer planes(raw_bytes);
   if (!Unpack(codec, in, &planes)) {
     Fail("has ids that do not unpack");
     return {};
   }
+  std::vector<uint64_t> ids(count);
   FromPlanes(planes, ids);
   return ids;
 }

@@ -70,7 +70,8 @@ class WireReader {
   Bytes Raw(size_t bytes) { return Take(bytes); }
   // `out` is (count, dim) f32; zeros when they are not there.
   void Rows(WireFormat format, size_t count, uint32_t dim, float* out);
-  // A list of at most `most` ids: no memory is taken for a longer one.
+  // A list of at most `most` ids: no memory is taken for a longer one, nor for what packed lists of this message would
+  // come to above the size that an unpacked message may have.
   std::vector<uint64_t> Ids(IdCodec codec, size_t most);
 
   size_t left() const { return left_.size(); }
@@ -85,11 +86,16 @@ class WireReader {
   Bytes Take(size_t bytes);
 
   Bytes left_;
+  size_t unpackable_ = MessageLimits{}.max_payload_bytes;
   Status status_;
 };
 
 // Bytes of so many rows.
 size_t WireRowBytes(WireFormat format, size_t count, uint32_t dim);
+
+// Whether a message may have so many bytes: for who answers a short request with a long list, before it takes memory.
+// kProtocol.
+Status CheckAnswerBytes(size_t bytes);
 
 // "fp32", "fp16", "bf16", "int8"; "raw", "lz4", "zstd".
 const char* WireFormatName(WireFormat format);

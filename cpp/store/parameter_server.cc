@@ -128,6 +128,9 @@ void ParameterServer::Lookup(const RpcRequest& request, RpcReply reply) {
   std::vector<ClassRows> classes = ReadSigns(reader, request.flags, dims_, false);
   if (mode != LookupMode::kTrain && mode != LookupMode::kReadOnly) reader.Fail("a lookup of an unknown mode");
   if (Status status = reader.End(); !status.ok()) return reply.Fail(status);
+  size_t bytes = 0;
+  for (const ClassRows& one : classes) bytes += WireRowBytes(request.flags.format, one.signs.size(), dims_[one.row_class]);
+  if (Status status = CheckAnswerBytes(bytes); !status.ok()) return reply.Fail(status);
   std::vector<LookupBlock> blocks;
   for (ClassRows& one : classes) {
     one.rows.resize(one.signs.size() * dims_[one.row_class]);
@@ -172,6 +175,7 @@ ParameterServer::Answer ParameterServer::Read(const RpcRequest& request) const {
   const std::vector<uint64_t> signs = reader.Ids(request.flags.codec, kMostListed);
   PERSIA_RETURN_IF_ERROR(reader.End());
   if (row_class >= dims_.size()) return BadClass(row_class);
+  PERSIA_RETURN_IF_ERROR(CheckAnswerBytes(signs.size() * (sizeof(uint8_t) + widths_[row_class] * sizeof(float))));
   std::vector<float> rows(signs.size() * widths_[row_class]);
   std::vector<uint8_t> found(signs.size());
   PERSIA_RETURN_IF_ERROR(store_.ReadMany(row_class, signs, rows, found.data()));

@@ -166,6 +166,10 @@ Status RemoteStore::ScanServer(uint32_t server, uint32_t row_class, const RowVis
     if (!rows.ok()) return rows.status();
     const WholeRows& some = rows.value();
     if (some.signs.empty()) return Status::Ok();
+    if (some.row_class != row_class) {
+      return Status(ErrorCode::kProtocol, "a scan of row class " + std::to_string(row_class) + " brings rows of class " +
+                                              std::to_string(some.row_class));
+    }
     const size_t width = widths_[row_class];
     for (size_t i = 0; i < some.signs.size(); ++i) {
       visit(some.signs[i], {some.rows.data() + i * width, width}, some.ages.empty() ? RowAge{} : some.ages[i]);

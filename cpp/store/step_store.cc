@@ -32,7 +32,10 @@ void StepStore::Sample(RequestId id, std::span<const LookupBlock> blocks) {
   std::lock_guard lock(samples_mutex_);
   std::vector<Looked>& looked = ranks_[id.worker].looked;
   auto entry = std::ranges::find(looked, uint64_t{0}, &Looked::step);
-  if (entry == looked.end()) entry = looked.insert(looked.end(), {0, {}});
+  if (entry == looked.end()) {
+    const bool full = looked.size() >= kMostLooked;
+    entry = full ? std::ranges::min_element(looked, {}, &Looked::step) : looked.insert(looked.end(), {0, {}});
+  }
   entry->step = id.sequence;
   entry->samples.resize(dims_.size());
   for (auto& samples : entry->samples) samples.clear();
@@ -78,6 +81,7 @@ Status StepStore::CheckPart(RequestId id, std::span<const GradientBlock> blocks)
     return Status(ErrorCode::kInternal, "An update of NN worker " + std::to_string(id.worker) + " of " +
                                             std::to_string(ranks_.size()) + ".");
   }
+  if (id.sequence == 0) return Status(ErrorCode::kInternal, "An update of step 0: steps are counted from 1.");
   for (const GradientBlock& block : blocks) {
     if (block.row_class < dims_.size()) continue;
     return Status(ErrorCode::kInternal, "An update names row class " + std::to_string(block.row_class) + " of " +

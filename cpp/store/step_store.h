@@ -84,6 +84,9 @@ class StepStore final : public EmbeddingRows {
     uint64_t step = 0;
     std::vector<std::vector<RowStaleness::Sample>> samples;
   };
+  // Of a rank. Far above what a staleness bound lets be on the way: a rank that never updates what it looked up takes
+  // no more memory.
+  static constexpr size_t kMostLooked = 4096;
   struct Rank {
     Part part;                    // guarded by mutex_
     std::vector<Looked> looked;   // guarded by samples_mutex_; entries are used again

@@ -5,6 +5,7 @@
 
 #include "base/copy.h"
 #include "base/hyperloglog.h"
+#include "dense/layout.h"
 #include "trainer/cluster_trainer.h"
 #include "worker/embedding_messages.h"
 
@@ -27,9 +28,13 @@ Status ClusterTrainer::ReadShapes(DenseCopy* dense) const {
   if (!response.ok()) return response.status();
   const auto shapes = DecodeTensors(response.value().payload.bytes());
   if (!shapes.ok()) return shapes.status();
+  // Parameters, the state of their optimizer, and some numbers beside: what is more is not of this model.
+  uint64_t left = 4 * MakeLayout(config_.dense).size + 1024;
   for (const TensorShape& shape : shapes.value()) {
     uint64_t count = 1;
-    for (const uint64_t size : shape.shape) count *= size;
+    for (const uint64_t size : shape.shape) count = size == 0 || count <= left / size ? count * size : left + 1;
+    if (count > left) return Status(ErrorCode::kProtocol, "NN worker 0 has tensors of another model: " + shape.name);
+    left -= count;
     dense->values.emplace_back(count);
     dense->tensors.push_back({shape.name, shape.shape, dense->values.back().span()});
   }
@@ -102,8 +107,10 @@ Status ClusterTrainer::ReadInFlight(InFlightRows* in_flight) const {
     for (const InFlightHead& head : heads.value()) {
       const auto rows = nn_workers_.Call(rank, {nn_request::kReadInFlight}, Request(head.step));
       if (!rows.ok()) return rows.status();
-      AlignedBuffer<float>& pooled = in_flight->rows.emplace_back(size_t{head.rows} * width);
       WireReader reader(rows.value().payload.bytes());
+      if (reader.left() != WireRowBytes(WireFormat::kFp32, head.rows, width)) reader.Fail("has another number of rows");
+      PERSIA_RETURN_IF_ERROR(reader.status());
+      AlignedBuffer<float>& pooled = in_flight->rows.emplace_back(size_t{head.rows} * width);
       reader.Rows(WireFormat::kFp32, head.rows, width, pooled.data());
       PERSIA_RETURN_IF_ERROR(reader.End());
       in_flight->lookups.push_back({head.step, head.global_rows, head.first_row, head.rows, pooled.data(), width});

@@ -118,7 +118,9 @@ EmbeddingServer::Answer EmbeddingServer::Lookup(Connected& all, const RpcRequest
   const PartHead part = ReadPart(reader);
   PERSIA_RETURN_IF_ERROR(reader.End());
   const uint32_t width = options_.schema.embedding_width;
-  PERSIA_RETURN_IF_ERROR(all.batches.CheckHeld(part.ref, part.rows));  // before memory is taken
+  // Before memory is taken.
+  PERSIA_RETURN_IF_ERROR(all.batches.CheckHeld(part.ref, part.rows));
+  PERSIA_RETURN_IF_ERROR(CheckAnswerBytes(WireRowBytes(request.flags.format, part.rows, width)));
   AlignedBuffer<float> pooled(size_t{part.rows} * width);
   PERSIA_RETURN_IF_ERROR(all.batches.Lookup(part.ref, part.rows, pooled.data(), width));
   return EncodePooled(request.flags.format, pooled, part.rows, width);
@@ -152,6 +154,7 @@ EmbeddingServer::Answer EmbeddingServer::Predict(Connected& all, const RpcReques
   PERSIA_RETURN_IF_ERROR(reader.End());
   PERSIA_RETURN_IF_ERROR(CheckIds(ids->batch));
   const uint32_t width = options_.schema.embedding_width;
+  PERSIA_RETURN_IF_ERROR(CheckAnswerBytes(WireRowBytes(request.flags.format, rows, width)));
   AlignedBuffer<float> pooled(size_t{rows} * width);
   EmbeddingPlan plan;
   all.worker.Prepare(ids->batch, plan);

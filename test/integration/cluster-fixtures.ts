@@ -121,25 +121,35 @@ export function payloadOf(file: string): Buffer {
  * data: every id in it must have a row.
  */
 export async function checkSameWeights(t: Test, one: string, other: string, csv: string): Promise<void> {
-  const [dense, denseThere] = [one, other].map((directory) => payloadOf(join(directory, 'dense.bin'))) as [Buffer, Buffer]
-  t.equal(dense.length, denseThere.length)
-  t.ok(mostDifference(floatsOf(dense), floatsOf(denseThere)) < 1e-5, 'dense weights and the state of their optimizer')
-  const [rows, rowsThere] = [await rowsOf(t, one, csv), await rowsOf(t, other, csv)]
-  for (const [feature, ours] of rows) {
-    const theirs = rowsThere.get(feature)!
-    t.ok(ours.length > 0 && ours.length === theirs.length, `${feature}: as many rows`)
-    t.ok(mostDifference(ours, theirs) < 1e-5, `${feature}: rows and the state of their optimizer`)
+  checkSame(t, tensorsOf(one), tensorsOf(other))
+  checkSame(t, await rowsOf(t, one, csv), await rowsOf(t, other, csv))
+}
+
+function checkSame(t: Test, ours: Map<string, Float32Array>, theirs: Map<string, Float32Array>): void {
+  t.same([...ours.keys()], [...theirs.keys()])
+  for (const [name, values] of ours) {
+    const there = theirs.get(name)!
+    t.ok(values.length > 0 && values.length === there.length, `${name}: as many`)
+    t.ok(values.every((value, i) => Math.abs(value - there[i]!) < 1e-5), `${name}: the same`)
   }
 }
 
-const floatsOf = (bytes: Buffer) => new Float32Array(Uint8Array.from(bytes).buffer, 0, Math.floor(bytes.length / 4))
-
-/** Of numbers at the same place; what is no number there must be the same. */
-function mostDifference(a: Float32Array, b: Float32Array): number {
-  return a.reduce((most, value, i) => {
-    const difference = Object.is(value, b[i]) ? 0 : Math.abs(value - b[i]!)
-    return Number.isNaN(difference) ? Infinity : Math.max(most, difference)
-  }, 0)
+/** The dense network and the state of its optimizer, by name (cpp/trainer/snapshot_files.cc: WriteDense). */
+function tensorsOf(directory: string): Map<string, Float32Array> {
+  const bytes = payloadOf(join(directory, 'dense.bin'))
+  const tensors = new Map<string, Float32Array>()
+  let at = 4
+  for (let left = bytes.readUInt32LE(0); left > 0; left--) {
+    const nameEnd = at + 4 + bytes.readUInt32LE(at)
+    const name = bytes.toString('utf8', at + 4, nameEnd)
+    at = nameEnd
+    const sides = Array.from({ length: bytes.readUInt32LE(at) }, (_, i) => Number(bytes.readBigUInt64LE(at + 4 + 8 * i)))
+    at += 4 + 8 * sides.length
+    const count = sides.reduce((product, side) => product * side, 1)
+    tensors.set(name, Float32Array.from({ length: count }, (_, i) => bytes.readFloatLE(at + 4 * i)))
+    at += 4 * count
+  }
+  return tensors
 }
 
 /** The rows of every id in the data, with the state of the optimizer, by feature. */

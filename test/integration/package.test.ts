@@ -1,7 +1,9 @@
 // The packed tarball as its users meet it: installed in an empty folder, imported, required, compiled against, run.
 // ci/pack-test packs it and names it in PERSIA_TARBALL; `npm test` leaves this file out.
 import { execFileSync, spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, realpathSync, renameSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import {
+  mkdirSync, mkdtempSync, readFileSync, readdirSync, realpathSync, renameSync, rmSync, statSync, writeFileSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import path from 'node:path'
 import t from 'tap'
@@ -20,8 +22,12 @@ const environment = Object.fromEntries(Object.entries(process.env).filter(([name
 
 /** Runs a command in the empty folder; only prebuilt binaries count there. */
 function run(command: string, ...args: string[]) {
+  return runWith({}, command, ...args)
+}
+
+function runWith(more: NodeJS.ProcessEnv, command: string, ...args: string[]) {
   const { status, stdout, stderr } = spawnSync(command, args, {
-    cwd: folder, encoding: 'utf8', env: { ...environment, PREBUILDS_ONLY: '1', npm_config_loglevel: 'error' },
+    cwd: folder, encoding: 'utf8', env: { ...environment, PREBUILDS_ONLY: '1', npm_config_loglevel: 'error', ...more },
   })
   return { status, stdout, stderr }
 }
@@ -32,7 +38,7 @@ function write(name: string, text: string): void {
 
 t.test('the tarball is small and holds only what runs', async (t) => {
   const files = execFileSync('tar', ['-tzf', tarball], { encoding: 'utf8' }).trim().split('\n')
-  const allowed = /^package\/(dist\/.*\.(js|d\.ts)|ts\/control\/proto\/\w+\.proto|prebuilds\/linux-\w+\/[\w.]+\.node|[A-Z_]+(\.md)?|package\.json)$/
+  const allowed = /^package\/(dist\/.*\.(js|d\.ts)|ts\/control\/proto\/\w+\.proto|prebuilds\/linux-\w+\/([\w.]+\.node|ucx\/(ucx\/)?lib\w+\.so\.\d)|[A-Z_]+(\.md)?|package\.json)$/
   t.strictSame(files.filter((file) => !allowed.test(file)), [])
   for (const needed of ['LICENSE', 'THIRD_PARTY_LICENSES', 'CHANGELOG.md', 'dist/index.js', 'dist/index.d.ts',
     'ts/control/proto/coordinator.proto']) {
@@ -76,11 +82,25 @@ export const wrong: persia.ConfigInput = { staleness: 'many' }
   }
 })
 
-t.test('the doctor finds the prebuilt binary', async (t) => {
+const checksOf = (stdout: string) =>
+  stdout.trim().split('\n').map((line) => JSON.parse(line) as { name: string; ok: boolean; found: string })
+
+t.test('the doctor finds the prebuilt binary and the UCX beside it', async (t) => {
   const { status, stdout } = run('npx', '--no-install', 'persia', 'doctor', '--json')
   t.equal(status, 0, stdout)
-  const checks = stdout.trim().split('\n').map((line) => JSON.parse(line) as { name: string; ok: boolean; found: string })
+  const checks = checksOf(stdout)
   t.match(checks.find(({ name }) => name === 'addon'), { ok: true, found: prebuilds })
+  t.match(checks.find(({ name }) => name === 'tcp'), { ok: true, found: 'works' })
+  t.match(checks.find(({ name }) => name === 'ucx'), { ok: true, found: prebuilds })
+})
+
+t.test('the doctor says what a machine without UCX lacks, and how to get it', async (t) => {
+  const without = { PERSIA_UCX_LIBRARY: '/nowhere/libucp.so.0' }
+  const { status, stdout } = runWith(without, 'npx', '--no-install', 'persia', 'doctor', '--json')
+  t.equal(status, 0, 'one process works without it')
+  const checks = checksOf(stdout)
+  t.match(checks.find(({ name }) => name === 'rdma, tcp'), { found: /\/nowhere\/libucp.*apt-get install libucx0/ })
+  t.match(checks.find(({ name }) => name === 'cluster'), { found: /takes shm.*other hosts are out of reach without UCX/ })
 })
 
 t.test('the command line trains', async (t) => {
@@ -97,9 +117,28 @@ model: { hidden: [8] }
   t.match(JSON.parse(stdout.trim().split('\n').at(-1) ?? ''), { event: 'done', steps: 4 })
 })
 
+t.test('a cluster over tcp takes UCX from the package, and nothing of it from the system', async (t) => {
+  // The dynamic loader tells, process by process, which libraries it starts.
+  const loads = path.join(folder, 'loads')
+  mkdirSync(loads)
+  const { status, stdout, stderr } = runWith({ LD_DEBUG: 'files', LD_DEBUG_OUTPUT: path.join(loads, 'of') },
+    'npx', '--no-install', 'persia', 'launch', '--config', 'persia.yml', '--json', '--set', 'cluster.transport=tcp',
+    '--set', 'cluster.parameterServers=2', '--set', 'checkpoint.dir=cluster')
+  t.equal(status, 0, stderr)
+  t.match(JSON.parse(stdout.trim().split('\n').at(-1) ?? ''), { event: 'done', steps: 4 })
+  t.match(stderr, /parameter-server-1 +\| answered .*, over tcp \(lo\)/)
+  const started = readdirSync(loads).flatMap((file) =>
+    [...readFileSync(path.join(loads, file), 'utf8').matchAll(/calling init: (\S+)/g)].map(([, library]) => library ?? ''))
+  const ofUcx = [...new Set(started)].filter((library) => /\/(libuc[mpst]|libuct_\w+|libnuma)\.so/.test(library))
+  for (const name of ['libucp', 'libuct', 'libucs', 'libucm', 'libnuma']) {
+    t.ok(ofUcx.some((library) => library.includes(`/${name}.so`)), name)
+  }
+  t.strictSame(ofUcx.filter((library) => !library.startsWith(prebuilds)), [])
+})
+
 t.test('the binary runs on glibc 2.34 and libstdc++ 12, as its load error says, and needs nothing else', async (t) => {
   const [platform = ''] = readdirSync(prebuilds)
-  const [name = ''] = readdirSync(path.join(prebuilds, platform))
+  const name = readdirSync(path.join(prebuilds, platform)).find((file) => file.endsWith('.node')) ?? ''
   const binary = path.join(prebuilds, platform, name)
   const objdump = (option: string) => execFileSync('objdump', [option, binary], { encoding: 'utf8', maxBuffer: 1 << 28 })
   const libraries = [...objdump('-p').matchAll(/NEEDED\s+(\S+)/g)].map(([, library]) => library ?? '')

@@ -1,13 +1,13 @@
 // A cluster over RDMA: `persia launch` in a virtual machine with soft-RoCE (ci/rdma-guest) learns what one process learns
 // on this machine. ci/rdma-test runs it, once it has what the guest needs.
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t from 'tap'
 import { adult, checkSameWeights, eventsOf, folder, main, persia, root } from '../integration/cluster-fixtures.js'
 
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 
 const config = `
 mode: sync
@@ -24,7 +24,7 @@ features: { defaults: { dim: 8 }, columns: { workclass: , education: , occupatio
 embedding: { optimizer: { type: adagrad, lr: 0.05 } }
 model: { hidden: [32, 16], optimizer: { type: sgd, lr: 0.05 } }
 checkpoint: { resume: never }
-cluster: { joinTimeoutSeconds: 250 }
+cluster: { joinTimeoutSeconds: 500 }
 `
 
 t.test('two parameter servers over rdma end with the weights of one process', async (t) => {
@@ -32,19 +32,19 @@ t.test('two parameter servers over rdma end with the weights of one process', as
   const csv = gunzipSync(readFileSync(join(adult, '..', 'train.csv.gz'))).toString().split('\n').slice(0, 513).join('\n')
   writeFileSync(join(run, 'train.csv'), csv)
   writeFileSync(join(run, 'persia.yml'), config)
-  mkdirSync(join(run, 'cluster'))
 
   const alone = persia(['train', '--config', join(run, 'persia.yml'), '--set', `checkpoint.dir=${join(run, 'alone')}`])
   t.equal(alone.status, 0, alone.stderr)
 
   // The run's folder is /mnt/out in the guest.
-  const { status, stdout, stderr } = spawnSync(join(root, 'ci/rdma-guest'), [
-    process.execPath, main, 'launch', '--json', '--config', '/mnt/out/persia.yml', '--set', 'checkpoint.dir=/mnt/out/cluster',
-    '--set', 'cluster.transport=rdma', '--set', 'cluster.parameterServers=2',
-  ], { cwd: root, encoding: 'utf8', env: { ...process.env, RDMA_OUT: run, RDMA_LIMIT: '280' } })
+  const command = `${process.execPath} ${main} launch --json --config /mnt/out/persia.yml --set checkpoint.dir=/tmp/cluster `
+    + '--set cluster.transport=rdma --set cluster.parameterServers=2 && cp -r /tmp/cluster /mnt/out'
+  const { status, stdout, stderr } = spawnSync(join(root, 'ci/rdma-guest'), ['bash', '-c', command],
+    { cwd: root, encoding: 'utf8', env: { ...process.env, RDMA_OUT: run, RDMA_LIMIT: '560' } })
   const lines = stdout.replaceAll('\r', '')
-  t.equal(status, 0, lines + stderr)
-  t.match(eventsOf(lines).at(-1), { event: 'done', steps: 8 }, lines)
+  if (status !== 0) t.comment(lines + stderr)
+  t.equal(status, 0)
+  t.match(eventsOf(lines).at(-1), { event: 'done', steps: 8 })
 
   const carried = [...lines.matchAll(/ (\S+) +\| answered .*, over (.*)$/gm)].map(([, role, carriers]) => `${role}: ${carriers}`)
   for (const line of carried) t.comment(line)

@@ -1,0 +1,81 @@
+// Fuzz target of a connection through shared memory whose other side writes whatever it likes into it, counters and flags
+// included. Nothing is read or written outside of the rings, and broken counters end the connection.
+//
+// An input is a list of steps of three bytes: what is done, and a number for it.
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <vector>
+
+#include "net/shm_link.h"
+
+namespace persia {
+namespace {
+
+// The file as the other side sees it: see ShmLink::Ring.
+constexpr size_t kRingBytes = 192 + kShmRingBytes;
+constexpr size_t kPlaces[] = {0, 64, 128, 132};  // written, read, flag of the reader, flag of the writer
+
+class Memory {
+ public:
+  explicit Memory(const std::string& name) {
+    const int file = shm_open(name.c_str(), O_RDWR, 0);
+    bytes_ = static_cast<std::byte*>(mmap(nullptr, 2 * kRingBytes, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0));
+    PERSIA_CHECK(file >= 0 && bytes_ != MAP_FAILED);
+    close(file);
+  }
+  ~Memory() { munmap(bytes_, 2 * kRingBytes); }
+
+  void Write(size_t ring, size_t place, uint64_t value) {
+    const size_t bytes = place < 2 ? sizeof(value) : sizeof(uint32_t);
+    std::memcpy(bytes_ + ring * kRingBytes + kPlaces[place], &value, bytes);
+  }
+
+ private:
+  std::byte* bytes_;
+};
+
+// Numbers that are worth trying: small ones, about the ring's size, and huge ones.
+uint64_t NumberOf(uint16_t value) {
+  switch (value >> 12) {
+    case 0: return kShmRingBytes + (value & 0xfff);
+    case 1: return kShmRingBytes - (value & 0xfff);
+    case 2: return ~uint64_t{0} - (value & 0xfff);
+    case 3: return uint64_t{1} << (value & 63);
+    default: return value;
+  }
+}
+
+void CheckInput(const uint8_t* data, size_t bytes) {
+  static std::vector<std::byte> buffer(2 * kShmRingBytes);
+  auto link = ShmLink::Create();
+  PERSIA_CHECK(link.ok());
+  Memory memory(link.value()->name());
+  for (; bytes >= 3; data += 3, bytes -= 3) {
+    const uint64_t number = NumberOf(static_cast<uint16_t>(data[1] | data[2] << 8));
+    const size_t some = std::min<uint64_t>(number, buffer.size());
+    const bool was_sound = link.value()->sound();
+    switch (data[0] % 13) {
+      case 0: PERSIA_CHECK(link.value()->Write({buffer.data(), some}) <= std::min(some, kShmRingBytes)); break;
+      case 1: PERSIA_CHECK(link.value()->Read({buffer.data(), some}) <= std::min(some, kShmRingBytes)); break;
+      case 2: static_cast<void>(link.value()->readable()); break;
+      case 3: static_cast<void>(link.value()->MustWake()); break;
+      case 4: static_cast<void>(link.value()->Sleep(number % 2 != 0)); break;
+      default: memory.Write(data[0] % 2, data[0] / 13 % 4, number); break;
+    }
+    PERSIA_CHECK(was_sound || !link.value()->sound());
+  }
+}
+
+}  // namespace
+}  // namespace persia
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
+  persia::CheckInput(data, bytes);
+  return 0;
+}
