@@ -199,8 +199,7 @@ Buffer Numbers(Values... values) {
 }
 std::string To(Services::Kind kind, const std::string& requests) { return std::string{static_cast<char>(kind)} + requests; }
 
-std::string StoreRequests() {
-  const std::vector<uint64_t> signs = {1, 2};
+std::string StoreRequests(const std::vector<uint64_t>& signs) {
   const std::vector<float> rows(4, 0.5f);
   WireWriter lookup, apply, read;
   lookup.Value(uint32_t{0});  // rank
@@ -264,8 +263,9 @@ std::string NnRequests() {
 }
 
 Seeds MakeSeeds() {
-  return {{"parameter-server", To(Services::kParameterServer, StoreRequests())},
-          {"merging-parameter-server", To(Services::kMergingParameterServer, StoreRequests())},
+  return {{"parameter-server", To(Services::kParameterServer, StoreRequests({1, 2}))},
+          {"repeated-signs", To(Services::kParameterServer, StoreRequests({1, 1}))},
+          {"merging-parameter-server", To(Services::kMergingParameterServer, StoreRequests({1, 2}))},
           {"embedding-worker", To(Services::kEmbeddingWorker, EmbeddingRequests())},
           {"nn-worker", To(Services::kNnWorker, NnRequests())}};
 }

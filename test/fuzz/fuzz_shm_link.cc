@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "net/shm_link.h"
+#include "seeds.h"
 
 namespace persia {
 namespace {
@@ -72,8 +73,23 @@ void CheckInput(const uint8_t* data, size_t bytes) {
   }
 }
 
+// Bytes go and come; then the other side claims to have written more than its ring holds.
+Seeds MakeSeeds() {
+  const auto step = [](uint8_t what, uint16_t number) {
+    return std::string{static_cast<char>(what), static_cast<char>(number & 255), static_cast<char>(number >> 8)};
+  };
+  constexpr uint8_t kWrite = 0, kRead = 1, kSleep = 4, kOtherWritten = 5;
+  return {{"broken-counter", step(kWrite, 0x4064) + step(kOtherWritten, 0x4064) + step(kRead, 0x4064) + step(kSleep, 0x4001) +
+                                 step(kOtherWritten, 0x2001) + step(kRead, 0x4064)}};
+}
+
 }  // namespace
 }  // namespace persia
+
+extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
+  persia::WriteSeedsIfAsked(*argc, *argv, persia::MakeSeeds);
+  return 0;
+}
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
   persia::CheckInput(data, bytes);
