@@ -152,6 +152,21 @@ TEST_CASE("A reader gives zeros after its end and says what was wrong first") {
   CHECK(text.status().message().find("at most 4") != std::string::npos);
 }
 
+TEST_CASE("Packed lists that would unpack to more than a message may have are refused before memory is taken") {
+  // Of zeros: a few thousand bytes unpack to 160 MB, which one list may, but not two.
+  const std::vector<uint64_t> zeros(20'000'000);
+  WireWriter writer;
+  for (int i = 0; i < 2; ++i) writer.Ids(IdCodec::kZstd, zeros);
+  const Buffer packed = writer.Take();
+  CHECK(packed.size() < 100'000);
+  WireReader reader(packed.bytes());
+  CHECK(reader.Ids(IdCodec::kZstd, zeros.size()).size() == zeros.size());
+  CHECK(reader.Ids(IdCodec::kZstd, zeros.size()).empty());
+  CHECK(reader.status().message().find("unpack to 160000000 bytes") != std::string::npos);
+  CHECK(CheckAnswerBytes(MessageLimits{}.max_payload_bytes).ok());
+  CHECK(CheckAnswerBytes(MessageLimits{}.max_payload_bytes + 1).code() == ErrorCode::kProtocol);
+}
+
 TEST_CASE("Names of wire formats and codecs are read as they are written") {
   for (const WireFormat format : {WireFormat::kFp32, WireFormat::kFp16, WireFormat::kBf16, WireFormat::kInt8}) {
     CHECK(ParseWireFormat(WireFormatName(format)).value() == format);
