@@ -21,8 +21,8 @@ using MakeRole = Result<std::unique_ptr<ClusterRole>> (*)(const TrainerConfig&, 
 
 // Two processes of each role, and a driver.
 struct Roles {
-  Roles(const TrainerConfig& config, TransportChoice transport) {
-    const NetOptions net{"127.0.0.1", 0, transport, "a secret of more than 16 bytes", 10'000};
+  Roles(const TrainerConfig& config, TransportChoice transport, uint64_t deadline_ms = 10'000) {
+    const NetOptions net{"127.0.0.1", 0, transport, "a secret of more than 16 bytes", deadline_ms};
     const auto start = [&](MakeRole make, std::vector<std::string>* addresses) {
       for (uint32_t rank = 0; rank < 2; ++rank) {
         auto role = make(config, {net, {}, rank, 2});
@@ -93,7 +93,7 @@ TEST_CASE("two processes of each role over tcp, shared memory or rdma train like
     if (!parsed.ok()) continue;  // between threads only: cluster_test.cc
     const TransportChoice transport = parsed.value();
     INFO("over " << kind->name());
-    Roles roles(config, transport);
+    Roles roles(config, transport, 60'000);  // emulated RDMA takes seconds for a connection
     Train(*roles.trainer, 1, 30);
     REQUIRE(DrainAndWait(*roles.trainer).ok());
     CHECK(FarthestRows(*alone, *roles.trainer) < 1e-5);

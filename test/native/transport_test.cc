@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <atomic>
 
 #include "net/fault_transport.h"
@@ -255,13 +256,17 @@ TEST_CASE("An idle transport uses no processor time") {
     CHECK(pair.client->Send(pair.peer, Request(1), {}).ok());
     CHECK(pair.server_inbox->Take(1).size() == 1);
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
-    timespec before{}, after{};
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
-    std::this_thread::sleep_for(std::chrono::milliseconds(400));
-    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
-    const double used = static_cast<double>(after.tv_sec - before.tv_sec) +
-                        static_cast<double>(after.tv_nsec - before.tv_nsec) * 1e-9;
-    CHECK(used < 0.1);  // two spinning threads would take 0.8
+    // Two spinning threads would take 0.8 of each 0.4 s. A machine that is busy or emulated adds some now and then.
+    double least = 1;
+    for (int i = 0; i < 5 && least >= 0.1; ++i) {
+      timespec before{}, after{};
+      clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before);
+      std::this_thread::sleep_for(std::chrono::milliseconds(400));
+      clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after);
+      least = std::min(least, static_cast<double>(after.tv_sec - before.tv_sec) +
+                                  static_cast<double>(after.tv_nsec - before.tv_nsec) * 1e-9);
+    }
+    CHECK(least < 0.1);
   });
 }
 
