@@ -118,7 +118,7 @@ void KeepHooksOff() {
 class Attempts {
  public:
   void* Open(const std::string& path) {
-    void* const library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+    void* const library = dlopen(path.c_str(), RTLD_LAZY | RTLD_LOCAL);
     if (library == nullptr) failures_ += std::string(failures_.empty() ? "" : "; ") + dlerror();
     return library;
   }
@@ -129,6 +129,7 @@ class Attempts {
 };
 
 // libucp of a package, after what it needs: it finds those loaded, by their names, wherever else it would look for them.
+// Lazily: libucm calls libucs, which needs libucm.
 void* OpenBundled(const std::string& folder, Attempts* attempts) {
   for (const char* name : {"libnuma.so.1", "libucm.so.0", "libucs.so.0", "libuct.so.0"}) {
     if (attempts->Open(folder + name) == nullptr) return nullptr;
