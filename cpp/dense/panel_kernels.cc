@@ -66,6 +66,11 @@ struct Pack {
   }
 };
 
+// To the second cache.
+PERSIA_ALWAYS_INLINE void FetchLines(const void* from, size_t lines) {
+  for (size_t line = 0; line < lines; ++line) __builtin_prefetch(static_cast<const char*>(from) + line * kLine, 0, 2);
+}
+
 // --- What follows a product, on a finished block c of panel `row` and panel `column`.
 
 PERSIA_ALWAYS_INLINE bool IsPositive(float value) { return value > 0.0f; }
@@ -74,6 +79,20 @@ PERSIA_ALWAYS_INLINE bool IsPositive(Bf16 value) { return static_cast<int16_t>(v
 template <typename Unit>
 struct Finisher {
   using Value = typename Unit::Value;
+
+  // Asks for the memory that Run is going to write and read, before the product that c comes from.
+  static PERSIA_ALWAYS_INLINE void Fetch(const Finish<Value>& finish, uint32_t row, uint32_t column) {
+    if (finish.kind == Finish<Value>::Kind::kStore) {
+      const uint32_t height = std::min(kPanel, finish.rows - row * kPanel);
+      constexpr size_t kLines = kPanel * sizeof(float) / kLine;
+      for (uint32_t r = 0; r < height; ++r) FetchLines(finish.out.at(row * kPanel + r, column * kPanel), kLines);
+      return;
+    }
+    constexpr size_t kLines = kBlock * sizeof(Value) / kLine;
+    FetchLines(finish.along_columns.block(row, column), kLines);
+    FetchLines(finish.along_rows.block(column, row), kLines);
+    if (finish.kind == Finish<Value>::Kind::kMask) FetchLines(finish.activation.block(row, column), kLines);
+  }
 
   static PERSIA_ALWAYS_INLINE void Run(const Finish<Value>& finish, uint32_t row, uint32_t column, float* c) {
     switch (finish.kind) {
@@ -144,10 +163,8 @@ struct Finisher {
 template <typename T>
 PERSIA_ALWAYS_INLINE void FetchPart(const T* from, uint32_t steps, uint32_t part, uint32_t parts) {
   const uint32_t lines = steps * static_cast<uint32_t>(kBlock * sizeof(T) / kLine);
-  const auto* bytes = reinterpret_cast<const char*>(from);
-  for (uint32_t line = lines * part / parts; line < lines * (part + 1) / parts; ++line) {
-    __builtin_prefetch(bytes + line * kLine, 0, 2);
-  }
+  const uint32_t begin = lines * part / parts, end = lines * (part + 1) / parts;
+  FetchLines(reinterpret_cast<const char*>(from) + begin * kLine, end - begin);
 }
 
 template <typename Unit>
@@ -171,6 +188,7 @@ struct Multiply {
           const NextBlock<Value> next{left.block(r + 1 < rows ? row + 1 : first_row, begin), last ? scratch : c + c_stride};
           FetchPart(left.block(row, end), next_count, k, columns);
           FetchPart(right.block(column, end), next_count, r, rows);
+          if (end == steps) Finisher<Unit>::Fetch(finish, row, column);
           Unit::Block(count, left.block(row, begin), right.block(column, begin), c, begin > 0, next);
           if (end == steps) Finisher<Unit>::Run(finish, row, column, c);
         }
