@@ -2,7 +2,7 @@
 // done block by block while a block is in cache. All of them for values of float32 and of bf16 (float, Bf16).
 //
 // Sums are of float32; each result's sum runs over its terms in order, whatever part of the result is computed at once.
-// Rounding to bf16 is to nearest, ties to even. The hardware takes bf16 numbers below the normal range for 0.
+// Rounding to bf16 is to nearest, ties to even; numbers below the normal range become 0.
 //
 // Thread-safety: pure functions on the caller's memory.
 #pragma once

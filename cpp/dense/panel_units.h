@@ -12,7 +12,6 @@
 // Thread-safety: pure functions on the caller's memory; Begin and End around the products of a thread.
 #pragma once
 
-#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <utility>
@@ -32,14 +31,31 @@ constexpr uint32_t kTileWords = kTile * kTile;
 
 // --- Forms
 
-// Turns a tile of 16 × 16 words around its diagonal; its rows are `stride` words apart, on lines of the cache. `to` may be
-// `from`.
-using Transpose = void (*)(const void* from, void* to, size_t stride);
-void TransposePortable(const void* from, void* to, size_t stride);
-void TransposeAvx512(const void* from, void* to, size_t stride);
+// What squares are packed with.
+//
+//   Transpose    turns a tile of 16 × 16 words around its diagonal; its rows are `stride` words apart, on lines of the
+//                cache. `to` may be `from`.
+//   RoundRows    a square (32, 32) with `stride` to bf16, row by row
+//   RoundPairs   the same, each two rows to one of pairs of neighbours in a column, in two tiles
+//
+// Numbers below the normal range are rounded to 0.
+struct PortablePacker {
+  static void Transpose(const void* from, void* to, size_t stride);
+  static void RoundRows(const float* from, size_t stride, Bf16* to);
+  static void RoundPairs(const float* from, size_t stride, Bf16* to);
+};
+
+#if defined(__x86_64__)
+struct Avx512Packer {
+  static void Transpose(const void* from, void* to, size_t stride);
+  // AVX512-BF16 is where they are used.
+  static void RoundRows(const float* from, size_t stride, Bf16* to);
+  static void RoundPairs(const float* from, size_t stride, Bf16* to);
+};
+#endif
 
 // Squares in the order of their rows: for terms along the columns of a left operand and along the rows of a right one.
-template <Transpose kTranspose>
+template <typename Packer>
 struct Fp32Forms {
   using Value = float;
 
@@ -54,58 +70,37 @@ struct Fp32Forms {
   static PERSIA_ALWAYS_INLINE void Turn(float* block) {
     constexpr size_t kLower = kTile * kPanel;  // the tiles below
     alignas(kLine) float right[kLower];        // in whose first columns the upper right tile waits
-    kTranspose(block, block, kPanel);
-    kTranspose(block + kTile, right, kPanel);
-    kTranspose(block + kLower, block + kTile, kPanel);
-    kTranspose(block + kLower + kTile, block + kLower + kTile, kPanel);
+    Packer::Transpose(block, block, kPanel);
+    Packer::Transpose(block + kTile, right, kPanel);
+    Packer::Transpose(block + kLower, block + kTile, kPanel);
+    Packer::Transpose(block + kLower + kTile, block + kLower + kTile, kPanel);
     for (uint32_t row = 0; row < kTile; ++row) {
       std::memcpy(block + kLower + row * kPanel, right + row * kPanel, kTile * sizeof(float));
     }
   }
 };
 
-template <Transpose kTranspose>
+template <typename Packer>
 struct Bf16Forms {
   using Value = Bf16;
 
-  // Pairs of neighbours in a row.
+  // Pairs of neighbours in a row, and in a column.
   static PERSIA_ALWAYS_INLINE void PackAlongColumns(const float* from, size_t stride, Bf16* to) {
-    for (uint32_t row = 0; row < kPanel; ++row) {
-      for (uint32_t column = 0; column < kPanel; ++column) {
-        to[row * kPanel + column] = static_cast<Bf16>(Rounded(from[row * stride + column]));
-      }
-    }
+    Packer::RoundRows(from, stride, to);
   }
 
-  // Pairs of neighbours in a column.
   static PERSIA_ALWAYS_INLINE void PackAlongRows(const float* from, size_t stride, Bf16* to) {
-    alignas(kLine) uint32_t words[2 * kTileWords];
-    for (uint32_t pair = 0; pair < kTile; ++pair) {
-      const float *even = from + 2 * pair * stride, *odd = even + stride;
-      for (uint32_t column = 0; column < kPanel; ++column) {
-        const uint32_t word = Rounded(even[column]) | Rounded(odd[column]) << 16;
-        words[column / kTile * kTileWords + pair * kTile + column % kTile] = word;
-      }
-    }
-    std::memcpy(to, words, sizeof(words));
+    Packer::RoundPairs(from, stride, to);
   }
 
   static PERSIA_ALWAYS_INLINE void Turn(Bf16* block) {
-    for (Bf16* tile : {block, block + 2 * kTileWords}) kTranspose(tile, tile, kTile);
-  }
-
- private:
-  static PERSIA_ALWAYS_INLINE uint32_t Rounded(float value) {
-    const auto bits = std::bit_cast<uint32_t>(value);
-    const uint32_t nearest = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const bool nan = static_cast<int32_t>(bits & 0x7fffffffu) > 0x7f800000;
-    return nan ? (bits >> 16) | 0x40u : nearest;
+    for (Bf16* tile : {block, block + 2 * kTileWords}) Packer::Transpose(tile, tile, kTile);
   }
 };
 
 // --- Products
 
-struct Fp32PortableUnit : Fp32Forms<TransposePortable> {
+struct Fp32PortableUnit : Fp32Forms<PortablePacker> {
   static void Begin() {}
   static void End() {}
   static void Block(uint32_t steps, const float* left, const float* right, float* c, bool adds,
@@ -122,7 +117,7 @@ struct Fp32PortableUnit : Fp32Forms<TransposePortable> {
   }
 };
 
-struct Bf16PortableUnit : Bf16Forms<TransposePortable> {
+struct Bf16PortableUnit : Bf16Forms<PortablePacker> {
   static void Begin() {}
   static void End() {}
   static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds,
@@ -134,7 +129,7 @@ struct Bf16PortableUnit : Bf16Forms<TransposePortable> {
 
 #if defined(__x86_64__)
 
-struct Fp32Avx512Unit : Fp32Forms<TransposeAvx512> {
+struct Fp32Avx512Unit : Fp32Forms<Avx512Packer> {
   static void Begin() {}
   static void End() {}
 
@@ -167,7 +162,7 @@ struct Fp32Avx512Unit : Fp32Forms<TransposeAvx512> {
   }
 };
 
-struct Bf16Avx512Unit : Bf16Forms<TransposeAvx512> {
+struct Bf16Avx512Unit : Bf16Forms<Avx512Packer> {
   static void Begin() {}
   static void End() {}
 
@@ -205,7 +200,7 @@ struct Bf16Avx512Unit : Bf16Forms<TransposeAvx512> {
   }
 };
 
-struct Bf16AmxUnit : Bf16Forms<TransposeAvx512> {
+struct Bf16AmxUnit : Bf16Forms<Avx512Packer> {
   static void Begin() { AmxTiles::Configure(); }
   static void End() { AmxTiles::Release(); }
   PERSIA_TARGET_AMX static void Block(uint32_t steps, const Bf16* left, const Bf16* right, float* c, bool adds,

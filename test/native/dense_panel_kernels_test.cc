@@ -105,12 +105,13 @@ TEST_CASE_TEMPLATE("own products: every form of a packed matrix has its values i
   }
 }
 
-TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and NaN stay what they are") {
+TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and NaN stay what they are, the smallest are 0") {
   const float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max();
   const std::vector<std::pair<float, float>> cases = {
       {1.0f, 1.0f},           {0x1.01p0f, 0x1.00p0f}, {0x1.03p0f, 0x1.04p0f}, {0x1.010002p0f, 0x1.02p0f},
       {-0x1.03p0f, -0x1.04p0f}, {-0.0f, -0.0f},       {infinity, infinity},   {-infinity, -infinity},
-      {largest, infinity},    {0x1.fep127f, 0x1.fep127f}};
+      {largest, infinity},    {0x1.fep127f, 0x1.fep127f},
+      {0x1p-126f, 0x1p-126f}, {0x1.fcp-127f, 0.0f},     {-0x1p-130f, -0.0f}};
   Values values{1, static_cast<uint32_t>(cases.size()) + 1, {}};
   for (const auto& [from, to] : cases) values.data.push_back(from);
   values.data.push_back(std::numeric_limits<float>::quiet_NaN());
