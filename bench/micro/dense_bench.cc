@@ -1,7 +1,8 @@
-// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by layer
-// and form by form, with their share of the FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside
-// PyTorch, and FmaPeak before and after each sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the
-// threads (default: one per core), PERSIA_BENCH_FP32=library has OpenBLAS multiply where own kernels would.
+// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by
+// layer and form by form, by OpenBLAS and by own kernels, with their share of the FMA peak of that moment.
+// bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each sample as the probe of what
+// the machine gives. PERSIA_BENCH_THREADS sets the threads (default: one per core), PERSIA_BENCH_FP32=library has
+// OpenBLAS multiply where own kernels would.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -56,7 +57,7 @@ void DensePredict(benchmark::State& state) {
   ReferenceFfnn ffnn(state, Fp32Unit());
   Time(state, [&] { return ffnn.Predict(); });
 }
-BENCHMARK(DensePredict)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DensePredict)->ArgName("rows")->Arg(1)->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 #if defined(__x86_64__)
 

@@ -9,9 +9,9 @@
 //   bf16     left   tile t: [i][term]      row 16t + i of the panel, i < 16; term < 32
 //            right  tile t: [pair][j][0,1] column 16t + j of the panel; terms 2 · pair and 2 · pair + 1
 //
-// Two tiles are 16 × 32 values of bf16 each, one load of AMX's tile registers. So of a matrix each 32 × 32 square is
-// packed in one of four forms, by the operand that it is part of and by whether the terms run along its columns or along
-// its rows. What is beyond the matrix's edge is 0.
+// Tiles are 16 × 32 values of bf16 each, one load of AMX's tile registers. So of a matrix each 32 × 32 square is packed
+// in one of four forms, by the operand that it is part of and by whether the terms run along its columns or along its
+// rows. What is beyond the matrix's edge is 0.
 //
 // Thread-safety: values; a matrix is externally synchronised.
 #pragma once

@@ -53,7 +53,9 @@ struct Pack {
       size_t stride = from.stride;
       if (height < kPanel || width < kPanel) {
         std::memset(edge, 0, sizeof(edge));
-        for (uint32_t r = 0; r < height; ++r) std::memcpy(edge + r * kPanel, square + r * stride, width * sizeof(float));
+        for (uint32_t r = 0; r < height; ++r) {
+          std::memcpy(edge + r * kPanel, square + r * stride, width * sizeof(float));
+        }
         square = edge;
         stride = kPanel;
       }
@@ -156,8 +158,8 @@ struct Finisher {
 };
 
 // --- The product: rounds of kRoundSteps steps; in a round a right panel stays in the nearest cache while left panels
-// pass by. Sums wait for their next round in scratch memory. Meanwhile the operands of the next round, which come from far
-// away, are asked for, a piece with each block: into the second cache, which has room for both rounds'.
+// pass by. Sums wait for their next round in scratch memory. Meanwhile the operands of the next round, which come from
+// far away, are asked for, a piece with each block: into the second cache, which has room for both rounds'.
 
 // Part `part` of `parts` of the `steps` blocks from `from`.
 template <typename T>
@@ -185,7 +187,8 @@ struct Multiply {
         for (uint32_t r = 0; r < rows; ++r, c += c_stride) {
           const uint32_t row = first_row + r, column = first_column + k;
           const bool last = r + 1 == rows && k + 1 == columns;
-          const NextBlock<Value> next{left.block(r + 1 < rows ? row + 1 : first_row, begin), last ? scratch : c + c_stride};
+          const NextBlock<Value> next{left.block(r + 1 < rows ? row + 1 : first_row, begin),
+                                      last ? scratch : c + c_stride};
           FetchPart(left.block(row, end), next_count, k, columns);
           FetchPart(right.block(column, end), next_count, r, rows);
           if (end == steps) Finisher<Unit>::Fetch(finish, row, column);

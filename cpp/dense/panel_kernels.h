@@ -1,5 +1,5 @@
-// Kernels of the networks on packed matrices: packing of float32 matrices, and products with everything that follows them
-// done block by block while a block is in cache. All of them for values of float32 and of bf16 (float, Bf16).
+// Kernels of the networks on packed matrices: packing of float32 matrices, and products with everything that follows
+// them done block by block while a block is in cache. All of them for values of float32 and of bf16 (float, Bf16).
 //
 // Sums are of float32; each result's sum runs over its terms in order, whatever part of the result is computed at once.
 // Rounding to bf16 is to nearest, ties to even; numbers below the normal range become 0.

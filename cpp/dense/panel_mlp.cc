@@ -161,7 +161,8 @@ PanelProduct<T> PanelMlp<T>::InputGradient(size_t index, uint32_t rows, Both& dy
 
 // Both gradients of layer `index`, and that of its bias, whose sums the layer above has left, in one loop.
 template <typename T>
-void PanelMlp<T>::LayerBackward(size_t index, uint32_t rows, Both& dy, Both& below, Matrix<float> dx, uint32_t dx_width) {
+void PanelMlp<T>::LayerBackward(size_t index, uint32_t rows, Both& dy, Both& below, Matrix<float> dx,
+                                uint32_t dx_width) {
   const Layer& layer = layers_[index];
   const uint32_t threads = team_.pool.threads(), out = PanelCount(layer.out), in = PanelCount(layer.in);
   const PanelProduct<T> weights = WeightGradient(index, rows, dy), inputs = InputGradient(index, rows, dy, below, dx);

@@ -6,8 +6,8 @@
 //   PackAlongColumns, PackAlongRows   pack a square of a float32 matrix with `stride`: as left operand whose terms run
 //                                     along its columns, and as right one whose terms run along its rows
 //   Turn                              turns a packed square into the form for the other operand
-//   Block                             adds the products of `steps` steps to c (32, 32), or sets it to them, and may fetch
-//                                     what the next block begins with
+//   Block                             adds the products of `steps` steps to c (32, 32), or sets it to them, and may
+//                                     fetch what the next block begins with
 //
 // Thread-safety: pure functions on the caller's memory; Begin and End around the products of a thread.
 #pragma once
@@ -60,7 +60,9 @@ struct Fp32Forms {
   using Value = float;
 
   static PERSIA_ALWAYS_INLINE void PackAlongColumns(const float* from, size_t stride, float* to) {
-    for (uint32_t row = 0; row < kPanel; ++row) std::memcpy(to + row * kPanel, from + row * stride, kPanel * sizeof(float));
+    for (uint32_t row = 0; row < kPanel; ++row) {
+      std::memcpy(to + row * kPanel, from + row * stride, kPanel * sizeof(float));
+    }
   }
 
   static PERSIA_ALWAYS_INLINE void PackAlongRows(const float* from, size_t stride, float* to) {

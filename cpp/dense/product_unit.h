@@ -1,8 +1,8 @@
 // What multiplies matrices on a CPU, chosen at run time: OpenBLAS, or own kernels on packed matrices.
 //
-// Own kernels of one precision share layouts, partition and everything but the products themselves, whose sums they form
-// in different orders: results differ by the rounding of float32, and are the same bits on one unit for any number of
-// threads.
+// Own kernels of one precision share layouts, partition and everything but the products themselves, whose sums they
+// form in different orders: results differ by the rounding of float32, and are the same bits on one unit for any number
+// of threads.
 #pragma once
 
 #include "base/cpu.h"

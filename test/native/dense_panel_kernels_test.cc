@@ -84,7 +84,8 @@ void MultiplyAll(ProductUnit unit, const PanelProduct<T>& product, uint32_t row_
   }
 }
 
-TEST_CASE_TEMPLATE("own products: every form of a packed matrix has its values in place and zeros beyond the edge", T, float, Bf16) {
+TEST_CASE_TEMPLATE("own products: every form of a packed matrix has its values in place and zeros beyond the edge",
+                   T, float, Bf16) {
   const Values values = WholeNumbers(45, 70, 1);
   for (const ProductUnit unit : UnitsHere<T>()) {
     for (const Operand columns_for : {Operand::kLeft, Operand::kRight}) {
@@ -105,7 +106,7 @@ TEST_CASE_TEMPLATE("own products: every form of a packed matrix has its values i
   }
 }
 
-TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and NaN stay what they are, the smallest are 0") {
+TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and NaN stay, the smallest become 0") {
   const float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max();
   const std::vector<std::pair<float, float>> cases = {
       {1.0f, 1.0f},           {0x1.01p0f, 0x1.00p0f}, {0x1.03p0f, 0x1.04p0f}, {0x1.010002p0f, 0x1.02p0f},
@@ -128,7 +129,8 @@ TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and Na
 }
 
 // Terms beyond one round of the kernels, ragged edges on all sides.
-TEST_CASE_TEMPLATE("own products: a stored product is exact, with bias and ReLU and without, and touches nothing beyond its edge", T, float, Bf16) {
+TEST_CASE_TEMPLATE("own products: a stored product is exact, with and without bias and ReLU, and ends at its edge",
+                   T, float, Bf16) {
   constexpr uint32_t kRows = 45, kColumns = 75, kTerms = 700;
   const Values left = WholeNumbers(kRows, kTerms, 2), right = WholeNumbers(kColumns, kTerms, 3);
   const Values bias = WholeNumbers(1, kColumns, 4);
@@ -156,7 +158,8 @@ TEST_CASE_TEMPLATE("own products: a stored product is exact, with bias and ReLU 
   }
 }
 
-TEST_CASE_TEMPLATE("own products: operands packed along their rows give the product of the transposed matrices", T, float, Bf16) {
+TEST_CASE_TEMPLATE("own products: operands packed along their rows give the product of the transposed matrices",
+                   T, float, Bf16) {
   constexpr uint32_t kRows = 40, kColumns = 33, kTerms = 100;
   const Values left = WholeNumbers(kTerms, kRows, 5), right = WholeNumbers(kTerms, kColumns, 6);
   for (const ProductUnit unit : UnitsHere<T>()) {
@@ -212,7 +215,8 @@ TEST_CASE_TEMPLATE("own products: a layer's result is biased, rectified and pack
   }
 }
 
-TEST_CASE_TEMPLATE("own products: a gradient is masked where the activation is 0, summed by column and packed for both uses", T, float, Bf16) {
+TEST_CASE_TEMPLATE("own products: a gradient is masked by the activation, summed by column and packed for both uses",
+                   T, float, Bf16) {
   constexpr uint32_t kRows = 50, kColumns = 40, kTerms = 32;
   const Values left = WholeNumbers(kRows, kTerms, 10), right = WholeNumbers(kColumns, kTerms, 11);
   const Values activation = WholeNumbers(kRows, kColumns, 12);
