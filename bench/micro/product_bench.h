@@ -85,10 +85,10 @@ void TimePanelProduct(benchmark::State& state, ProductUnit unit, T one, const Pe
   state.SetLabel(layer.name() + ", " + ProductUnitName(unit));
 }
 
-#define PERSIA_PRODUCTS_OF_LAYERS                             \
-  ArgNames({"rows", "layer", "form"})                         \
-      ->ArgsProduct({{1024}, {0, 1, 2, 3, 4}, {0, 1, 2}})       \
-      ->UseManualTime()                                       \
+#define PERSIA_PRODUCTS_OF_LAYERS                           \
+  ArgNames({"rows", "layer", "form"})                       \
+      ->ArgsProduct({{1024}, {0, 1, 2, 3, 4}, {0, 1, 2}})   \
+      ->UseManualTime()                                     \
       ->Unit(benchmark::kMillisecond)
 
 }  // namespace persia
