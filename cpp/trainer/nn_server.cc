@@ -6,6 +6,7 @@
 
 #include "base/copy.h"
 #include "base/named_thread.h"
+#include "batch/mask.h"
 #include "net/rpc_session.h"
 #include "worker/remote_embeddings.h"
 
@@ -208,7 +209,7 @@ void NnServer::Register() {
 // ---- parts ----------------------------------------------------------------------------------------------------------
 
 void NnServer::TakePart(RpcRequest request, RpcReply reply) {
-  const Result<StepPart> part = DecodeStepPart(request.payload.bytes(), options_.config.dense);
+  const Result<StepPart> part = DecodeStepPart(request.payload.bytes(), options_.config);
   if (!part.ok()) return reply.Fail(part.status());
   Status refused;
   {
@@ -242,7 +243,7 @@ void NnServer::PartsLoop() {
       part.reply.Fail(failure());
       break;
     }
-    FillSlot(part.part, options_.config.dense_columns(), options_.config.dense, **slot);
+    Fill(part.part, **slot);
     worker_->Put(*slot);
     part.reply.Send(Payload());
   }
@@ -252,6 +253,13 @@ void NnServer::PartsLoop() {
     std::swap(left, parts_);
   }
   for (auto& [step, part] : left) part.reply.Fail(failure());
+}
+
+void NnServer::Fill(const StepPart& part, StepSlot& slot) const {
+  const TrainerConfig& config = options_.config;
+  FillSlot(part, config.dense_columns(), config.dense, slot);
+  WriteMasks(part.filled, part.rows, config.schema, slot.input.data() + config.masks_offset(),
+             config.dense.input_width());
 }
 
 // ---- state and control ----------------------------------------------------------------------------------------------

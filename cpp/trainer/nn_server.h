@@ -90,6 +90,7 @@ class NnServer {
 
   void TakePart(RpcRequest request, RpcReply reply);
   void PartsLoop();
+  void Fill(const StepPart& part, StepSlot& slot) const;
   void Watch(const RpcRequest& request, RpcReply reply);
   void WatchLoop();
   NnState StateNow() const;  // under mutex_

@@ -223,8 +223,7 @@ void Trainer::AcceptDrain(Completion done, bool more_comes) {
 
 // The masks of a batch's sequences, behind its dense columns.
 void Trainer::FillMasks(const Batch& batch, float* input) const {
-  const DenseModelConfig& dense = config_.dense;
-  WriteMasks(batch, config_.schema, input + dense.embedding_width + config_.dense_columns(), dense.input_width());
+  WriteMasks(batch, config_.schema, input + config_.masks_offset(), config_.dense.input_width());
 }
 
 Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) {
