@@ -77,15 +77,7 @@ Status NnServer::MakeDense(Peers& peers, std::unique_ptr<DenseTraining>* dense) 
 NnWorker::Events NnServer::EventsOfWorker() {
   NnWorker::Events events;
   events.moved = [this] { Changed(); };
-  events.trained = [this](double loss, double share) {
-    std::lock_guard lock(mutex_);
-    loss_sum_ += loss;
-    loss_steps_ += share;
-  };
-  events.applied = [this](uint32_t rows) {
-    std::lock_guard lock(mutex_);
-    samples_ += rows;
-  };
+  totals_.ListenTo(events);
   events.failed = [this](Status status) {
     const bool first = failure().ok();  // else it is what ends the worker
     Fail(status);
@@ -309,6 +301,7 @@ void NnServer::WatchLoop() {
 
 NnState NnServer::StateNow() const {
   const GateState gate = worker_->gate().state();
+  const TrainedTotals::Values totals = totals_.values();
   NnState state;
   state.version = version_;
   state.control = control_;
@@ -316,9 +309,9 @@ NnState NnServer::StateNow() const {
   state.at_rest = gate.at_rest;
   state.staleness = gate.Staleness();
   state.histogram = worker_->gate().histogram();
-  state.samples = samples_;
-  state.loss_sum = loss_sum_;
-  state.loss_steps = loss_steps_;
+  state.samples = totals.samples;
+  state.loss_sum = totals.loss_sum;
+  state.loss_steps = totals.loss_steps;
   state.ended = ended_;
   state.failure = failure_;
   for (const StageMeter* stage : worker_->stages()) {

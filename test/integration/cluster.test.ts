@@ -58,7 +58,10 @@ t.test('in sync mode a cluster ends with the weights of one process', async (t) 
 
 t.test('several data loaders train on every row once an epoch, in the order of one, also when a run is resumed', async (t) => {
   const runs = folder(t)
-  const shuffled = { ...sync, epochs: 2, 'data.shuffle': { buffer: 4096 } }
+  const shuffled = {
+    ...sync, epochs: 2, 'data.shuffle': { buffer: 4096 },
+    'features.columns.workclass': { pooling: 'none', sequenceLength: 2, mask: true },
+  }
   t.equal(persia(['train', ...small(join(runs, 'alone'), shuffled)]).status, 0)
   // Shares of 11, 11 and 10 batches.
   const three = { ...shuffled, ...twoOfEach, 'cluster.dataLoaders': 3, 'checkpoint.everySteps': 13, 'checkpoint.keep': 10 }
