@@ -28,6 +28,8 @@ struct RoleClientsOptions {
 };
 
 inline constexpr uint64_t kSilence = 10;
+// How long a role that is closed waits for others to end in good order: they may be gone, and nobody may know yet.
+inline constexpr uint64_t kFarewellMs = 3'000;
 
 // How a request is made.
 struct RoleCall {

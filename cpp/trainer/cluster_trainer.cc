@@ -1,6 +1,7 @@
 #include "trainer/cluster_trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -69,18 +70,19 @@ void ClusterTrainer::Close() {
   std::lock_guard closing(closing_mutex_);
   Fail(Status(ErrorCode::kClosed, "the trainer was closed"));
   intake_.Close();
-  if (forward_thread_.joinable()) forward_thread_.join();
-  loaders_->Close();
-  {
-    std::lock_guard lock(mutex_);
+  if (control_thread_.joinable()) {
+    std::unique_lock lock(mutex_);
     closing_ = true;
+    changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs), [&] { return AllGone(); });
   }
   changed_.notify_all();
+  loaders_->Close();
+  for (RoleClients* clients : {&nn_workers_, &embedding_workers_, &parameter_servers_}) clients->Close();
+  if (forward_thread_.joinable()) forward_thread_.join();
   if (control_thread_.joinable()) control_thread_.join();
   for (Worker& worker : workers_) {
     if (worker.watch.joinable()) worker.watch.join();
   }
-  for (RoleClients* clients : {&nn_workers_, &embedding_workers_, &parameter_servers_}) clients->Close();
   if (closes_transport_) transport_->Close();
 }
 

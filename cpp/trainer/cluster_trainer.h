@@ -59,7 +59,8 @@ class ClusterTrainer final : public ModelTrainer {
   ~ClusterTrainer() override;  // closes
 
   const TrainerConfig& config() const override { return config_; }
-  // Ends training in the other processes too.
+  // Ends training in the other processes too: NN workers apply what they have trained. Those that don't end within
+  // kFarewellMs are not waited for.
   void Close() override;
   void Push(std::shared_ptr<const Batch> batch, Completion accepted) override;
   void Drain(Completion done, bool more_comes = false) override;

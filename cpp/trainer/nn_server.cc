@@ -1,6 +1,7 @@
 #include "trainer/nn_server.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
@@ -104,7 +105,13 @@ void NnServer::Close() {
     Fail(Status(ErrorCode::kClosed, "NN worker " + std::to_string(options_.rank) + " was closed")
              .With("role", "NN worker")
              .With("rank", std::to_string(options_.rank)));
-    worker_->Join();  // what was trained is applied now
+    {
+      std::unique_lock lock(mutex_);  // what was trained is applied now
+      changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs), [&] { return ended_; });
+    }
+    embedding_workers_->Close();
+    nn_workers_->Close();
+    worker_->Join();
   }
   {
     std::lock_guard lock(mutex_);
@@ -113,8 +120,6 @@ void NnServer::Close() {
   changed_.notify_all();
   if (parts_thread_.joinable()) parts_thread_.join();
   if (watch_thread_.joinable()) watch_thread_.join();
-  if (embedding_workers_ != nullptr) embedding_workers_->Close();
-  if (nn_workers_ != nullptr) nn_workers_->Close();
   rpc_->Close();
 }
 

@@ -68,7 +68,7 @@ class NnServer {
   // Only while nothing moves.
   DenseModel& dense_model() { return worker_->dense().model(); }
 
-  // Applies what is trained, then stops. Idempotent.
+  // Applies what is trained, unless that takes longer than kFarewellMs, then stops. Idempotent.
   void Close();
 
  private:
