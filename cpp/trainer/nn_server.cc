@@ -120,6 +120,8 @@ void NnServer::Close() {
   changed_.notify_all();
   if (parts_thread_.joinable()) parts_thread_.join();
   if (watch_thread_.joinable()) watch_thread_.join();
+  if (embedding_workers_ != nullptr) embedding_workers_->Close();
+  if (nn_workers_ != nullptr) nn_workers_->Close();
   rpc_->Close();
 }
 

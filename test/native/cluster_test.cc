@@ -328,7 +328,7 @@ TEST_CASE("a role that is lost ends the run with an error that names it, within 
   for (const Victim& victim : victims) {
     for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid, TrainerMode::kAsync}) {
       
-      TestCluster cluster(ClusterConfig(mode, 2), {.deadline_ms = 400});
+      TestCluster cluster(ClusterConfig(mode, 2), {.deadline_ms = 1'000});
       TrainSizes(*cluster.trainer, 1, 5);
       victim.kill(cluster);
       const auto begin = std::chrono::steady_clock::now();

@@ -237,7 +237,7 @@ TEST_CASE("pauses and modes work with batches that other data loaders send") {
 
 TEST_CASE("a data loader that is lost ends training with its name, and a batch that nobody has is refused") {
   for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid}) {
-    TestCluster cluster(ClusterConfig(mode, 2), {.data_loaders = 2, .deadline_ms = 400});
+    TestCluster cluster(ClusterConfig(mode, 2), {.data_loaders = 2, .deadline_ms = 1'000});
     const auto readers = ReadersOf(cluster, kEndless);
     CHECK(TrainPass(cluster, 1, 0, 9, kEndless) == 9);
     auto nobody = CopyOf(MakeBatch(1));
