@@ -1,6 +1,7 @@
 // Spin: how a thread looks for what is about to come, before it blocks for it. Waking a blocked thread costs 50 to 100 us,
 // so a short look pays, where a core is free for it:
-// - The last wait tells the next one's length. After one that was much longer than a look, the next look is short.
+// - The last wait tells the next one's length. After one of more than a millisecond, nobody is at work for this thread, the next
+//   look is short.
 // - A look that was interrupted ends: others want the core, perhaps those whom this thread waits for. It does not yield to
 //   them: who yields waits for its turn, for milliseconds; who blocks is woken at once.
 //
@@ -35,7 +36,7 @@ class Spin {
   void Woken() {
     if (!looking_) return;
     looking_ = false;
-    length_ = std::chrono::steady_clock::now() - since_ < 2 * most_ ? most_ : most_ / 16;
+    length_ = std::chrono::steady_clock::now() - since_ < std::chrono::milliseconds(1) ? most_ : most_ / 16;
   }
 
  private:

@@ -264,11 +264,17 @@ void ProcessTransport::CloseAll() {
 
 Result<std::unique_ptr<Transport>> MakeProcessTransport(const ProcessTransportOptions& options) {
   TransportReach reach = LocalReach();
-  if (!reach.rdma_devices.empty()) {
-    const Result<const UcxApi*> ucx = LoadUcx();
-    if (!ucx.ok()) {
+  const UcxApi* ucx = nullptr;
+  if (!reach.rdma_devices.empty() || options.tcp_by_ucx) {
+    // Here, not on the progress thread: it changes the environment.
+    const Result<const UcxApi*> loaded = LoadUcx();
+    if (loaded.ok()) {
+      ucx = loaded.value();
+    } else if (options.tcp_by_ucx) {
+      return loaded.status();
+    } else {
       reach.rdma_devices.clear();
-      reach.no_rdma = ucx.status().message();
+      reach.no_rdma = loaded.status().message();
     }
   }
   if (options.choice == TransportChoice::kRdma && reach.rdma_devices.empty()) {
@@ -277,7 +283,7 @@ Result<std::unique_ptr<Transport>> MakeProcessTransport(const ProcessTransportOp
   if (options.choice == TransportChoice::kShm && reach.host.empty()) {
     return Status(ErrorCode::kTransport, "shm: there is no /dev/shm");
   }
-  return std::unique_ptr<Transport>(std::make_unique<ProcessTransport>(reach, options));
+  return std::unique_ptr<Transport>(std::make_unique<ProcessTransport>(ucx, reach, options));
 }
 
 std::string DescribeTransports() {

@@ -90,8 +90,9 @@ struct ProcessPeer {
 
 class ProcessTransport final : public Transport, private Poller {
  public:
-  ProcessTransport(const TransportReach& reach, const ProcessTransportOptions& options)
-      : options_(options), reach_(reach), loop_("net", options.transport.spin_us, this) {}
+  // `ucx` may be null: neither rdma, nor tcp by UCX.
+  ProcessTransport(const UcxApi* ucx, const TransportReach& reach, const ProcessTransportOptions& options)
+      : ucx_(ucx), options_(options), reach_(reach), loop_("net", options.transport.spin_us, this) {}
   ~ProcessTransport() override { Close(); }
 
   Result<std::string> Listen(const std::string& address, Acceptor acceptor) override;
@@ -174,6 +175,7 @@ class ProcessTransport final : public Transport, private Poller {
   void CloseEndpoint(Peer* peer);
   void CloseUcx();
 
+  const UcxApi* const ucx_;
   const ProcessTransportOptions options_;
   const TransportReach reach_;
 
@@ -190,7 +192,6 @@ class ProcessTransport final : public Transport, private Poller {
   std::vector<PeerPtr> polled_;  // by streams: all of shared memory; of TCP those that have moved lately, or must
 
   // The progress thread's, for UCX.
-  const UcxApi* ucx_ = nullptr;  // until the first engine
   std::map<std::pair<TransportChoice, std::string>, std::unique_ptr<UcxEngine>> engines_;
   std::map<ucp_ep_h, PeerPtr> by_endpoint_;
   std::vector<PeerPtr> to_deliver_;                     // have arrivals since the last look

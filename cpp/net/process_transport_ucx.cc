@@ -31,11 +31,7 @@ Status Lost(const std::string& why) { return Status(ErrorCode::kPeerLost, why); 
 }  // namespace
 
 Result<UcxEngine*> ProcessTransport::EngineFor(TransportChoice kind, const std::string& interface) {
-  if (ucx_ == nullptr) {
-    const Result<const UcxApi*> loaded = LoadUcx();
-    if (!loaded.ok()) return loaded.status();
-    ucx_ = loaded.value();
-  }
+  if (ucx_ == nullptr) return Status(ErrorCode::kTransport, "the other side goes by UCX, which this side has not loaded");
   std::string device;
   if (kind == TransportChoice::kTcp) device = interface;
   if (kind == TransportChoice::kRdma) {
