@@ -289,7 +289,6 @@ Result<std::unique_ptr<Transport>> MakeProcessTransport(const ProcessTransportOp
 std::string DescribeTransports() {
   const TransportReach reach = LocalReach();
   std::string text = std::string("shm: ") + (reach.host.empty() ? "there is no /dev/shm" : "works between processes of this host");
-  text += "\ntcp: works";
   const Result<const UcxApi*> ucx = LoadUcx();
   if (reach.rdma_devices.empty()) {
     text += "\nrdma: " + reach.no_rdma;
@@ -301,6 +300,7 @@ std::string DescribeTransports() {
     const auto engine = UcxEngine::Make(*ucx.value(), TransportChoice::kRdma, device, ignore, nullptr);
     text += "\nrdma: " + (engine.ok() ? "works (" + device + ")" : engine.status().message());
   }
+  text += "\ntcp: works";
   if (!ucx.ok()) return text + "\nucx: " + ucx.status().message();
   return text + "\nucx: " + ucx.value()->version + " (" + ucx.value()->path + ")";
 }
