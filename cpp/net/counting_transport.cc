@@ -8,6 +8,7 @@ class CountingTransport::Handler final : public PeerHandler {
   Handler(std::shared_ptr<PeerHandler> inner, std::shared_ptr<Totals> totals, const Transport* transport)
       : inner_(std::move(inner)), totals_(std::move(totals)), transport_(transport) {}
 
+  Buffer Place(PeerId peer, const MessageHeader& header) override { return inner_->Place(peer, header); }
   void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) override {
     totals_->received.fetch_add(sizeof(MessageHeader) + payload.size(), std::memory_order_relaxed);
     if (!std::exchange(described_, true)) {

@@ -150,7 +150,7 @@ Loaded Load() {
   Attempts attempts;
   void* const library = OpenLibrary(&attempts);
   if (library == nullptr) {
-    loaded.status = Status(ErrorCode::kTransport, "UCX, which carries messages between hosts, was not found (" +
+    loaded.status = Status(ErrorCode::kTransport, "UCX, which carries messages over RDMA, was not found (" +
                                                       attempts.failures() +
                                                       "); install it (Debian and Ubuntu: apt-get install libucx0), or name "
                                                       "its libucp.so.0 in PERSIA_UCX_LIBRARY");
