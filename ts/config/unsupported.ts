@@ -21,10 +21,6 @@ const splits = ['train', 'test'] as const
 export const limits: readonly Limit[] = [
   ...splits.map((split) => (
     { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),
-  {
-    path: ['cluster', 'dataLoaders'], read: ({ cluster }) => cluster.dataLoaders, ...allBut(1),
-    instead: '1: it feeds all NN workers',
-  },
   { path: ['metrics', 'port'], read: ({ metrics }) => metrics.port, ...allBut(0), instead: '0: no endpoint' },
 ]
 

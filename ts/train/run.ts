@@ -162,7 +162,8 @@ class Run {
     const { epoch, epochStep } = this.position
     const own = this.options.datasets?.train(epoch)
     if (own) return ownDataset('train', own, epochStep)
-    return openDataset(this.loaded, 'train', this.trainer.statistics, { skipBatches: epochStep, epoch })
+    const open = this.options.openTrain ?? openDataset
+    return open(this.loaded, 'train', this.trainer.statistics, { skipBatches: epochStep, epoch })
   }
 
   /** Not a part of the time that training takes. */
