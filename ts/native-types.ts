@@ -317,7 +317,8 @@ export interface NativeAddon extends NativeData {
   createEmbeddingWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
   createNnWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
   /** One that does not drive; `queue` is closed with it. */
-  createDataLoader(config: NativeTrainerConfig, options: NativeRoleOptions, queue: NativeLoaderQueue): Promise<NativeRole>
+  createDataLoader(config: NativeTrainerConfig, options: NativeRoleOptions, queue: NativeLoaderQueue):
+  Promise<NativeRole>
   LoaderQueue: new () => NativeLoaderQueue
   /**
    * The driver: a cluster that looks like one trainer. Resolves when every peer answered. Its `close` ends the training
