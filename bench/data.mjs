@@ -82,7 +82,7 @@ async function readBatches(data) {
     data: { ...data, labels: ['label'], dense, transform: 'log1p' },
     features: { columns: Object.fromEntries(tokens.map((name) => [name, {}])) },
   })
-  const dataset = openDataset({ config, baseDir: work }, 'train', {})
+  const dataset = openDataset({ config, baseDir: work }, 'train', {}, { reuseMemory: true })  // as training does
   let read = 0
   for await (const batch of dataset) read += batch.rows
   await dataset.close()

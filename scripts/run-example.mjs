@@ -1,5 +1,6 @@
 // `npm run example NAME [FOLDER]`: compiles examples/*.ts and runs one of them. Checkpoints go to FOLDER.
-// `npm run example -- DATASET --from FOLDER [--set …]`: prepares a public data set, unless that is done, and trains its preset.
+// `npm run example -- DATASET --from FOLDER [--set …]`: prepares a public data set, unless that is done, and trains its
+// preset.
 import { spawnSync } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'

@@ -396,7 +396,7 @@ class ArrowParser {
     *buffer = buffer->subspan(sizeof(bytes));
     if (bytes == -1) return Status::Ok();
     if (bytes < 0 || bytes > kMostPlainBytes) {
-      return Wrong("column " + field.name + " has a compressed buffer of more than 1 GiB; write smaller record batches");
+      return Wrong("column " + field.name + " has a compressed buffer of more than 1 GiB; write smaller batches");
     }
     std::unique_ptr<uint8_t[]> plain(new (std::nothrow) uint8_t[static_cast<size_t>(bytes)]);
     if (!plain) return Status(ErrorCode::kOutOfMemory, "no memory to decompress " + name_).With("file", name_);

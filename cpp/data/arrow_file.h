@@ -3,13 +3,13 @@
 //   file    "ARROW1" 0 0 | schema | messages | end | footer: schema, places of the messages | i32 | "ARROW1"
 //   stream  schema | messages | end
 //
-// A message is a record batch, or values of a dictionary: [-1 | i32 bytes | metadata | body]. A stream ends with an empty
-// message; one without it counts as cut off.
+// A message is a record batch, or values of a dictionary: [-1 | i32 bytes | metadata | body]. A stream ends with an
+// empty message; one without it counts as cut off.
 //
 // Nothing that the file says is believed: magic, footer, metadata, buffers and their lengths are checked when it is
 // opened, so that a view never leaves the file. What only the values can tell, that offsets of lists and texts never
-// fall, CheckOffsets tells for one block; whoever follows offsets calls it first. Blocks with compressed buffers have no
-// columns until they are loaded. Unions, views of lists and run-end encoding are refused.
+// fall, CheckOffsets tells for one block; whoever follows offsets calls it first. Blocks with compressed buffers have
+// no columns until they are loaded. Unions, views of lists and run-end encoding are refused.
 //
 // Thread-safety: immutable once open.
 #pragma once

@@ -27,7 +27,10 @@ uint64_t ListBegin(const ArrowField& field, const ArrowColumn& column, uint64_t 
 }
 
 std::string IntegerName(const ArrowField& field) {
-  const char* name = field.bits == 8 ? "TINYINT" : field.bits == 16 ? "SMALLINT" : field.bits == 32 ? "INTEGER" : "BIGINT";
+  const char* name = field.bits == 8    ? "TINYINT"
+                     : field.bits == 16 ? "SMALLINT"
+                     : field.bits == 32 ? "INTEGER"
+                                        : "BIGINT";
   return std::string(field.is_signed ? "" : "U").append(name);
 }
 

@@ -1,5 +1,5 @@
-// An Arrow file as a source of rows. ArrowSource gives its blocks, decompressed and checked; ArrowRows the wanted columns
-// of any rows as chunks, in the layout that ChunkDecoder reads.
+// An Arrow file as a source of rows. ArrowSource gives its blocks, decompressed and checked; ArrowRows the wanted
+// columns of any rows as chunks, in the layout that ChunkDecoder reads.
 //
 //   ArrowFile ─► ArrowSource: the block that was loaded last is kept ─► ArrowRows: dictionaries, lists, values ─► chunk
 //
@@ -36,7 +36,7 @@ class ArrowSource {
   // The columns of a block that are wanted; their offsets may be followed.
   Result<std::shared_ptr<const ArrowBlock>> Load(size_t block, const std::vector<bool>& wanted);
 
-  // What DuckDB calls the type of a column, such as VARCHAR, BIGINT or DOUBLE[]; of a type that is not read, its number.
+  // What DuckDB calls the type of a column, such as VARCHAR or BIGINT[]; of a type that is not read, its number.
   static std::string TypeName(const ArrowField& field);
 
  private:

@@ -23,8 +23,8 @@ double FromHalf(uint16_t half) {
   return sign * (exponent == 0 ? std::ldexp(fraction, -24) : std::ldexp(1024 + fraction, exponent - 25));
 }
 
-// As DuckDB writes floating-point numbers, the shortest digits that give the value back: 12.0, 1e-05, 1.5e+16. (Of one in a
-// hundred random 32-bit values it takes more digits than are needed; that is not repeated here.)
+// As DuckDB writes floating-point numbers, the shortest digits that give the value back: 12.0, 1e-05, 1.5e+16. (Of one
+// in a hundred random 32-bit values it takes more digits than are needed; that is not repeated here.)
 template <typename T>
 char* WriteFloat(char* out, T value) {
   if (std::isnan(value)) return std::copy_n("nan", 3, out);
@@ -54,13 +54,16 @@ char* WriteDate(char* out, size_t room, int64_t day) {
   const int64_t year_of_era = (of_era - of_era / 1460 + of_era / 36'524 - of_era / 146'096) / 365;
   const int64_t of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
   const int64_t shifted = (5 * of_year + 2) / 153, month = shifted < 10 ? shifted + 3 : shifted - 9;
-  const int64_t year = year_of_era + era * 400 + (month <= 2 ? 1 : 0), day_of_month = of_year - (153 * shifted + 2) / 5 + 1;
+  const int64_t day_of_month = of_year - (153 * shifted + 2) / 5 + 1;
+  const int64_t year = year_of_era + era * 400 + (month <= 2 ? 1 : 0);
   return out + std::snprintf(out, room, "%04lld-%02lld-%02lld", static_cast<long long>(year),
                              static_cast<long long>(month), static_cast<long long>(day_of_month));
 }
 
 // Units of a second by Arrow's TimeUnit: seconds, milli-, micro-, nanoseconds.
-int64_t UnitsOfSecond(uint32_t unit) { return unit == 0 ? 1 : unit == 1 ? 1000 : unit == 2 ? 1'000'000 : 1'000'000'000; }
+int64_t UnitsOfSecond(uint32_t unit) {
+  return unit == 0 ? 1 : unit == 1 ? 1000 : unit == 2 ? 1'000'000 : 1'000'000'000;
+}
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
 
@@ -143,7 +146,8 @@ bool ArrowValues::Append(const ArrowField& field, const ArrowColumn& column, uin
     case ArrowTypeId::kFloat:
       return AppendFloats(field, column, begin, count);
     case ArrowTypeId::kBool:
-      return Each(column, begin, count, [&](uint64_t i) { return PutBool(((column.values[i / 8] >> (i % 8)) & 1) != 0); });
+      return Each(column, begin, count,
+                  [&](uint64_t i) { return PutBool(((column.values[i / 8] >> (i % 8)) & 1) != 0); });
     case ArrowTypeId::kDate:
       return Each(column, begin, count, [&](uint64_t i) {
         const int64_t day = field.unit == 0 ? column.values_as<int32_t>()[i]

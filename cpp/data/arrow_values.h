@@ -50,12 +50,12 @@ class ArrowValues {
 
   void Clear(ValueKind kind);
 
-  // Values [begin, begin + count) of a column without a dictionary, whose offsets are checked. False: one of the texts is
-  // not UTF-8, or lies outside of its buffers.
+  // Values [begin, begin + count) of a column without a dictionary, whose offsets are checked. False: one of the texts
+  // is not UTF-8, or lies outside of its buffers.
   bool Append(const ArrowField& field, const ArrowColumn& column, uint64_t begin, uint64_t count);
 
-  // The values of `dictionary`, which has the same kind and stays as it is, at the places that a column holds. False: there
-  // is no such place.
+  // The values of `dictionary`, which has the same kind and stays as it is, at the places that a column holds. False:
+  // there is no such place.
   bool AppendFrom(const ArrowValues& dictionary, const ArrowField& field, const ArrowColumn& column, uint64_t begin,
                   uint64_t count);
 

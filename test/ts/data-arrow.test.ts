@@ -12,7 +12,8 @@ import { readAll, runSql, samplesOf, writeFiles, type Sample } from './data-fixt
 
 t.setTimeout(120_000)
 
-const corpus = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..', 'test', 'fuzz', 'corpus', 'fuzz_arrow_file')
+const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
+const corpus = join(root, 'test', 'fuzz', 'corpus', 'fuzz_arrow_file')
 const rows = 100
 
 const wanted: Omit<ReaderOptions, 'source' | 'baseDir'> = {
@@ -37,7 +38,8 @@ const timeText = (milliseconds: number) =>
 
 /** Row i of the table that test/golden/arrow_golden.py writes. */
 function sample(i: number): Sample {
-  const tags = i % 5 === 0 ? [] : Array.from({ length: i % 4 }, (_, j) => ((i + j) % 4 === 3 ? null : `t${(i + j) % 9}`))
+  const tag = (j: number) => ((i + j) % 4 === 3 ? null : `t${(i + j) % 9}`)
+  const tags = i % 5 === 0 ? [] : Array.from({ length: i % 4 }, (_, j) => tag(j))
   const score = i * 2.5
   return {
     ids: [
@@ -102,7 +104,8 @@ t.test('a split by time and one by hash put every row on one side', async (t) =>
 t.test('numbers have the ids that they have in a Parquet file', async (t) => {
   const folder = t.testdir()
   const doubles = [0, 1, 12, 0.1, 1e15, 1e16, 9007199254740993, 123456789012345680, 1e-4, 1e-5, 1.5e30, -2.5, 5e-324,
-    1 / 3, 100, 1e22, 2 ** 53 + 2, NaN, Infinity, -Infinity, ...Array.from({ length: 500 }, (_, i) => Math.sin(i) * 10 ** (i % 40 - 20))]
+    1 / 3, 100, 1e22, 2 ** 53 + 2, NaN, Infinity, -Infinity,
+    ...Array.from({ length: 500 }, (_, i) => Math.sin(i) * 10 ** (i % 40 - 20))]
   const floats = doubles.map((_, i) => (i % 3 - 1) * 2 ** (i % 30 - 5) || 0)
   const list = doubles.map((value, i) => `('${value}'::double, ${floats[i]}::float)`).join(',')
   await runSql(`copy (select d as double, f as float from (values ${list}) v(d, f)) to '${folder}/x.parquet'`)
@@ -127,7 +130,9 @@ t.test('what apache-arrow writes: dictionaries, lists of integers, unsigned inte
   })
   writeFiles(folder, { 'x.arrow': Buffer.from(tableToIPC(table, 'file')), 'y.arrow': Buffer.from(tableToIPC(table)) })
   const options: ReaderOptions = { ...wanted, baseDir: folder, source: { path: ['x.arrow', 'y.arrow'] }, batchSize: 3,
-    ids: [{ name: 'user', encoding: 'hash' }, { name: 'ids', encoding: 'integer' }, { name: 'big', encoding: 'integer' }] }
+    ids: [
+      { name: 'user', encoding: 'hash' }, { name: 'ids', encoding: 'integer' }, { name: 'big', encoding: 'integer' },
+    ] }
   const expected = [
     { ids: [texts('a'), [1n, 2n], [2n ** 64n - 1n]], dense: [1], labels: [0] },
     { ids: [texts('b'), [], [0n]], dense: [2], labels: [1] },

@@ -1,5 +1,5 @@
-// The rows of a relation, chunk by chunk, for the batcher: DuckDB's vectors as they lie in memory, or runs of rows of an
-// Arrow file, which the addon reads when they are pushed.
+// The rows of a relation, chunk by chunk, for the batcher: DuckDB's vectors as they lie in memory, or runs of rows of
+// an Arrow file, which the addon reads when they are pushed.
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { native, settling } from '../native.js'
 import { nativeChunk } from './chunk.js'
@@ -17,8 +17,8 @@ export interface Chunk {
 export type OpenChunks = (connection: DuckDBConnection) => Promise<{ next(): Promise<Chunk | null> }>
 
 /**
- * Finds the columns, PERSIA_DATA_MISSING_COLUMN or PERSIA_DATA_UNREADABLE. With `reject`, DuckDB leaves out rows that it
- * cannot split.
+ * Finds the columns, PERSIA_DATA_MISSING_COLUMN or PERSIA_DATA_UNREADABLE. With `reject`, DuckDB leaves out rows that
+ * it cannot split.
  */
 export function chunksOf(relation: Relation, wanted: WantedColumns, reject: boolean): OpenChunks {
   const { reads } = relation

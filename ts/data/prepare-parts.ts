@@ -1,5 +1,6 @@
-// The parts of a source: which there are, and how one is made. Plain text files are cut into ranges of bytes, Arrow files
-// into ranges of rows, that are made by themselves; compressed files and what DuckDB reads come from front to back, a part after the other.
+// The parts of a source: which there are, and how one is made. Plain text files are cut into ranges of bytes, Arrow
+// files into ranges of rows, that are made by themselves; compressed files and what DuckDB reads come from front to
+// back, a part after the other.
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'

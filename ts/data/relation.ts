@@ -1,5 +1,5 @@
-// Relation: one file of a source, or the user's SQL, with the names and types of its columns. DuckDB reads all but Arrow
-// files, which the addon reads.
+// Relation: one file of a source, or the user's SQL, with the names and types of its columns. DuckDB reads all but
+// Arrow files, which the addon reads.
 //
 // CSV columns are declared, never sniffed: all are text under made-up names (c0, c1, …), so that neither DuckDB's
 // guesses nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
@@ -31,7 +31,9 @@ export interface Relation {
   text?: { header: boolean; delimiter: string; lines: string }
 }
 
-/** The FROM item of a query. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors. */
+/**
+ * The FROM item of a query. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors.
+ */
 export type QueryItem = (reject: boolean) => string
 
 /** The relations of a source in reading order, their columns read. */

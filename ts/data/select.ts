@@ -16,7 +16,7 @@ export interface WantedColumns {
   split?: RowSplit | undefined
 }
 
-/** The query; columns of its result: ids, dense, labels, then that of the split, if it has one. `item`: what it is from. */
+/** The query from `item`. Columns of its result: ids, dense, labels, then that of the split, if it has one. */
 export function selectColumns(relation: Relation, wanted: WantedColumns, item: string): string {
   const { ids, dense, labels, split } = castColumns(relation, wanted)
   const expressions = [...ids, ...dense, ...labels, ...split].map(({ column: { reference, type }, as }) =>

@@ -135,8 +135,8 @@ function formatOf(name: string): FileFormat {
   const format = formats[ending]
   if (format) return format
   throw new PersiaError('PERSIA_CONFIG_INVALID',
-    `The format of ${name} is not clear from its ending. Expected .csv, .tsv (.gz or .zst may follow), .parquet or .arrow, `
-    + 'or `format` beside `path`.', { file: name })
+    `The format of ${name} is not clear from its ending. Expected .csv, .tsv (.gz or .zst may follow), .parquet or `
+    + '.arrow, or `format` beside `path`.', { file: name })
 }
 
 function notFound(message: string, pattern: string): PersiaError {

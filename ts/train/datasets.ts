@@ -33,10 +33,15 @@ export interface DatasetOptions {
   /** Of training data: which pass it is. With data.negativeSampling each has its own negatives. 0 unless given. */
   epoch?: number
   /**
-   * How many passes follow each other, from `epoch` on, each shuffled and sampled anew; `Infinity`: as many as are asked for.
-   * `skipBatches` is of the first one. 1 unless given.
+   * How many passes follow each other, from `epoch` on, each shuffled and sampled anew; `Infinity`: as many as are
+   * asked for. `skipBatches` is of the first one. 1 unless given.
    */
   repeat?: number
+  /**
+   * A batch is there until the next one is asked for, which may take its memory: faster in loops that keep no batches.
+   * Steps and evaluations that were begun with it are not affected. false unless given.
+   */
+  reuseMemory?: boolean
   /** `all`: no negative sampling, for evaluation on training data. */
   negatives?: 'all'
   /** `none`: read files without label columns, for prediction; bad rows are then always errors. */
@@ -51,18 +56,28 @@ export interface DatasetOptions {
 /** The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. */
 export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
   options: DatasetOptions = {}): FileDataset {
-  const { repeat = 1, ...pass } = options
-  if (repeat === 1) return openPass(loaded, split, statistics, pass)
+  const { repeat = 1, reuseMemory = false, ...pass } = options
+  const dataset = repeat === 1 ? openPass(loaded, split, statistics, pass)
+    : openPasses(loaded, split, statistics, repeat, pass)
+  return reuseMemory ? new LendingDataset(dataset) : dataset
+}
+
+function openPasses(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics, repeat: number,
+  pass: PassOptions): FileDataset {
   if (!(repeat >= 1) || (repeat !== Infinity && !Number.isInteger(repeat))) {
     throw new PersiaError('PERSIA_USAGE', `repeat is ${repeat}; expected a whole number from 1 on, or Infinity`)
   }
   const { epoch = 0, skipBatches = 0 } = pass
-  return new RepeatedDataset(split, repeat, (number) =>
-    openPass(loaded, split, statistics, { ...pass, epoch: epoch + number, skipBatches: number === 0 ? skipBatches : 0 }))
+  return new RepeatedDataset(split, repeat, (number) => {
+    const left = number === 0 ? skipBatches : 0
+    return openPass(loaded, split, statistics, { ...pass, epoch: epoch + number, skipBatches: left })
+  })
 }
 
-function openPass(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
-  options: Omit<DatasetOptions, 'repeat'>): FileDataset {
+type PassOptions = Omit<DatasetOptions, 'repeat' | 'reuseMemory'>
+
+function openPass(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics, options: PassOptions):
+FileDataset {
   const { labels, skipBatches = 0, epoch = 0, negatives, loader = { index: 0, count: 1 } } = options
   const { config } = loaded
   const training = split === 'train' && negatives !== 'all' && labels !== 'none'
@@ -151,6 +166,25 @@ export function ownDataset(split: string, batches: Dataset, skipBatches = 0): Fi
       for await (const batch of batches) if (left-- <= 0) yield batch
     },
     close: () => Promise.resolve(),
+  }
+}
+
+class LendingDataset implements FileDataset {
+  constructor(private readonly dataset: FileDataset) {}
+
+  get skipped(): SkippedRows {
+    return this.dataset.skipped
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    for await (const batch of this.dataset) {
+      yield batch
+      batch.release()
+    }
+  }
+
+  close(): Promise<void> {
+    return this.dataset.close()
   }
 }
 

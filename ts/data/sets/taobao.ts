@@ -64,7 +64,7 @@ async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
   }
 }
 
-/** PERSIA_DATA_UNREADABLE for a compressed file that is cut off: a query takes the end of its bytes for that of the data. */
+/** PERSIA_DATA_UNREADABLE for a compressed file that is cut off: a query takes the end of its bytes for the data's. */
 async function checkWhole(file: string | undefined): Promise<void> {
   if (file !== undefined) await throwIfDamaged(file, damageOf(file, new AbortController().signal))
 }
