@@ -284,6 +284,7 @@ class ArrowParser {
     dictionary.is_delta = table.Value<uint8_t>(2) != 0;
     const ArrowField* field = FieldOfDictionary(file->fields_, dictionary.id);
     if (field == nullptr) return Wrong("it has a dictionary of no column");
+    if (field->type == ArrowTypeId::kNull) return Wrong("it has a dictionary without values");  // of any length
     dictionary.field = *field;
     dictionary.field.has_dictionary = false;
     PERSIA_RETURN_IF_ERROR(ParseRecordBatch(table.Table(1), {&dictionary.field, 1}, nullptr));
