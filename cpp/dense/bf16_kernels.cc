@@ -314,19 +314,14 @@ struct Multiply {
   }
 };
 
-// Lives as long as the thread.
-float* Scratch() {
-  thread_local AlignedBuffer<float> scratch(kMostBlocks * kBlock);
-  return scratch.data();
-}
-
 }  // namespace
 
 void PackRowPanel(Bf16Unit unit, const Packing& packing, uint32_t row_panel) { RunOn<Pack>(unit, &packing, row_panel); }
 
 void MultiplyPanels(Bf16Unit unit, const Bf16Product& product, const PanelRange& range) {
   PERSIA_CHECK(range.rows * range.columns <= kMostBlocks);
-  RunOn<Multiply>(unit, &product, &range, Scratch());
+  alignas(kLine) float scratch[kMostBlocks * kBlock];
+  RunOn<Multiply>(unit, &product, &range, scratch);
 }
 
 }  // namespace persia

@@ -62,7 +62,8 @@ struct PanelRange {
   uint32_t row, rows, column, columns;
 };
 
-// As many blocks of a range have room in the scratch memory of a thread.
+// As many blocks of a range have room in its scratch memory: 512 KiB of the thread's stack, which no thread has to
+// allocate when its first part comes, be it after a thousand steps.
 constexpr uint32_t kMostBlocks = 128;
 
 // Computes and finishes the blocks of `range`, kMostBlocks at most.

@@ -96,7 +96,7 @@ TEST_CASE("the hit rate on a Zipf trace is within 5 % of exact LRU, and LFU's is
 TEST_CASE("rows in use survive a flood of new ids that is larger than the table") {
   Table table(SumOptions(2, 50000));
   const Signs used = Range(0, 5000);
-  for (uint64_t i = 0; i < 40; ++i) {
+  for (uint64_t i = 0; i < 15; ++i) {
     Train(table, used);
     Train(table, Range(1000000 + i * 5000, 1005000 + i * 5000));
   }
@@ -235,7 +235,7 @@ TEST_CASE("a capacity in bytes bounds the table's memory") {
   TableOptions options = SumOptions(8, 0);
   options.capacity_bytes = 16 << 20;
   Table table(options);
-  for (uint64_t begin = 0; begin < 1000000; begin += 10000) Train(table, Range(begin, begin + 10000));
+  for (uint64_t begin = 0; begin < 500000; begin += 10000) Train(table, Range(begin, begin + 10000));
   CHECK(table.counters().bytes <= options.capacity_bytes);
   CHECK(table.counters().bytes >= options.capacity_bytes / 10 * 8);
   CHECK(table.counters().evictions > 0);

@@ -281,12 +281,12 @@ TEST_CASE("rows, ages and state moved into another table restore it, what it evi
       Values values = Gather(target, signs);
       target.Apply(signs, values.data(), 1);
     };
-    for (int step = 0; step < 40; ++step) train(table, DistinctSigns(rng, capacity / 4, capacity * 2));
+    for (int step = 0; step < 16; ++step) train(table, DistinctSigns(rng, capacity / 4, capacity * 2));
     table.Erase(ScanAll(table)[5].first);
     REQUIRE(copy.RestoreState(table.SaveState()));
     table.Scan([&](uint64_t sign, const float* row, RowAge age) { REQUIRE(copy.Write(sign, row, age)); });
     CHECK(ScanAll(copy) == ScanAll(table));
-    for (int step = 0; step < 40; ++step) {
+    for (int step = 0; step < 16; ++step) {
       const Signs signs = DistinctSigns(rng, capacity / 4, capacity * 2);
       train(table, signs);
       train(copy, signs);
