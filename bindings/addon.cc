@@ -8,6 +8,7 @@
 #include "evaluator_binding.h"
 #include "functions.h"
 #include "js_thread.h"
+#include "loader_binding.h"
 #include "role_binding.h"
 #include "trainer_binding.h"
 
@@ -22,6 +23,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   RegisterTrainer(env, exports);
   RegisterEvaluator(env, exports);
   RegisterRoles(env, exports);
+  RegisterLoaders(env, exports);
   RegisterFunctions(env, exports);
   return exports;
 }

@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/spin.h"
+
 namespace persia {
 
 // What a loop asks besides its own tasks; called on the progress thread only.
@@ -64,7 +66,7 @@ class EventLoop {
   void Block();
   int MillisecondsToNextTimer() const;
 
-  const std::chrono::microseconds spin_;
+  Spin spin_;
   Poller* const poller_;
   int epoll_ = -1;
   int wake_ = -1;

@@ -68,11 +68,12 @@ struct Snapshot {
       payloads.push_back(ReadPayload(folder + "/" + files[i].name, kKinds[i]));
       right.push_back(Input(i, payloads[i]));
     }
-    // Without what later releases appended: dense updates and NN workers, and the seen ids of the one feature.
+    // Without what later releases appended: loss scaling, dense updates and NN workers, the seen ids of the one feature.
+    constexpr size_t kScalingBytes = sizeof(float) + sizeof(uint32_t) + sizeof(uint64_t);
     constexpr size_t kWorkersBytes = sizeof(uint64_t) + sizeof(uint32_t);
     constexpr size_t kSeenBytes = sizeof(uint32_t) + HyperLogLog::kRegisters;
     std::vector<uint8_t> pipeline = payloads[kPipelineFile];
-    for (const size_t bytes : {kWorkersBytes, kSeenBytes}) {
+    for (const size_t bytes : {kScalingBytes, kWorkersBytes, kSeenBytes}) {
       pipeline.resize(pipeline.size() - bytes);
       right.push_back(Input(kPipelineFile, pipeline));
     }

@@ -17,10 +17,6 @@ interface Limit {
 const allBut = (value: Value) => ({ refuses: (written: Value) => written !== value, refused: `anything but ${value}` })
 
 export const limits: readonly Limit[] = [
-  {
-    path: ['cluster', 'dataLoaders'], read: ({ cluster }) => cluster.dataLoaders, ...allBut(1),
-    instead: '1: it feeds all NN workers',
-  },
   { path: ['metrics', 'port'], read: ({ metrics }) => metrics.port, ...allBut(0), instead: '0: no endpoint' },
 ]
 

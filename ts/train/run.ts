@@ -162,8 +162,9 @@ class Run {
     const { epoch, epochStep } = this.position
     const own = this.options.datasets?.train(epoch)
     if (own) return ownDataset('train', own, epochStep)
+    const open = this.options.openTrain ?? openDataset
     const options = { skipBatches: epochStep, epoch, reuseMemory: true }
-    return openDataset(this.loaded, 'train', this.trainer.statistics, options)
+    return open(this.loaded, 'train', this.trainer.statistics, options)
   }
 
   /** Not a part of the time that training takes. */
