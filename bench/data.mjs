@@ -41,7 +41,8 @@ try {
   const train = { prepared: join(prepared, 'train') }
   const configs = {
     text: reading({ train: rawSource() }), shards: reading({ train }),
-    shuffled: reading({ train, shuffle: { buffer: 65536 } }), synth: reading({ train: { synth: { like: 'criteo', rows } } }),
+    shuffled: reading({ train, shuffle: { buffer: 65536 } }),
+    synth: reading({ train: { synth: { like: 'criteo', rows } } }),
   }
   const sides = {
     'text: its bytes read': [bytes, () => readFiles([text])],
