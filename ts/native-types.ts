@@ -89,7 +89,11 @@ export interface NativeBatchSource {
 }
 
 /** A batch in native hands: views on typed arrays, or memory of the reader. */
-export interface NativeBatch { readonly rows: number }
+export interface NativeBatch {
+  readonly rows: number
+  /** Gives the memory back, as far as no step needs it; the batch is not used afterwards. */
+  release(): void
+}
 
 export interface NativeSnapshotFile { name: string; bytes: number; checksum: bigint }
 
