@@ -1,6 +1,7 @@
 // The addon's entry point: registers what the other files define. No policy here.
 #include <napi.h>
 
+#include "arrow_binding.h"
 #include "batch_handle.h"
 #include "batcher_binding.h"
 #include "data_binding.h"
@@ -17,6 +18,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   InitJsThread(env);
   BatchHandle::Register(env, exports);
   RegisterBatcher(env, exports);
+  RegisterArrow(env, exports);
   RegisterData(env, exports);
   RegisterTrainer(env, exports);
   RegisterEvaluator(env, exports);

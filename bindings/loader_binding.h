@@ -1,4 +1,5 @@
-// Data loaders in JavaScript's hands: the queue of one that reads for the driver, and all others as the driver sees them.
+// Data loaders in JavaScript's hands: the queue of one that reads for the driver, and the others as the driver sees
+// them.
 #pragma once
 
 #include <memory>

@@ -89,7 +89,11 @@ export interface NativeBatchSource {
 }
 
 /** A batch in native hands: views on typed arrays, or memory of the reader. */
-export interface NativeBatch { readonly rows: number }
+export interface NativeBatch {
+  readonly rows: number
+  /** Gives the memory back, as far as no step needs it; the batch is not used afterwards. */
+  release(): void
+}
 
 export interface NativeSnapshotFile { name: string; bytes: number; checksum: bigint }
 
@@ -319,7 +323,8 @@ export interface NativeAddon extends NativeData {
   createEmbeddingWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
   createNnWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
   /** One that does not drive; `queue` is closed with it. */
-  createDataLoader(config: NativeTrainerConfig, options: NativeRoleOptions, queue: NativeLoaderQueue): Promise<NativeRole>
+  createDataLoader(config: NativeTrainerConfig, options: NativeRoleOptions, queue: NativeLoaderQueue):
+  Promise<NativeRole>
   LoaderQueue: new () => NativeLoaderQueue
   /**
    * The driver: a cluster that looks like one trainer. Resolves when every peer answered. Its `close` ends the training

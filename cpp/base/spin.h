@@ -9,6 +9,7 @@
 #pragma once
 
 #include <chrono>
+#include <cstdint>
 
 namespace persia {
 
@@ -18,7 +19,9 @@ class Spin {
 
   // After each look that found nothing. False: time to block.
   bool Again() {
-    constexpr std::chrono::microseconds kInterrupted{20};
+    constexpr std::chrono::microseconds kInterrupted{40};
+    constexpr uint32_t kLooks = 8;  // a clock takes longer than a look
+    if (looking_ && ++looks_ % kLooks != 0) return true;
     const Time now = std::chrono::steady_clock::now();
     if (!looking_) {
       looking_ = true;
@@ -45,6 +48,7 @@ class Spin {
   const std::chrono::microseconds most_;
   std::chrono::microseconds length_;
   Time since_{}, last_{};
+  uint32_t looks_ = 0;
   bool looking_ = false;
 };
 

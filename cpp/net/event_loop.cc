@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "base/named_thread.h"
 #include "base/status.h"
@@ -99,7 +100,8 @@ void EventLoop::Run() {
       std::lock_guard lock(mutex_);
       if (stopping_) break;
     }
-    bool busy = RunDueTimers();
+    // A clock takes longer than a round: timers wait for some of these, or for the end of a block.
+    bool busy = (round % 16 == 0 || std::exchange(woken_, false)) && RunDueTimers();
     busy = RunTasks() || busy;
     busy = (poller_ != nullptr && poller_->Poll()) || busy;
     // Sockets are few and slow beside a poller: while it is busy they are looked at every 64th time.
@@ -108,6 +110,7 @@ void EventLoop::Run() {
       spin_.Found();
     } else if (!spin_.Again()) {
       Block();
+      woken_ = true;
       spin_.Woken();
     }
   }

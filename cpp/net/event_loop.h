@@ -82,6 +82,7 @@ class EventLoop {
   std::multimap<Time, Task> timers_;
   std::map<int, std::pair<uint64_t, std::function<void(uint32_t)>>> watches_;  // by fd; the number tells reuse of an fd
   uint64_t watch_count_ = 0;
+  bool woken_ = true;
 
   std::atomic<std::thread::id> id_;  // relaxed: only the loop's own thread can find its own id in it
   std::mutex stop_mutex_;

@@ -3,8 +3,8 @@
 //   kernel ──► [ out | ahead_ ]      one call reads what was asked for and the little that follows, so that a short frame, or
 //                                    the end of a long one and the next one's head, cost one call
 //
-// Why not UCX, which carries rdma: its TCP copies each byte two times more on the way in, and takes a round trip before a
-// long message; a quarter to a half of what a plain socket does (docs/benchmarks.md).
+// Why not UCX, which carries rdma: it does three quarters of what a plain socket does below the same frames
+// (docs/benchmarks.md).
 //
 // Thread-safety: thread-confined. Whoever opened the socket closes it, and uses this no more then.
 #pragma once

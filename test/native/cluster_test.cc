@@ -175,6 +175,7 @@ TEST_CASE("the NN workers of a cluster see the masks of sequences: it trains and
       }
     }
   }
+  REQUIRE(cluster.nn[0]->dense_model().WriteTensors().ok());
   REQUIRE(cluster.trainer->Predict(*SequenceBatch(2), &all).ok());  // rows of 2, 3, 4, 0, 1 ids, …
   CHECK(all[1] == all[2]);
   CHECK(all[0] != all[1]);

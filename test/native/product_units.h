@@ -25,7 +25,7 @@ std::vector<ProductUnit> UnitsHere() {
     if (HasAvx512Bf16()) units.push_back(ProductUnit::kBf16Avx512);
     if (HasAmxBf16()) units.push_back(ProductUnit::kBf16Amx);
   }
-  const char* precision = IsBf16(units[0]) ? "bf16" : "fp32";
+  const std::string precision = IsBf16(units[0]) ? "bf16" : "fp32";
   if (units.size() < all) {
     MESSAGE("not run: ", all - units.size(), " of ", all, " units for ", precision, " products, which this CPU lacks");
   }

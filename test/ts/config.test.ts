@@ -483,8 +483,6 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
     t.equal(error.details['path'], path)
     t.match(error.message, `not supported by this version; use ${instead}`)
   }
-  check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
-  check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
   check('metrics.port=9090', 'metrics.port', '0')
 })
 

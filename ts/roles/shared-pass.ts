@@ -64,8 +64,8 @@ export class SharedPass implements FileDataset {
     for (let number = end + 1; number < end + count; ++number) {
       if (!await next(number)) continue
       throw new PersiaError('PERSIA_DATA_UNREADABLE',
-        `the training data ends before batch ${end} at data-loader ${end % count}, but data-loader ${number % count} has `
-        + `batch ${number}: all data loaders have to read the same data`, { split: 'train' })
+        `the training data ends before batch ${end} at data-loader ${end % count}, but data-loader ${number % count} `
+        + `has batch ${number}: all data loaders have to read the same data`, { split: 'train' })
     }
   }
 }

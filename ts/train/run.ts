@@ -163,7 +163,8 @@ class Run {
     const own = this.options.datasets?.train(epoch)
     if (own) return ownDataset('train', own, epochStep)
     const open = this.options.openTrain ?? openDataset
-    return open(this.loaded, 'train', this.trainer.statistics, { skipBatches: epochStep, epoch })
+    const options = { skipBatches: epochStep, epoch, reuseMemory: true }
+    return open(this.loaded, 'train', this.trainer.statistics, options)
   }
 
   /** Not a part of the time that training takes. */
