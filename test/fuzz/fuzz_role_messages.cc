@@ -1,5 +1,5 @@
-// Fuzz target of the payloads that roles of a cluster send each other: to parameter servers, embedding workers and NN
-// workers, and their answers. Whatever comes is taken whole or refused.
+// Fuzz target of the payloads that roles of a cluster send each other: to parameter servers, embedding workers, NN workers
+// and data loaders, and their answers. Whatever comes is taken whole or refused.
 //
 // The first byte of an input picks the decoder, the second one the formats of floats and ids. What a decoder takes is
 // encoded again, and must then come out as it was.
@@ -11,6 +11,7 @@
 #include "batch/batch.h"
 #include "seeds.h"
 #include "store/store_messages.h"
+#include "trainer/loader_messages.h"
 #include "trainer/nn_messages.h"
 #include "worker/embedding_messages.h"
 
@@ -25,17 +26,18 @@ uint8_t ByteOf(WireFlags flags) {
   return static_cast<uint8_t>(static_cast<unsigned>(flags.format) + 4 * static_cast<unsigned>(flags.codec));
 }
 
-DenseModelConfig Model() {
-  DenseModelConfig model;
-  model.embedding_width = 4;
-  model.dense_count = 2;
-  model.hidden = {2};
-  model.tasks = {{"click", Loss::kBce, 1.0f}};
-  return model;
-}
-
 FeatureSchema Schema() {
   return *BuildFeatureSchema({{"a", 2, Pooling::kSum, 0, 0, 0}, {"b", 2, Pooling::kMean, 1, 0, 0}}, 8);
+}
+
+TrainerConfig Config() {
+  TrainerConfig config;
+  config.schema = Schema();
+  config.dense.embedding_width = config.schema.embedding_width;
+  config.dense.dense_count = 2;
+  config.dense.hidden = {2};
+  config.dense.tasks = {{"click", Loss::kBce, 1.0f}};
+  return config;
 }
 
 bool Same(const Buffer& a, const Buffer& b) { return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size()) == 0; }
@@ -102,12 +104,12 @@ void CheckSeen(Bytes bytes) {
 // ---- NN workers -----------------------------------------------------------------------------------------------------
 
 void CheckPart(Bytes bytes) {
-  static const DenseModelConfig model = Model();
+  static const TrainerConfig config = Config();
   // As it comes: at an address that floats may have.
   const Buffer copy = Buffer::CopyOf(bytes);
-  const auto part = DecodeStepPart(copy.bytes(), model);
+  const auto part = DecodeStepPart(copy.bytes(), config);
   if (!part.ok()) return;
-  const size_t dense = size_t{part.value().rows} * model.dense_count;
+  const size_t dense = size_t{part.value().rows} * config.dense_columns();
   volatile float sum = 0;
   for (size_t i = 0; i < dense; ++i) sum = sum + part.value().dense[i];
   for (size_t i = 0; i < part.value().rows; ++i) sum = sum + part.value().labels[i];
@@ -144,6 +146,15 @@ void CheckInFlight(Bytes bytes) {
   });
 }
 
+// ---- data loaders ---------------------------------------------------------------------------------------------------
+
+void CheckLoaders(Bytes bytes) {
+  CheckStable(bytes, DecodePass, EncodePass);
+  CheckStable(bytes, DecodePlace, EncodePlace);
+  CheckStable(bytes, DecodeAskReply, EncodeAskReply);
+  CheckStable(bytes, DecodeSendOrder, EncodeSendOrder);
+}
+
 constexpr void (*kChecks[])(Bytes, WireFlags) = {
     [](Bytes bytes, WireFlags flags) { CheckSigns(bytes, flags, false); },
     [](Bytes bytes, WireFlags flags) { CheckSigns(bytes, flags, true); },
@@ -156,6 +167,7 @@ constexpr void (*kChecks[])(Bytes, WireFlags) = {
     [](Bytes bytes, WireFlags) { CheckTrace(bytes); },
     [](Bytes bytes, WireFlags) { CheckTensors(bytes); },
     [](Bytes bytes, WireFlags) { CheckInFlight(bytes); },
+    [](Bytes bytes, WireFlags) { CheckLoaders(bytes); },
 };
 
 // ---- seeds ----------------------------------------------------------------------------------------------------------
@@ -233,6 +245,10 @@ Seeds MakeSeeds() {
   seeds["spans"] = Seed(8, {}, EncodeSpans({{"train", 0, {{1, 0.5, 0.75}}}}));
   seeds["tensors"] = Seed(9, {}, EncodeTensors({{"layer.0.weight", {2, 6}, {}}, {"layer.0.bias", {2}, {}}}));
   seeds["in-flight"] = Seed(10, {}, EncodeInFlight({{4, 6, 0, 3, nullptr, 0}}));
+  seeds["loader-pass"] = Seed(11, {}, EncodePass({}));
+  seeds["loader-place"] = Seed(11, {}, EncodePlace({}));
+  seeds["loader-ask-reply"] = Seed(11, {}, EncodeAskReply(64));
+  seeds["loader-send"] = Seed(11, {}, EncodeSendOrder({{}, 7}));
   return seeds;
 }
 

@@ -52,6 +52,8 @@ uint64_t NumberOf(uint16_t value) {
   }
 }
 
+size_t WriteTo(ShmLink& link, Bytes bytes) { return link.Write({&bytes, 1}); }
+
 void CheckInput(const uint8_t* data, size_t bytes) {
   static std::vector<std::byte> buffer(2 * kShmRingBytes);
   auto link = ShmLink::Create();
@@ -60,16 +62,16 @@ void CheckInput(const uint8_t* data, size_t bytes) {
   for (; bytes >= 3; data += 3, bytes -= 3) {
     const uint64_t number = NumberOf(static_cast<uint16_t>(data[1] | data[2] << 8));
     const size_t some = std::min<uint64_t>(number, buffer.size());
-    const bool was_sound = link.value()->sound();
+    const bool was_sound = link.value()->status().ok();
     switch (data[0] % 13) {
-      case 0: PERSIA_CHECK(link.value()->Write({buffer.data(), some}) <= std::min(some, kShmRingBytes)); break;
+      case 0: PERSIA_CHECK(WriteTo(*link.value(), {buffer.data(), some}) <= std::min(some, kShmRingBytes)); break;
       case 1: PERSIA_CHECK(link.value()->Read({buffer.data(), some}) <= std::min(some, kShmRingBytes)); break;
       case 2: static_cast<void>(link.value()->readable()); break;
       case 3: static_cast<void>(link.value()->MustWake()); break;
       case 4: static_cast<void>(link.value()->Sleep(number % 2 != 0)); break;
       default: memory.Write(data[0] % 2, data[0] / 13 % 4, number); break;
     }
-    PERSIA_CHECK(was_sound || !link.value()->sound());
+    PERSIA_CHECK(was_sound || !link.value()->status().ok());
   }
 }
 
