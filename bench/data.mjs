@@ -38,15 +38,20 @@ try {
     .map((name) => join(prepared, 'train', name))
   await prepareText()
   const shardBytes = shards().reduce((sum, file) => sum + statSync(file).size, 0)
+  const train = { prepared: join(prepared, 'train') }
+  const configs = {
+    text: reading({ train: rawSource() }), shards: reading({ train }),
+    shuffled: reading({ train, shuffle: { buffer: 65536 } }),
+    synth: reading({ train: { synth: { like: 'criteo', rows } } }),
+  }
   const sides = {
     'text: its bytes read': [bytes, () => readFiles([text])],
     'text: prepared': [bytes, prepareText],
-    'text: read as batches (DuckDB)': [bytes, () => readBatches({ train: rawSource() })],
+    'text: read as batches (DuckDB)': [bytes, () => readBatches(configs.text)],
     'shards: their bytes copied': [shardBytes, () => copyFiles(shards())],
-    'shards: read as batches': [shardBytes, () => readBatches({ train: { prepared: join(prepared, 'train') } })],
-    'shards: read as batches, shuffled': [shardBytes, () =>
-      readBatches({ train: { prepared: join(prepared, 'train') }, shuffle: { buffer: 65536 } })],
-    'synthetic: made as batches': [0, () => readBatches({ train: { synth: { like: 'criteo', rows } } })],
+    'shards: read as batches': [shardBytes, () => readBatches(configs.shards)],
+    'shards: read as batches, shuffled': [shardBytes, () => readBatches(configs.shuffled)],
+    'synthetic: made as batches': [0, () => readBatches(configs.synth)],
   }
   const seconds = Object.fromEntries(Object.keys(sides).map((name) => [name, []]))
   for (let round = -1; round < rounds; round++) {  // one to warm up
@@ -76,17 +81,20 @@ async function prepareText() {
   await prepare({ ...columns, out: prepared, train: config.data.train, seed: 1, threads: 1 })
 }
 
-async function readBatches(data) {
-  const config = parseConfig({
-    batchSize,
-    data: { ...data, labels: ['label'], dense, transform: 'log1p' },
-    features: { columns: Object.fromEntries(tokens.map((name) => [name, {}])) },
-  })
-  const dataset = openDataset({ config, baseDir: work }, 'train', {})
+async function readBatches(config) {
+  const dataset = openDataset({ config, baseDir: work }, 'train', {}, { reuseMemory: true })  // as training does
   let read = 0
   for await (const batch of dataset) read += batch.rows
   await dataset.close()
   if (read !== rows) throw new Error(`${read} of ${rows} rows were read`)
+}
+
+function reading(data) {
+  return parseConfig({
+    batchSize,
+    data: { ...data, labels: ['label'], dense, transform: 'log1p' },
+    features: { columns: Object.fromEntries(tokens.map((name) => [name, {}])) },
+  })
 }
 
 function readFiles(files) {

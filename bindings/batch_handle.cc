@@ -75,7 +75,9 @@ std::shared_ptr<const Batch> FromTypedArrays(Napi::Env env, const Napi::Object& 
 }  // namespace
 
 void BatchHandle::Register(Napi::Env env, Napi::Object exports) {
-  Napi::Function function = DefineClass(env, "BatchHandle", {InstanceAccessor<&BatchHandle::Rows>("rows")});
+  Napi::Function function = DefineClass(
+      env, "BatchHandle",
+      {InstanceAccessor<&BatchHandle::Rows>("rows"), InstanceMethod<&BatchHandle::Release>("release")});
   constructor = Napi::Persistent(function);
   constructor.SuppressDestruct();
   exports.Set("BatchHandle", function);
@@ -91,7 +93,9 @@ std::shared_ptr<const Batch> BatchHandle::Get(const Napi::Value& value) {
   if (!value.IsObject() || !value.As<Napi::Object>().InstanceOf(constructor.Value())) {
     throw Napi::TypeError::New(value.Env(), "native call: a BatchHandle is expected");
   }
-  return Napi::ObjectWrap<BatchHandle>::Unwrap(value.As<Napi::Object>())->batch_;
+  auto batch = Napi::ObjectWrap<BatchHandle>::Unwrap(value.As<Napi::Object>())->batch_;
+  if (!batch) throw Napi::TypeError::New(value.Env(), "native call: the batch was released");
+  return batch;
 }
 
 BatchHandle::BatchHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<BatchHandle>(info) {
@@ -106,10 +110,16 @@ BatchHandle::BatchHandle(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Batc
   }
 }
 
-BatchHandle::~BatchHandle() {
-  if (known_bytes_ > 0) Napi::MemoryManagement::AdjustExternalMemory(Env(), -known_bytes_);
+BatchHandle::~BatchHandle() { Release(Env()); }
+
+void BatchHandle::Release(Napi::Env env) {
+  batch_ = nullptr;
+  if (known_bytes_ > 0) Napi::MemoryManagement::AdjustExternalMemory(env, -known_bytes_);
+  known_bytes_ = 0;
 }
 
-Napi::Value BatchHandle::Rows(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), batch_->rows); }
+Napi::Value BatchHandle::Rows(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), batch_ ? batch_->rows : 0);
+}
 
 }  // namespace persia::bindings

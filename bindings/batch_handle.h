@@ -14,6 +14,7 @@ class BatchHandle : public Napi::ObjectWrap<BatchHandle> {
  public:
   static void Register(Napi::Env env, Napi::Object exports);
   static Napi::Object Create(Napi::Env env, std::shared_ptr<const Batch> batch);
+  // Throws for what is no BatchHandle, and for one that was released.
   static std::shared_ptr<const Batch> Get(const Napi::Value& value);
 
   // new BatchHandle({ rows, ids: [{ ids: BigUint64Array, offsets?: Uint32Array }], denseCount, dense, labelCount,
@@ -23,9 +24,11 @@ class BatchHandle : public Napi::ObjectWrap<BatchHandle> {
   ~BatchHandle() override;
 
  private:
+  void Release(Napi::Env env);
+  void Release(const Napi::CallbackInfo& info) { Release(info.Env()); }
   Napi::Value Rows(const Napi::CallbackInfo& info);
 
-  std::shared_ptr<const Batch> batch_;
+  std::shared_ptr<const Batch> batch_;  // null: released
   int64_t known_bytes_ = 0;  // that the garbage collector was told of
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 #include <vector>
 
+#include "arrow_binding.h"
 #include "base/rng.h"
 #include "batch/batcher.h"
 #include "batch_handle.h"
@@ -92,6 +93,7 @@ class BatcherWrap : public Napi::ObjectWrap<BatcherWrap> {
   static void Register(Napi::Env env, Napi::Object exports) {
     exports.Set("Batcher", DefineClass(env, "Batcher",
                                        {InstanceMethod<&BatcherWrap::Push>("push"),
+                                        InstanceMethod<&BatcherWrap::PushArrow>("pushArrow"),
                                         InstanceMethod<&BatcherWrap::Finish>("finish"),
                                         InstanceMethod<&BatcherWrap::Moments>("moments"),
                                         StaticMethod<&BatcherWrap::ColumnsOf>("columnsOf")}));
@@ -113,6 +115,27 @@ class BatcherWrap : public Napi::ObjectWrap<BatcherWrap> {
         info.Env(),
         [job] {
           job->output = job->state->batcher.Push(job->view);
+          return Status::Ok();
+        },
+        [job](Napi::Env env) -> Napi::Value {
+          job->state->busy = false;
+          return FromOutput(env, job->output);
+        });
+  }
+
+  // pushArrow(rows: ArrowRows, first: number, count: number): Promise<NativeBatcherOutput>
+  Napi::Value PushArrow(const Napi::CallbackInfo& info) {
+    CheckIdle(info.Env());
+    auto job = std::make_shared<PushJob>();
+    job->state = state_;
+    state_->busy = true;
+    return RunInPool(
+        info.Env(),
+        [job, rows = GetArrowRows(info[0]), first = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value()),
+         count = info[2].As<Napi::Number>().Uint32Value()] {
+          const auto chunk = rows->Read(first, count);
+          if (!chunk.ok()) return chunk.status();
+          job->output = job->state->batcher.Push(*chunk.value());
           return Status::Ok();
         },
         [job](Napi::Env env) -> Napi::Value {

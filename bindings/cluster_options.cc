@@ -45,7 +45,8 @@ RoleOptions ReadRoleOptions(const Napi::Object& options) {
 }
 
 ClusterPeers ReadPeers(const Napi::Object& peers) {
-  return {Texts(peers, "parameterServers"), Texts(peers, "embeddingWorkers"), Texts(peers, "nnWorkers")};
+  return {Texts(peers, "parameterServers"), Texts(peers, "embeddingWorkers"), Texts(peers, "nnWorkers"),
+          Texts(peers, "dataLoaders")};
 }
 
 }  // namespace persia::bindings

@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "arrow_binding.h"
 #include "base/rng.h"
 #include "batch_handle.h"
 #include "columns.h"
@@ -264,6 +265,8 @@ class SynthRowsWrap : public Napi::ObjectWrap<SynthRowsWrap> {
 
 // ---- writing
 
+constexpr uint64_t kChunkRows = 2048;  // that are decoded at once
+
 // The text of a file that comes in pieces, decompressed.
 class TextStreamWrap : public Napi::ObjectWrap<TextStreamWrap> {
  public:
@@ -359,6 +362,7 @@ class PartWriterWrap : public Napi::ObjectWrap<PartWriterWrap> {
                                           {InstanceMethod<&PartWriterWrap::PushFile>("pushFile"),
                                            InstanceMethod<&PartWriterWrap::PushText>("pushText"),
                                            InstanceMethod<&PartWriterWrap::PushChunk>("pushChunk"),
+                                           InstanceMethod<&PartWriterWrap::PushArrow>("pushArrow"),
                                            InstanceMethod<&PartWriterWrap::PushSynth>("pushSynth"),
                                            InstanceMethod<&PartWriterWrap::Finish>("finish")}));
   }
@@ -412,15 +416,29 @@ class PartWriterWrap : public Napi::ObjectWrap<PartWriterWrap> {
                                   owner = KeepAlive(info.Env(), {info[0]})] { return writer->Push(view, from, end); });
   }
 
+  // pushArrow(rows: ArrowRows, first: number, end: number): Promise<void>
+  Napi::Value PushArrow(const Napi::CallbackInfo& info) {
+    const auto first = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
+    const auto end = static_cast<uint64_t>(info[2].As<Napi::Number>().Int64Value());
+    return RunInPool(info.Env(), [writer = writer_, arrow = GetArrowRows(info[0]), first, end] {
+      for (uint64_t row = first; row < end && !writer->stopped(); row += kChunkRows) {
+        const auto rows = static_cast<uint32_t>(std::min(kChunkRows, end - row));
+        const auto chunk = arrow->Read(row, rows);
+        if (!chunk.ok()) return chunk.status();
+        PERSIA_RETURN_IF_ERROR(writer->Push(*chunk.value(), 0, rows));
+      }
+      return Status::Ok();
+    });
+  }
+
   // pushSynth(rows: SynthRows, first: number, end: number): Promise<void>
   Napi::Value PushSynth(const Napi::CallbackInfo& info) {
     const auto generator = Napi::ObjectWrap<SynthRowsWrap>::Unwrap(info[0].As<Napi::Object>())->generator();
     const auto first = static_cast<uint64_t>(info[1].As<Napi::Number>().Int64Value());
     const auto end = static_cast<uint64_t>(info[2].As<Napi::Number>().Int64Value());
     return RunInPool(info.Env(), [writer = writer_, generator, first, end] {
-      constexpr uint64_t kRows = 2048;
-      for (uint64_t row = first; row < end; row += kRows) {
-        const auto rows = static_cast<uint32_t>(std::min(kRows, end - row));
+      for (uint64_t row = first; row < end; row += kChunkRows) {
+        const auto rows = static_cast<uint32_t>(std::min(kChunkRows, end - row));
         const SynthChunk chunk(*generator, row, rows);
         PERSIA_RETURN_IF_ERROR(writer->Push(chunk.view(), 0, rows));
       }

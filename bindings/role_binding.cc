@@ -1,11 +1,13 @@
 #include "role_binding.h"
 
+#include <functional>
 #include <memory>
 #include <utility>
 
 #include "cluster_options.h"
 #include "convert.h"
 #include "js_thread.h"
+#include "loader_binding.h"
 #include "trainer/cluster_roles.h"
 #include "trainer_config.h"
 
@@ -22,7 +24,8 @@ const char* StateName(RoleState state) {
   return "stopped";
 }
 
-using MakeRole = Result<std::unique_ptr<ClusterRole>> (*)(const TrainerConfig& config, const RoleOptions& options);
+using MadeRole = Result<std::unique_ptr<ClusterRole>>;
+using MakeRole = MadeRole (*)(const TrainerConfig& config, const RoleOptions& options);
 
 class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
  public:
@@ -38,15 +41,18 @@ class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
   // create…(config, options): Promise<Role>
   template <MakeRole make>
   static Napi::Value Create(const Napi::CallbackInfo& info) {
-    auto made = std::make_shared<std::shared_ptr<ClusterRole>>();
-    auto work = [config = ReadTrainerConfig(info[0].As<Napi::Object>()),
-                 options = ReadRoleOptions(info[1].As<Napi::Object>()), made] {
-      Result<std::unique_ptr<ClusterRole>> role = make(config, options);
-      if (role.ok()) *made = std::move(*role);
-      return role.status();
-    };
-    return RunInPool(info.Env(), work, [made](Napi::Env env) -> Napi::Value {
-      return constructor.New({Napi::External<std::shared_ptr<ClusterRole>>::New(env, made.get())});
+    return MakeInPool(info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>()),
+                                   options = ReadRoleOptions(info[1].As<Napi::Object>())] {
+      return make(config, options);
+    });
+  }
+
+  // createDataLoader(config, options, queue): Promise<Role>
+  static Napi::Value CreateDataLoader(const Napi::CallbackInfo& info) {
+    return MakeInPool(info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>()),
+                                   options = ReadRoleOptions(info[1].As<Napi::Object>()),
+                                   queue = LoaderQueueOf(info[2])] {
+      return MakeDataLoaderRole(config, options, queue);
     });
   }
 
@@ -59,6 +65,18 @@ class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
   static thread_local Napi::FunctionReference constructor;
 
  private:
+  static Napi::Value MakeInPool(Napi::Env env, std::function<MadeRole()> make) {
+    auto made = std::make_shared<std::shared_ptr<ClusterRole>>();
+    auto work = [make = std::move(make), made] {
+      MadeRole role = make();
+      if (role.ok()) *made = std::move(*role);
+      return role.status();
+    };
+    return RunInPool(env, work, [made](Napi::Env there) -> Napi::Value {
+      return constructor.New({Napi::External<std::shared_ptr<ClusterRole>>::New(there, made.get())});
+    });
+  }
+
   Napi::Value Address(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), role_->address()); }
 
   // connect(peers): Promise<void>
@@ -115,6 +133,7 @@ void RegisterRoles(Napi::Env env, Napi::Object exports) {
   add("createParameterServer", RoleBinding::Create<MakeParameterServerRole>);
   add("createEmbeddingWorker", RoleBinding::Create<MakeEmbeddingWorkerRole>);
   add("createNnWorker", RoleBinding::Create<MakeNnWorkerRole>);
+  add("createDataLoader", RoleBinding::CreateDataLoader);
 }
 
 }  // namespace persia::bindings

@@ -13,6 +13,7 @@
 #include "convert.h"
 #include "js_thread.h"
 #include "keep_alive.h"
+#include "loader_binding.h"
 #include "snapshot_files.h"
 #include "trainer/trainer.h"
 #include "trainer_config.h"
@@ -96,7 +97,7 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
                         InstanceMethod<&TrainerBinding::Close>("close")});
   }
 
-  // Makes a trainer on the pool: filling weights and reaching other processes take a while.
+  // Makes a trainer on the pool: filling weights takes a while.
   static Napi::Value Create(Napi::Env env, std::function<Result<std::shared_ptr<ModelTrainer>>()> make) {
     auto made = std::make_shared<std::shared_ptr<ModelTrainer>>();
     auto work = [make = std::move(make), made] {
@@ -105,8 +106,14 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
       return trainer.status();
     };
     return RunInPool(env, work, [made](Napi::Env there) -> Napi::Value {
-      return constructor.New({Napi::External<std::shared_ptr<ModelTrainer>>::New(there, made.get())});
+      return New(there, std::move(*made));
     });
+  }
+
+  static Napi::Object New(Napi::Env env, std::shared_ptr<ModelTrainer> trainer) {
+    Napi::EscapableHandleScope scope(env);
+    auto held = Napi::External<std::shared_ptr<ModelTrainer>>::New(env, &trainer);
+    return scope.Escape(constructor.New({held})).As<Napi::Object>();
   }
 
   explicit TrainerBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<TrainerBinding>(info) {
@@ -313,12 +320,22 @@ Napi::Value CreateTrainer(const Napi::CallbackInfo& info) {
       });
 }
 
-// createClusterTrainer(config, options): Promise<Trainer>
+// createClusterTrainer(config, options): Promise<{ trainer, loaders }>
 Napi::Value CreateClusterTrainer(const Napi::CallbackInfo& info) {
   const auto options = info[1].As<Napi::Object>();
-  return TrainerBinding::Create(
-      info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>()), role = ReadRoleOptions(options),
-                   peers = ReadPeers(Object(options, "peers"))] { return MakeClusterDriver(config, role, peers); });
+  auto made = std::make_shared<ClusterDriver>();
+  auto work = [config = ReadTrainerConfig(info[0].As<Napi::Object>()), role = ReadRoleOptions(options),
+               peers = ReadPeers(Object(options, "peers")), made] {
+    Result<ClusterDriver> driver = MakeClusterDriver(config, role, peers);
+    if (driver.ok()) *made = std::move(*driver);
+    return driver.status();
+  };
+  return RunInPool(info.Env(), work, [made](Napi::Env env) -> Napi::Value {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("trainer", TrainerBinding::New(env, std::move(made->trainer)));
+    result.Set("loaders", LoadersToJs(env, std::move(made->loaders)));
+    return result;
+  });
 }
 
 }  // namespace

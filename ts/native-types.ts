@@ -89,7 +89,11 @@ export interface NativeBatchSource {
 }
 
 /** A batch in native hands: views on typed arrays, or memory of the reader. */
-export interface NativeBatch { readonly rows: number }
+export interface NativeBatch {
+  readonly rows: number
+  /** Gives the memory back, as far as no step needs it; the batch is not used afterwards. */
+  release(): void
+}
 
 export interface NativeSnapshotFile { name: string; bytes: number; checksum: bigint }
 
@@ -215,11 +219,16 @@ export interface NativeRank { rank: number; size: number }
 export interface NativeRoleOptions { net: NativeNet; wire: NativeWire; rank: NativeRank }
 
 /**
- * Addresses (`NativeRole.address()`) of all processes of each role, by rank. A parameter server needs none, an
- * embedding worker the parameter servers, an NN worker embedding workers and NN workers (its own included), a
- * cluster trainer all three.
+ * Addresses (`NativeRole.address()`) of all processes of each role, by rank; '' is that of data loader 0, the driver. A
+ * parameter server needs none, an embedding worker the parameter servers, an NN worker embedding workers and NN
+ * workers (its own included), a data loader these too, a cluster trainer all.
  */
-export interface NativePeers { parameterServers: string[]; embeddingWorkers: string[]; nnWorkers: string[] }
+export interface NativePeers {
+  parameterServers: string[]
+  embeddingWorkers: string[]
+  nnWorkers: string[]
+  dataLoaders: string[]
+}
 
 /** Totals since the role was made. */
 export interface NativeRoleCounters {
@@ -229,7 +238,10 @@ export interface NativeRoleCounters {
   bytesSent: number
   /** Requests that came again after a reconnect and were answered without being done twice. */
   repeated: number
-  /** Now: rows of a parameter server, batches held by an embedding worker, steps applied by an NN worker. */
+  /**
+   * Now: rows of a parameter server, batches held by an embedding worker or ready at a data loader, steps applied by an
+   * NN worker.
+   */
   rows: number
   batches: number
   steps: number
@@ -255,8 +267,33 @@ export interface NativeRole {
   close(): Promise<void>
 }
 
-/** What a data loader holds: `config.nnWorkers` is that of the cluster. Which loader it is: `rank`. */
+/** What data loader 0 holds: `config.nnWorkers` is that of the cluster. */
 export interface NativeClusterOptions { net: NativeNet; wire: NativeWire; rank: NativeRank; peers: NativePeers }
+
+/**
+ * Where a data loader that does not drive puts the batches that it reads, until the driver says as which steps they are
+ * trained. What is said of a pass that is not open any more fails with PERSIA_ABORTED, everything after the role was
+ * closed with PERSIA_CLOSED.
+ */
+export interface NativeLoaderQueue {
+  /** The pass that is open, when it is another one than `last` (0: any). One call at a time. */
+  nextPass(last: number): Promise<{ number: number; text: string }>
+  /** Resolves when there is room for the next one. `number` is that in the whole pass. */
+  deliver(pass: number, number: number, batch: NativeBatch): Promise<void>
+  /** This loader has no more batches of the pass. */
+  finish(pass: number): void
+}
+
+/** The other data loaders, as the driver sees them. */
+export interface NativeLoaders {
+  /** Tells all of a pass over the data. Passes have rising numbers, from 1. */
+  open(pass: number, text: string): Promise<void>
+  /**
+   * A batch of another loader, of which only `rows` is here: pushed to the trainer, it is sent by who has it. null: the
+   * pass has no such batch.
+   */
+  ask(pass: number, number: number): Promise<NativeBatch | null>
+}
 
 /** `grouped` with groupBy; numbers that there are not are NaN. */
 export interface NativeTaskMetrics {
@@ -283,11 +320,16 @@ export interface NativeAddon extends NativeData {
   createParameterServer(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
   createEmbeddingWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
   createNnWorker(config: NativeTrainerConfig, options: NativeRoleOptions): Promise<NativeRole>
+  /** One that does not drive; `queue` is closed with it. */
+  createDataLoader(config: NativeTrainerConfig, options: NativeRoleOptions, queue: NativeLoaderQueue):
+  Promise<NativeRole>
+  LoaderQueue: new () => NativeLoaderQueue
   /**
    * The driver: a cluster that looks like one trainer. Resolves when every peer answered. Its `close` ends the training
    * in the roles, not the roles.
    */
-  createClusterTrainer(config: NativeTrainerConfig, options: NativeClusterOptions): Promise<NativeTrainer>
+  createClusterTrainer(config: NativeTrainerConfig, options: NativeClusterOptions):
+  Promise<{ trainer: NativeTrainer; loaders: NativeLoaders }>
   Evaluator: new (trainer: NativeTrainer, groupBy?: number) => NativeEvaluator
   hashId(text: string): bigint
   hashIds(texts: readonly string[]): BigUint64Array

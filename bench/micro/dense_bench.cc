@@ -1,10 +1,12 @@
-// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by layer
-// and form by form, with their share of the FMA peak of that moment. bench/peers/ffnn_cpu.py runs DenseStep beside
-// PyTorch, and FmaPeak before and after each sample as the probe of what the machine gives. PERSIA_BENCH_THREADS sets the
-// threads (default: one per core).
+// The dense path at the reference benchmark's shape, in batches of 1024 and 4096; and its products alone, layer by
+// layer and form by form, by OpenBLAS and by own kernels, with their share of the FMA peak of that moment.
+// bench/peers/ffnn_cpu.py runs DenseStep beside PyTorch, and FmaPeak before and after each sample as the probe of what
+// the machine gives. PERSIA_BENCH_THREADS sets the threads (default: one per core), PERSIA_BENCH_FP32=library has
+// OpenBLAS multiply where own kernels would.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -18,37 +20,44 @@
 #include "base/rng.h"
 #include "base/thread_pool.h"
 #include "dense/product.h"
+#include "product_bench.h"
 #include "reference_ffnn.h"
 
 namespace persia {
 namespace {
 
+ProductUnit Fp32Unit() {
+  const char* named = std::getenv("PERSIA_BENCH_FP32");
+  return named != nullptr && std::string(named) == "library" ? ProductUnit::kLibrary : BestFp32Unit();
+}
+
 void DenseStep(benchmark::State& state) {
-  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
+  ReferenceFfnn ffnn(state, Fp32Unit());
   Time(state, [&] { return ffnn.ForwardBackward() && ffnn.ApplyGradients(); });
+  state.SetLabel(ProductUnitName(Fp32Unit()));
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(DenseStep)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DenseForwardBackward(benchmark::State& state) {
-  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
+  ReferenceFfnn ffnn(state, Fp32Unit());
   Time(state, [&] { return ffnn.ForwardBackward(); });
   state.counters["FLOP/s"] = benchmark::Counter(ffnn.StepFlops(), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(DenseForwardBackward)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DenseApplyGradients(benchmark::State& state) {
-  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
+  ReferenceFfnn ffnn(state, Fp32Unit());
   if (!ffnn.ForwardBackward()) return state.SkipWithError("the step failed");
   Time(state, [&] { return ffnn.ApplyGradients(); });
 }
 BENCHMARK(DenseApplyGradients)->ArgName("rows")->Arg(1024)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void DensePredict(benchmark::State& state) {
-  ReferenceFfnn ffnn(state, Bf16Unit::kNone);
+  ReferenceFfnn ffnn(state, Fp32Unit());
   Time(state, [&] { return ffnn.Predict(); });
 }
-BENCHMARK(DensePredict)->ArgName("rows")->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
+BENCHMARK(DensePredict)->ArgName("rows")->Arg(1)->Arg(1024)->Arg(4096)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 #if defined(__x86_64__)
 
@@ -101,55 +110,38 @@ double FmaRate(ThreadPool&) { return 0; }
 
 #endif
 
-// A product of one layer as the network runs it, without what follows it: range(0) rows, range(1) which layer, range(2)
-// which form.
+// A product of one layer as the network runs it, without what follows it.
 void DenseProduct(benchmark::State& state) {
   if (!kOptimised) return state.SkipWithError("unoptimised build: its times mean nothing");
-  const auto rows = static_cast<uint32_t>(state.range(0));
-  const auto layer = static_cast<size_t>(state.range(1));
-  const auto form = static_cast<ProductForm>(state.range(2));
-  const uint32_t in = layer == 0 ? kEmbeddingWidth + kDenseCount : kHidden[layer - 1], out = kHidden[layer];
-  const uint32_t dx_columns = layer == 0 ? kEmbeddingWidth : in;
+  const LayerProduct layer = LayerProductOf(state);
+  const auto& [rows, in, out, index, form, height, width, terms] = layer;
   Rng rng(1);
   AlignedBuffer<float> x(size_t{rows} * in), dy(size_t{rows} * out), weight(size_t{in} * out);
   for (auto* buffer : {&x, &dy, &weight}) {
     for (float& value : buffer->span()) value = static_cast<float>(rng.Uniform(-1, 1));
   }
-  AlignedBuffer<float> result(std::max({x.size(), dy.size(), weight.size()}));
-  Product product{form, in, {x.data(), in}, {weight.data(), in}, {result.data(), out}};
-  uint32_t height = rows, width = out;
-  if (form == ProductForm::kTn) {
-    product = {form, rows, {dy.data(), out}, {x.data(), in}, {result.data(), in}};
-    height = out;
-    width = in;
-  } else if (form == ProductForm::kNn) {
-    product = {form, out, {dy.data(), out}, {weight.data(), in}, {result.data(), dx_columns}};
-    width = dx_columns;
-  }
+  AlignedBuffer<float> result(size_t{height} * width);
+  Product product{form, terms, {x.data(), in}, {weight.data(), in}, {result.data(), width}};
+  if (form == ProductForm::kTn) product = {form, terms, {dy.data(), out}, {x.data(), in}, {result.data(), width}};
+  if (form == ProductForm::kNn) product = {form, terms, {dy.data(), out}, {weight.data(), in}, {result.data(), width}};
   ThreadPool pool(Threads(), "bench");
-  const TileGrid grid(height, width, product.inner, pool.threads());
+  const TileGrid grid(height, width, terms, pool.threads());
   const auto compute_part = [&](uint32_t part) { ComputeTile(product, grid[part]); };
   const auto compute = [&] { pool.ParallelFor(grid.parts(), compute_part); };
   compute();
-  const double flops = 2.0 * height * width * product.inner;
-  double share = 0;
-  for (auto _ : state) {
-    const double before = FmaRate(pool), start = NowSeconds();
-    compute();
-    const double seconds = NowSeconds() - start;
-    state.SetIterationTime(seconds);
-    share += flops / seconds / std::max(before, FmaRate(pool));
-  }
-  state.SetLabel(std::to_string(in) + " -> " + std::to_string(out) +
-                 (form == ProductForm::kNt ? " forward" : form == ProductForm::kTn ? " weights" : " input"));
-  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["of FMA peak"] = share / static_cast<double>(state.iterations());
+  TimeProduct(state, layer, compute, [&] { return FmaRate(pool); });
+  state.SetLabel(layer.name() + ", " + std::string(ProductKernels()));
 }
-BENCHMARK(DenseProduct)
-    ->ArgNames({"rows", "layer", "form"})
-    ->ArgsProduct({{1024}, {0, 1, 2, 3, 4}, {0, 1, 2}})
-    ->UseManualTime()
-    ->Unit(benchmark::kMillisecond);
+BENCHMARK(DenseProduct)->PERSIA_PRODUCTS_OF_LAYERS;
+
+// The same by own kernels, of packed operands.
+void DensePanelProduct(benchmark::State& state) {
+  if (!kOptimised || Fp32Unit() == ProductUnit::kLibrary) {
+    return state.SkipWithError("needs an optimised build and AVX-512");
+  }
+  TimePanelProduct(state, Fp32Unit(), 1.0f, FmaRate);
+}
+BENCHMARK(DensePanelProduct)->PERSIA_PRODUCTS_OF_LAYERS;
 
 }  // namespace
 }  // namespace persia

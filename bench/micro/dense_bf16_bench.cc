@@ -12,29 +12,27 @@
 #include <immintrin.h>
 #endif
 
-#include "base/aligned_buffer.h"
 #include "base/clock.h"
 #include "base/thread_pool.h"
-#include "dense/bf16_kernels.h"
 #include "dense/bf16_tiles.h"
-#include "dense/panel_grid.h"
+#include "product_bench.h"
 #include "reference_ffnn.h"
 
 namespace persia {
 namespace {
 
-Bf16Unit Unit() {
+ProductUnit Unit() {
   const char* named = std::getenv("PERSIA_BENCH_BF16");
   if (named == nullptr) return BestBf16Unit();
-  return std::string(named) == "avx512" && HasAvx512Bf16() ? Bf16Unit::kAvx512 : Bf16Unit::kNone;
+  return std::string(named) == "avx512" && HasAvx512Bf16() ? ProductUnit::kBf16Avx512 : ProductUnit::kLibrary;
 }
 
 // True when there is nothing to time.
 bool Refuse(benchmark::State& state) {
-  if (Unit() == Bf16Unit::kNone) state.SkipWithError("needs a CPU with AMX-BF16 or AVX512-BF16");
+  if (Unit() == ProductUnit::kLibrary) state.SkipWithError("needs a CPU with AMX-BF16 or AVX512-BF16");
   if (!kOptimised) state.SkipWithError("unoptimised build: its times mean nothing");
-  state.SetLabel(Bf16UnitName(Unit()));
-  return Unit() == Bf16Unit::kNone || !kOptimised;
+  state.SetLabel(ProductUnitName(Unit()));
+  return Unit() == ProductUnit::kLibrary || !kOptimised;
 }
 
 void DenseStepBf16(benchmark::State& state) {
@@ -110,7 +108,7 @@ double PeakRate(ThreadPool& pool) {
   std::vector<double> flops(pool.threads());
   const double start = NowSeconds();
   pool.ParallelFor(pool.threads(), [&](uint32_t part) {
-    flops[part] = Unit() == Bf16Unit::kAmx ? AmxChains(kRounds) : Avx512Chains(4 * kRounds);
+    flops[part] = Unit() == ProductUnit::kBf16Amx ? AmxChains(kRounds) : Avx512Chains(4 * kRounds);
   });
   const double seconds = NowSeconds() - start;
   double sum = 0;
@@ -133,57 +131,11 @@ void Bf16Peak(benchmark::State& state) {
 }
 BENCHMARK(Bf16Peak)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-PackedMatrix Ones(uint32_t panels, uint32_t steps) {
-  constexpr Bf16 kOne = 0x3f80;
-  PackedMatrix matrix;
-  matrix.Resize(panels, steps);
-  for (uint32_t panel = 0; panel < panels; ++panel) std::fill_n(matrix.view().block(panel, 0), steps * kBlock, kOne);
-  return matrix;
-}
-
-// A product of one layer as the network runs it, stored in float32: range(0) rows, range(1) which layer, range(2) which
-// form.
 void DenseProductBf16(benchmark::State& state) {
-  if (Refuse(state)) return;
-  const auto rows = static_cast<uint32_t>(state.range(0));
-  const auto layer = static_cast<size_t>(state.range(1));
-  const auto form = static_cast<ProductForm>(state.range(2));
-  const uint32_t in = layer == 0 ? kEmbeddingWidth + kDenseCount : kHidden[layer - 1], out = kHidden[layer];
-  uint32_t height = rows, width = out, terms = in;
-  if (form == ProductForm::kTn) height = out, width = in, terms = rows;
-  if (form == ProductForm::kNn) width = layer == 0 ? kEmbeddingWidth : in, terms = out;
-  PackedMatrix left = Ones(PanelCount(height), PanelCount(terms)), right = Ones(PanelCount(width), PanelCount(terms));
-  AlignedBuffer<float> result(size_t{height} * width);
-  const Bf16Product product{left.view(), right.view(), PanelCount(terms),
-                            {.kind = Finish::Kind::kStore, .columns = width, .out = {result.data(), width},
-                             .rows = height}};
-  ThreadPool pool(Threads(), "bench");
-  const PanelGrid grid(PanelCount(height), PanelCount(width), product.steps, pool.threads());
-  const auto compute = [&] {
-    pool.ParallelFor(grid.parts(), [&](uint32_t part) { MultiplyPanels(Unit(), product, grid[part]); });
-  };
-  compute();
-  if (result[0] != static_cast<float>(product.steps * kPanel)) return state.SkipWithError("the product is wrong");
-  const double flops = 2.0 * height * width * terms;
-  double share = 0;
-  for (auto _ : state) {
-    const double before = PeakRate(pool), start = NowSeconds();
-    compute();
-    const double seconds = NowSeconds() - start;
-    state.SetIterationTime(seconds);
-    share += flops / seconds / std::max(before, PeakRate(pool));
-  }
-  state.SetLabel(std::to_string(in) + " -> " + std::to_string(out) +
-                 (form == ProductForm::kNt ? " forward" : form == ProductForm::kTn ? " weights" : " input") + ", " +
-                 Bf16UnitName(Unit()));
-  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
-  state.counters["of peak"] = share / static_cast<double>(state.iterations());
+  constexpr Bf16 kOne = 0x3f80;
+  if (!Refuse(state)) TimePanelProduct(state, Unit(), kOne, PeakRate);
 }
-BENCHMARK(DenseProductBf16)
-    ->ArgNames({"rows", "layer", "form"})
-    ->ArgsProduct({{1024}, {0, 1, 2, 3, 4}, {0, 1, 2}})
-    ->UseManualTime()
-    ->Unit(benchmark::kMillisecond);
+BENCHMARK(DenseProductBf16)->PERSIA_PRODUCTS_OF_LAYERS;
 
 }  // namespace
 }  // namespace persia

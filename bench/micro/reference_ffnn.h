@@ -32,14 +32,14 @@ inline uint32_t Threads() {
 // Trains and predicts on random data of state.range(0) rows.
 class ReferenceFfnn {
  public:
-  ReferenceFfnn(const benchmark::State& state, Bf16Unit bf16) : rows_(static_cast<uint32_t>(state.range(0))) {
+  ReferenceFfnn(const benchmark::State& state, ProductUnit unit) : rows_(static_cast<uint32_t>(state.range(0))) {
     DenseModelConfig config;
     config.embedding_width = kEmbeddingWidth;
     config.dense_count = kDenseCount;
     config.hidden = kHidden;
     config.tasks = {{"click", Loss::kBce, 1.0f}};
     config.threads = Threads();
-    model_ = std::move(*MakeCpuDenseModel(config, bf16));
+    model_ = std::move(*MakeCpuDenseModel(config, unit));
     Rng rng(1);
     input_.resize(size_t{rows_} * config.input_width());
     for (float& value : input_) value = static_cast<float>(rng.Normal());

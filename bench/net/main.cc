@@ -1,12 +1,17 @@
 // The data plane beside plain sockets, UCX's own measuring program and Gloo, in turns in one run.
 //
+//   small    64 bytes there and back, one at a time
 //   lookup   a request of 32 KiB (4096 signs) and a reply of 256 KiB (their rows, 16 f32 each): round trips with one at a time,
 //            GB/s of replies with 8 in flight
-//   small    64 bytes there and back, one at a time
-//   stream   ucx_perftest's one-way stream of 256 KiB messages, beside the lookups' GB/s (which have requests, too)
 //   ring     sums of 4 MiB of floats over 2 and 4 processes, GB/s of the bucket
+//   memory   what no process gets past: GB/s of copies of 256 KiB in the cache, and of the checksum that each payload has
 //
-// Both sides of a pair spin as they like: sockets are polled without blocking, which is their best.
+// What the peers do, and don't: all move bytes that nobody looks at, without checksums, request ids or deadlines.
+//   socket         one TCP connection; both sides poll it without blocking, which is its best
+//   ucx_perftest   active messages, both sides polling: of small, back and forth (ucp_am_lat); beside a lookup, back and forth with
+//                  144 KiB each way, which are as many bytes and messages; beside eight lookups, a stream one way (ucp_am_bw)
+//   rpc by ucx     ours with UCX below it in place of a socket, as over RDMA
+//   gloo           its ring over TCP; it has no shared memory
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sys/socket.h>
@@ -23,10 +28,13 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "base/clock.h"
+#include "base/copy.h"
+#include "base/hash.h"
 #include "collective/ring_collective.h"
 #include "net/process_transport.h"
 #include "net/rpc.h"
@@ -45,7 +53,7 @@ struct Settings {
   uint32_t rounds = 5;
   double seconds = 1;
   std::string out;
-  bool smoke = false;
+  std::string only;  // sides whose "GROUP NAME" contains it
 };
 
 struct Work {
@@ -58,8 +66,13 @@ constexpr Work kSmall = {"small", 64, 64, 1}, kLookup = {"lookup", 32 * 1024, 25
 
 // ------------------------------------------------------------------------------------------------ ours
 
-std::shared_ptr<Transport> MakeTransport(TransportChoice choice) {
-  auto made = MakeProcessTransport({{}, choice, kSecret});
+struct Carrier {
+  TransportChoice choice;
+  bool by_ucx = false;
+};
+
+std::shared_ptr<Transport> MakeTransport(Carrier carrier) {
+  auto made = MakeProcessTransport({{}, carrier.choice, kSecret, carrier.by_ucx});
   if (!made.ok()) {
     std::fprintf(stderr, "%s\n", made.status().message().c_str());
     std::_Exit(1);
@@ -67,10 +80,10 @@ std::shared_ptr<Transport> MakeTransport(TransportChoice choice) {
   return std::move(made.value());
 }
 
-void ServeRpc(TransportChoice choice, const Work& work, const Process::Tell& tell) {
+void ServeRpc(Carrier carrier, const Work& work, const Process::Tell& tell) {
   RpcServerOptions options;
   options.secret = kSecret;
-  const auto server = MakeRpcServer(MakeTransport(choice), options);
+  const auto server = MakeRpcServer(MakeTransport(carrier), options);
   server->Register(1, [&](RpcRequest, RpcReply reply) {
     Buffer rows(work.reply_bytes);
     rows.data()[0] = rows.data()[work.reply_bytes - 1] = std::byte{7};
@@ -81,11 +94,11 @@ void ServeRpc(TransportChoice choice, const Work& work, const Process::Tell& tel
 }
 
 // Round trips a second.
-double CallRpc(TransportChoice choice, const Work& work, const std::string& address, double seconds) {
+double CallRpc(Carrier carrier, const Work& work, const std::string& address, double seconds) {
   RpcClientOptions options;
   options.address = address;
   options.secret = kSecret;
-  const auto transport = MakeTransport(choice);
+  const auto transport = MakeTransport(carrier);
   const auto client = MakeRpcClient(transport, options);
   PERSIA_CHECK(client->WaitUntilReady(10'000).ok());
   // The next call starts where the reply comes, as it does in a pipeline.
@@ -115,10 +128,10 @@ double CallRpc(TransportChoice choice, const Work& work, const std::string& addr
   return rate;
 }
 
-double RpcRate(TransportChoice choice, const Work& work, double seconds) {
-  Process server([&](const Process::Tell& tell) { ServeRpc(choice, work, tell); });
+double RpcRate(Carrier carrier, const Work& work, double seconds) {
+  Process server([&](const Process::Tell& tell) { ServeRpc(carrier, work, tell); });
   const std::string address = server.Line();
-  Process client([&](const Process::Tell& tell) { tell(std::to_string(CallRpc(choice, work, address, seconds))); });
+  Process client([&](const Process::Tell& tell) { tell(std::to_string(CallRpc(carrier, work, address, seconds))); });
   return std::stod(client.Line());
 }
 
@@ -245,7 +258,7 @@ double RingRate(uint32_t ranks, TransportChoice choice, double seconds) {
   std::filesystem::create_directories(folder);
   for (uint32_t rank = 0; rank < ranks; ++rank) {
     processes.emplace_back([&, rank](const Process::Tell& tell) {
-      auto member = MakeRingMember(MakeTransport(choice), "127.0.0.1:0", kSecret);
+      auto member = MakeRingMember(MakeTransport({choice}), "127.0.0.1:0", kSecret);
       // Addresses are told by files: written under another name first, so that none is read half.
       const auto own = folder / std::to_string(rank);
       std::ofstream(own.string() + ".new") << member.value()->address();
@@ -290,6 +303,29 @@ double GlooRate(uint32_t ranks, double seconds) {
 }
 #endif
 
+// ------------------------------------------------------------------------------------------------ memory
+
+void CopyOnce(std::span<std::byte> to, std::span<const std::byte> from) { CopyBytes(to.data(), from.data(), from.size()); }
+void SumOnce(std::span<std::byte> to, std::span<const std::byte> from) {
+  const uint64_t sum = Xxh3(from.data(), from.size());
+  std::memcpy(to.data(), &sum, sizeof(sum));
+}
+
+// Bytes a second of one thread.
+double MemoryRate(void (*once)(std::span<std::byte> to, std::span<const std::byte> from), double seconds) {
+  std::vector<std::byte> from(256 * 1024, std::byte{1}), to(from.size());
+  uint64_t times = 0;
+  const double start = NowSeconds();
+  double now = start;
+  for (; now < start + seconds; now = NowSeconds()) {
+    for (int i = 0; i < 16; ++i, ++times) {
+      once(to, from);
+      from[times % from.size()] = to[0];
+    }
+  }
+  return static_cast<double>(times * from.size()) / (now - start);
+}
+
 // ------------------------------------------------------------------------------------------------ the run
 
 struct Side {
@@ -308,16 +344,16 @@ std::vector<Side> Sides(const Settings& settings) {
     const double factor = rate ? 1e-3 : static_cast<double>(work.reply_bytes) * 1e-9;
     const std::string unit = rate ? "k round trips/s" : "GB/s of replies";
     for (const TransportChoice choice : {TransportChoice::kTcp, TransportChoice::kShm}) {
-      const std::string carrier = TransportChoiceName(choice), group = work.name + (" over " + carrier);
-      sides.push_back({group, "rpc", unit, factor, false, [=] { return RpcRate(choice, work, seconds); }});
-      if (choice == TransportChoice::kTcp) {
-        sides.push_back({group, "socket", unit, factor, true, [=] { return SocketRate(work, seconds); }});
-      }
-      const std::string tls = choice == TransportChoice::kTcp ? "tcp" : "posix";
-      if (perftest && std::strcmp(work.name, "lookup") != 0) {
-        sides.push_back({group, "ucx_perftest", unit, factor, true,
-                         [=] { return PerftestRate(tls, work.reply_bytes, !rate, seconds); }});
-      }
+      const bool tcp = choice == TransportChoice::kTcp;
+      const std::string group = work.name + std::string(" over ") + TransportChoiceName(choice);
+      const auto add = [&](const char* name, bool peer, std::function<double()> sample) {
+        sides.push_back({group, name, unit, factor, peer, std::move(sample)});
+      };
+      add("rpc", false, [=] { return RpcRate({choice}, work, seconds); });
+      if (tcp) add("socket", true, [=] { return SocketRate(work, seconds); });
+      if (tcp && perftest) add("rpc by ucx", false, [=] { return RpcRate({choice, true}, work, seconds); });
+      const size_t bytes = rate ? (work.request_bytes + work.reply_bytes) / 2 : work.reply_bytes;
+      if (perftest) add("ucx_perftest", true, [=] { return PerftestRate(tcp ? "tcp" : "posix", bytes, !rate, seconds); });
     }
   }
   for (const uint32_t ranks : {2u, 4u}) {
@@ -331,6 +367,11 @@ std::vector<Side> Sides(const Settings& settings) {
     sides.push_back({group, "gloo", "GB/s", factor, true, [=] { return GlooRate(ranks, seconds); }});
 #endif
   }
+  sides.push_back({"memory", "copy", "GB/s", 1e-9, true, [=] { return MemoryRate(CopyOnce, seconds); }});
+  sides.push_back({"memory", "checksum", "GB/s", 1e-9, true, [=] { return MemoryRate(SumOnce, seconds); }});
+  std::erase_if(sides, [&](const Side& side) {
+    return (side.group + " " + side.name).find(settings.only) == std::string::npos;
+  });
   if (!perftest) std::printf("skipped: ucx_perftest is not installed (Debian: ucx-utils)\n");
 #ifndef PERSIA_BENCH_GLOO
   std::printf("skipped: Gloo is not installed (Debian: libgloo-dev)\n");
@@ -389,7 +430,6 @@ int main(int argc, char** argv) {
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     if (option == "--smoke") {
-      settings.smoke = true;
       settings.rounds = 1;
       settings.seconds = 1.0;  // a reply comes within it on a busy machine too
     } else if (option == "--rounds" && i + 1 < argc) {
@@ -398,8 +438,10 @@ int main(int argc, char** argv) {
       settings.seconds = std::atof(argv[++i]);
     } else if (option == "--out" && i + 1 < argc) {
       settings.out = argv[++i];
+    } else if (option == "--only" && i + 1 < argc) {
+      settings.only = argv[++i];
     } else {
-      std::fprintf(stderr, "usage: persia_net_bench [--smoke] [--rounds N] [--seconds S] [--out FILE]\n");
+      std::fprintf(stderr, "usage: persia_net_bench [--smoke] [--rounds N] [--seconds S] [--only TEXT] [--out FILE]\n");
       return 2;
     }
   }

@@ -32,7 +32,7 @@ bool HasAvx512Bf16() {
 bool HasAmxBf16() {
   constexpr unsigned kBoth = kAmxBf16 | kAmxTile;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  static const bool has = BestSimd() == SimdLevel::kAvx512 && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
+  static const bool has = HasAvx512Bf16() && __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 &&
                           (edx & kBoth) == kBoth && AskForTiles();
   return has;
 }

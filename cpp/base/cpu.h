@@ -60,8 +60,8 @@ inline bool HasAvx2() { return BestSimd() >= SimdLevel::kAvx2; }
 // Dot products of bf16 pairs in 512-bit vectors (AVX512-BF16; AVX-512 as of kAvx512 with it).
 bool HasAvx512Bf16();
 
-// Dot products of bf16 tiles (AMX-BF16; AVX-512 as of kAvx512 with it). The first call asks the operating system for
-// the tile registers, for all threads of the process.
+// Dot products of bf16 tiles (AMX-BF16; AVX512-BF16 with it). The first call asks the operating system for the tile
+// registers, for all threads of the process.
 bool HasAmxBf16();
 
 template <typename Body, typename... Args>

@@ -24,6 +24,7 @@ class Xxh3Stream {
   Xxh3Stream(const Xxh3Stream&) = delete;
   Xxh3Stream& operator=(const Xxh3Stream&) = delete;
 
+  void Reset();  // begins anew
   void Update(const void* data, size_t bytes);
   uint64_t Digest() const;
 

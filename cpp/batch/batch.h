@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -27,6 +28,11 @@ struct IdColumn {
   uint32_t end(uint32_t row) const { return offsets.empty() ? row + 1 : offsets[row + 1] - offsets[0]; }
 };
 
+// Which batch another data loader of a cluster holds: number `batch` of a pass over the data (trainer/loader_queue.h).
+struct BatchPlace {
+  uint64_t pass = 0, batch = 0;
+};
+
 struct Batch {
   uint32_t rows = 0;
   uint32_t dense_count = 0;
@@ -35,6 +41,7 @@ struct Batch {
   std::span<const float> dense;      // (rows, dense_count), row-major
   std::span<const float> labels;     // (rows, label_count), row-major
   std::shared_ptr<const void> owner;
+  std::optional<BatchPlace> place;   // set: the samples are there, and nothing of them is here but their number
 };
 
 // Checks every length and offset of a batch against the model, so that later stages need not.

@@ -10,6 +10,7 @@
 
 #include "base/copy.h"
 #include "base/cpu.h"
+#include "base/spin.h"
 #include "collective/ring_message.h"
 #include "net/rpc_session.h"
 
@@ -79,6 +80,7 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
   class Neighbour final : public PeerHandler {
    public:
     Neighbour(std::shared_ptr<RingCore> core, bool next) : core_(std::move(core)), next_(next) {}
+    Buffer Place(PeerId peer, const MessageHeader& header) override { return core_->Place(peer, next_, header); }
     void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) override {
       core_->OnMessage(peer, next_, header, std::move(payload));
     }
@@ -103,17 +105,26 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
     std::shared_ptr<const void> lent;  // parts that are being sent hold it too; when the last lets go, it is complete
   };
 
+  bool reducing(const RingStep& step) const { return step.step < ranks_ - 1; }
+  uint32_t last_step() const { return 2 * ranks_ - 3; }
+  // The share that comes to this rank in a step.
+  uint32_t ShareIn(const RingStep& step) const {
+    const uint32_t back = reducing(step) ? step.step + 1 : step.step - (ranks_ - 1);
+    return (rank_ + 2 * ranks_ - back) % ranks_;
+  }
   uint32_t next_rank() const { return (rank_ + 1) % ranks_; }
   uint32_t previous_rank() const { return (rank_ + ranks_ - 1) % ranks_; }
   Status LostRank(uint32_t rank, const std::string& what) const;
 
   // On the progress thread.
   void ConnectNext();
+  Buffer Place(PeerId peer, bool next, const MessageHeader& header);
   void OnMessage(PeerId peer, bool next, const MessageHeader& header, Buffer payload);
   void OnLost(PeerId peer, bool next, const Status& reason);
   void OnJoin(PeerId peer, Bytes payload);
   void Begin(uint64_t number, Bucket bucket);
   void OnData(const MessageHeader& header, Buffer payload);
+  std::span<std::byte> ShareOf(const RingStep& step, const Bucket& bucket) const;
   void TakeShare(const RingStep& step, Bucket* bucket, Buffer payload);
   void SendShare(const RingStep& step, const Bucket& bucket, uint32_t share);
   void SendNext(RingMessage message, uint64_t bucket, Buffer payload);
@@ -323,7 +334,7 @@ bool RingCore::WaitForEvent(std::unique_lock<std::mutex>& lock, SteadyClock::tim
   const uint64_t seen = events_.load(std::memory_order_relaxed);
   const auto happened = [&] { return events_.load(std::memory_order_relaxed) != seen; };
   lock.unlock();
-  for (const auto end = SteadyClock::now() + kSpin; !happened() && SteadyClock::now() < end;) {
+  for (Spin spin(kSpin); !happened() && spin.Again();) {
   }
   lock.lock();
   return happened() || changed_.wait_until(lock, until, happened);
@@ -357,6 +368,32 @@ void RingCore::SendShare(const RingStep& step, const Bucket& bucket, uint32_t sh
   static_cast<void>(transport_->Send(next_, step.ToHeader(), std::move(payload)).ok());  // else OnLost comes
 }
 
+// A share that is complete goes where it belongs at once; one that is to be added has to be whole before.
+Buffer RingCore::Place(PeerId peer, bool next, const MessageHeader& header) {
+  const auto any = [&] { return Buffer(header.payload_bytes); };
+  if (next || header.kind != MessageKind::kChunk || RingMessage(header.type) != RingMessage::kData) return any();
+  {
+    std::lock_guard lock(mutex_);
+    if (peer != previous_ || !failure_.ok()) return any();
+  }
+  const RingStep step = RingStep::FromHeader(header);
+  const auto found = buckets_.find(step.bucket);
+  if (found == buckets_.end()) return any();
+  const Bucket& bucket = found->second;
+  const bool right = step.count == bucket.layout.count && step.f64 == bucket.layout.f64 &&
+                     step.block < bucket.layout.blocks() && step.step <= last_step() && !reducing(step);
+  if (!right) return any();
+  const std::span<std::byte> own = ShareOf(step, bucket);
+  return own.size() == header.payload_bytes ? Buffer::Over(own, bucket.lent) : any();
+}
+
+// The memory of the share that comes in a step.
+std::span<std::byte> RingCore::ShareOf(const RingStep& step, const Bucket& bucket) const {
+  const auto [begin, count] = bucket.layout.Share(step.block, ShareIn(step));
+  const size_t bytes = bucket.layout.value_bytes();
+  return {bucket.values + begin * bytes, count * bytes};
+}
+
 void RingCore::OnData(const MessageHeader& header, Buffer payload) {
   const RingStep step = RingStep::FromHeader(header);
   if (!status().ok()) return;
@@ -377,7 +414,7 @@ void RingCore::OnData(const MessageHeader& header, Buffer payload) {
                     .With("rank", std::to_string(rank_))
                     .With("bucket", number));
   }
-  if (step.block >= layout.blocks() || step.step > 2 * ranks_ - 3) {
+  if (step.block >= layout.blocks() || step.step > last_step()) {
     return Fail(Status(ErrorCode::kProtocol, "NN worker " + std::to_string(previous_rank()) + " sent a step that does not exist"));
   }
   TakeShare(step, &bucket, std::move(payload));
@@ -391,24 +428,20 @@ void RingCore::OnData(const MessageHeader& header, Buffer payload) {
 
 // Adds a share that is on its way to be complete, or takes one that is; then hands it on.
 void RingCore::TakeShare(const RingStep& step, Bucket* bucket, Buffer payload) {
-  const bool reducing = step.step < ranks_ - 1;
-  const uint32_t back = reducing ? step.step + 1 : step.step - (ranks_ - 1);
-  const uint32_t share = (rank_ + 2 * ranks_ - back) % ranks_;
-  const auto [begin, count] = bucket->layout.Share(step.block, share);
-  const size_t bytes = bucket->layout.value_bytes();
-  if (payload.size() != count * bytes) {
+  const std::span<std::byte> own = ShareOf(step, *bucket);
+  if (payload.size() != own.size()) {
     return Fail(Status(ErrorCode::kProtocol, "NN worker " + std::to_string(previous_rank()) + " sent a share of a wrong size"));
   }
-  std::byte* const own = bucket->values + begin * bytes;
-  if (!reducing) {
-    CopyBytes(own, payload.data(), payload.size());
+  const size_t count = own.size() / bucket->layout.value_bytes();
+  if (!reducing(step)) {
+    if (payload.data() != own.data()) CopyBytes(own.data(), payload.data(), payload.size());
   } else if (bucket->layout.f64) {
-    RunAdd<AddRun<double>>(payload.data(), own, count);
+    RunAdd<AddRun<double>>(payload.data(), own.data(), count);
   } else {
-    RunAdd<AddRun<float>>(payload.data(), own, count);
+    RunAdd<AddRun<float>>(payload.data(), own.data(), count);
   }
   RingStep onward = step;
-  if (++onward.step <= 2 * ranks_ - 3) return SendShare(onward, *bucket, share);
+  if (++onward.step <= last_step()) return SendShare(onward, *bucket, ShareIn(step));
   --bucket->blocks_left;
 }
 

@@ -13,7 +13,8 @@
 // more the order of additions differs from its.)
 //
 // All of this happens on the transport's progress thread, while the ranks' own threads compute; give the ring a transport
-// of its own. Start only hands over the bucket's memory, which is sent from and added to in place.
+// of its own. Start only hands over the bucket's memory, which is sent from and added to in place; complete shares come right
+// into it.
 //
 // Failure goes round in the direction of data and behind it: a bucket that is complete on one rank becomes complete on all. A
 // rank that waits past the deadline asks round who has not started the bucket; whoever has not is named.

@@ -155,6 +155,7 @@ Status PreparedData::OpenShard(const PreparedOptions::Shard& shard) {
   Xxh64Stream frame;
   const uint8_t* next = file->bytes().data();
   for (const ArrowBlock& block : file->blocks()) {
+    if (block.codec != ArrowCodec::kNone) return Damaged(shard.path, "its buffers are compressed");
     if (block.body.data() < next) return Damaged(shard.path, "its record batches are in disorder");
     frame.Update(next, static_cast<size_t>(block.body.data() - next));
     next = block.body.data() + block.body.size();

@@ -10,6 +10,7 @@
 #endif
 
 #include "base/status.h"
+#include "base/utf8.h"
 
 namespace persia {
 namespace {
@@ -17,39 +18,6 @@ namespace {
 constexpr size_t kSlack = 64;  // readable bytes behind the text: blocks and short texts are loaded whole
 constexpr char kLongLine[] = "the line is longer than 2 MB";
 constexpr char kBrokenQuote[] = "a quoted value does not end, or has text behind its closing quote";
-constexpr uint64_t kHighBits = 0x8080808080808080;
-
-bool AllAscii(std::string_view text) {
-  uint64_t bits = 0;
-  size_t i = 0;
-  for (; i + sizeof(uint64_t) <= text.size(); i += sizeof(uint64_t)) {
-    uint64_t word;
-    std::memcpy(&word, text.data() + i, sizeof(word));
-    bits |= word;
-  }
-  for (; i < text.size(); ++i) bits |= static_cast<uint8_t>(text[i]);
-  return (bits & kHighBits) == 0;
-}
-
-// RFC 3629: no overlong forms, no surrogates, nothing above U+10FFFF.
-bool IsUtf8(std::string_view text) {
-  const auto* at = reinterpret_cast<const uint8_t*>(text.data());
-  const auto* const end = at + text.size();
-  while (at < end) {
-    const uint8_t lead = *at++;
-    if (lead < 0x80) continue;
-    const int more = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : 1;
-    if (lead < 0xC2 || lead > 0xF4 || end - at < more) return false;
-    const uint8_t low = lead == 0xE0 ? 0xA0 : lead == 0xF0 ? 0x90 : 0x80;
-    const uint8_t high = lead == 0xED ? 0x9F : lead == 0xF4 ? 0x8F : 0xBF;
-    if (*at < low || *at > high) return false;
-    for (int i = 1; i < more; ++i) {
-      if ((at[i] & 0xC0) != 0x80) return false;
-    }
-    at += more;
-  }
-  return true;
-}
 
 // Bit i: byte i of the 64 at `text` is a delimiter, a quote or a line end.
 uint64_t MarksOf(const char* text, char delimiter) {
@@ -269,7 +237,7 @@ TextRows::Outcome TextRows::Bad(std::string reason) {
 bool TextRows::AppendRow(TextChunk* chunk) {
   for (uint32_t i = 0; i < format_.wanted.size(); ++i) {
     const std::string_view value = ValueOf(fields_[format_.wanted[i]]);
-    if (AllAscii(value) || IsUtf8(value)) {
+    if (IsUtf8(value)) {
       chunk->columns[i].push_back(RecordOf(value));
       continue;
     }

@@ -11,7 +11,7 @@
 #include <utility>
 
 #include "base/cpu.h"
-#include "dense/bf16_packed.h"
+#include "dense/packed.h"
 
 namespace persia {
 
@@ -115,14 +115,6 @@ class AmxTiles {
 
 #endif
 
-// What the block of the result after this one begins with.
-struct NextBlock {
-  const Bf16* left;
-  const float* c;
-};
-
-constexpr uint32_t kLine = 64;  // bytes, of a cache
-
 template <uint32_t kLines, typename Tiles>
 PERSIA_ALWAYS_INLINE void PrefetchLines(Tiles& tiles, const void* from) {
   [&]<uint32_t... kAt>(std::integer_sequence<uint32_t, kAt...>) {
@@ -139,7 +131,7 @@ PERSIA_ALWAYS_INLINE void PrefetchLines(Tiles& tiles, const void* from) {
 // of `next` over the first eight steps, and a round has no more.
 template <typename Tiles>
 PERSIA_ALWAYS_INLINE void MultiplyTiles(Tiles& tiles, uint32_t steps, const Bf16* left, const Bf16* right, float* c,
-                                        bool adds, const NextBlock& next) {
+                                        bool adds, const NextBlock<Bf16>& next) {
   constexpr size_t kTileRow = 64, kRowBytes = kPanel * sizeof(float), kHalf = kBlock / 2;
   constexpr uint32_t kAhead = 2, kFourth = kBlock * sizeof(Bf16) / 4;
   constexpr uint32_t kStepOfC = kBlock * sizeof(float) / 8;

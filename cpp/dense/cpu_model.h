@@ -4,15 +4,15 @@
 
 #include <memory>
 
-#include "dense/bf16_unit.h"
 #include "dense/dense_model.h"
+#include "dense/product_unit.h"
 
 namespace persia {
 
-// Products of float32 with kNone, of bf16 else. The CPU must have the unit.
-Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, Bf16Unit bf16);
+// The CPU must have the unit.
+Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, ProductUnit unit);
 
-// The unit for a precision on a CPU whose best is `best`. kConfigUnsupported: bf16 where that is kNone.
-Result<Bf16Unit> UnitFor(Precision precision, Bf16Unit best);
+// The unit for a precision on a CPU whose best are `fp32` and `bf16`. kConfigUnsupported: bf16 where that is kLibrary.
+Result<ProductUnit> UnitFor(Precision precision, ProductUnit fp32, ProductUnit bf16);
 
 }  // namespace persia

@@ -7,6 +7,7 @@
 
 #include "dense/layout.h"
 #include "dense/loss_scaler.h"
+#include "dense/product_unit.h"
 
 namespace persia {
 namespace {
@@ -85,18 +86,18 @@ double DenseModelBytes(const DenseModelConfig& config) {
   const bool adam = config.optimizer.type != DenseOptimizerType::kSgd;
   const double arrays = 2 + (adam ? 2 : config.optimizer.momentum != 0.0 ? 1 : 0);  // weights, gradients, state
   double parameters = 0;  // in floating point: a product of widths may be beyond any integer
-  double packed = 0;      // weights that bf16 products have two copies of, in the order of either operand
+  double packed = 0;      // weights that own products have two copies of, for forward and backward
   const auto add = [&](const std::vector<Layer>& layers, bool copied) {
     for (const Layer& layer : layers) {
       parameters += static_cast<double>(layer.in) * layer.out;
       if (copied) packed += static_cast<double>(layer.in) * layer.out;
     }
   };
-  const bool bf16 = config.precision == Precision::kBf16;
-  add(layout.interaction, bf16 && config.type == ModelType::kDlrm);
-  add(layout.layers, bf16);
-  constexpr double kCopies = 2 * sizeof(uint16_t);
-  return arrays * sizeof(float) * parameters + kCopies * packed;
+  const bool bf16 = config.precision == Precision::kBf16, packs = bf16 || BestFp32Unit() != ProductUnit::kLibrary;
+  add(layout.interaction, packs && config.type == ModelType::kDlrm);
+  add(layout.layers, packs);
+  const double copies = 2 * (bf16 ? sizeof(uint16_t) : sizeof(float));
+  return arrays * sizeof(float) * parameters + copies * packed;
 }
 
 Status CheckDenseMemory(double bytes) {

@@ -210,13 +210,13 @@ class DenseModel {
 // combine.
 Status ValidateDenseModel(const DenseModelConfig& config);
 
-// What weights, with their copies for bf16 products, gradients and optimizer state of a valid model take.
+// What weights, with their packed copies for own products, gradients and optimizer state of a valid model take.
 double DenseModelBytes(const DenseModelConfig& config);
 // kOutOfMemory: the machine has less.
 Status CheckDenseMemory(double bytes);
 
-// The CPU backend: library products (OpenBLAS) on own threads, fused bias, activation and optimizer passes; in bf16 own
-// products, AMX's or AVX512-BF16's (dense/bf16_unit.h).
+// The CPU backend: products by OpenBLAS on own threads, or by own kernels for AVX-512, AVX512-BF16 and AMX
+// (dense/product_unit.h); fused bias, activation and optimizer passes.
 // Weights start as torch.nn.Linear's: uniform in ±1/sqrt(fan_in), from (seed, layer).
 // Errors: those of ValidateDenseModel. kOutOfMemory: more weights than the machine has memory for. kConfigUnsupported:
 // bf16 on a CPU that has neither.

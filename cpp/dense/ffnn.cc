@@ -34,7 +34,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 class Ffnn final : public DenseModel {
  public:
-  Ffnn(const DenseModelConfig& config, Bf16Unit bf16);
+  Ffnn(const DenseModelConfig& config, ProductUnit unit);
 
   const DenseModelConfig& config() const override { return config_; }
   Status ForwardBackward(uint32_t rows, const float* input, const float* labels, float* embedding_gradient,
@@ -53,7 +53,7 @@ class Ffnn final : public DenseModel {
   uint32_t tasks() const { return static_cast<uint32_t>(config_.tasks.size()); }
   Team team() {
     const uint32_t tiles = config_.deterministic ? kDeterministicTiles : pool_.threads();
-    return {pool_, tiles, parameters_.data(), gradients_.data(), bf16_, &weights_version_};
+    return {pool_, tiles, parameters_.data(), gradients_.data(), unit_, &weights_version_};
   }
 
   float* Forward(uint32_t rows, const float* input);
@@ -61,7 +61,7 @@ class Ffnn final : public DenseModel {
   void Backward(uint32_t rows, const float* input, float* embedding_gradient, const GlobalBatch& global);
 
   const DenseModelConfig config_;
-  const Bf16Unit bf16_;
+  const ProductUnit unit_;
   const Layout layout_;
   ThreadPool pool_;
   DenseOptimizer optimizer_;
@@ -76,9 +76,9 @@ class Ffnn final : public DenseModel {
   AlignedBuffer<float> output_gradient_;       // (rows, tasks)
 };
 
-Ffnn::Ffnn(const DenseModelConfig& config, Bf16Unit bf16)
+Ffnn::Ffnn(const DenseModelConfig& config, ProductUnit unit)
     : config_(config),
-      bf16_(bf16),
+      unit_(unit),
       layout_(MakeLayout(config)),
       pool_(config.threads, "persia-dense"),
       optimizer_(config.optimizer, layout_.size),
@@ -188,25 +188,25 @@ std::vector<NamedTensor> Ffnn::Tensors() {
 
 }  // namespace
 
-Result<Bf16Unit> UnitFor(Precision precision, Bf16Unit best) {
-  if (precision == Precision::kFp32) return Bf16Unit::kNone;
+Result<ProductUnit> UnitFor(Precision precision, ProductUnit fp32, ProductUnit bf16) {
+  if (precision == Precision::kFp32) return fp32;
   if (precision == Precision::kTf32) {
     return Status(ErrorCode::kConfigUnsupported, "model.precision: tf32 needs a GPU (device cuda); use fp32");
   }
-  if (best != Bf16Unit::kNone) return best;
+  if (IsBf16(bf16)) return bf16;
   return Status(ErrorCode::kConfigUnsupported, "model.precision: bf16 needs a CPU with AMX-BF16 or AVX512-BF16, and this "
                                                "one has neither; use fp32");
 }
 
 Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config) {
-  auto unit = UnitFor(config.precision, BestBf16Unit());
+  auto unit = UnitFor(config.precision, BestFp32Unit(), BestBf16Unit());
   if (!unit.ok()) return unit.status();
   return MakeCpuDenseModel(config, *unit);
 }
 
-Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, Bf16Unit bf16) {
+Result<std::unique_ptr<DenseModel>> MakeCpuDenseModel(const DenseModelConfig& config, ProductUnit unit) {
   PERSIA_RETURN_IF_ERROR(ValidateDenseModel(config));
-  return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config, bf16));
+  return std::unique_ptr<DenseModel>(std::make_unique<Ffnn>(config, unit));
 }
 
 }  // namespace persia

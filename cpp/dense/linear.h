@@ -15,7 +15,7 @@
 #include <cstdint>
 
 #include "base/thread_pool.h"
-#include "dense/bf16_unit.h"
+#include "dense/product_unit.h"
 #include "dense/layout.h"
 #include "dense/product.h"
 
@@ -27,7 +27,7 @@ struct Team {
   uint32_t tiles;  // that a product is cut into at most
   const float* parameters;
   float* gradients;
-  Bf16Unit bf16;                    // multiplies in bf16 what the config's precision is about; kNone: all is float32
+  ProductUnit unit;                 // multiplies what the config's precision is about; the rest is the library's
   const uint64_t* weights_version;  // counts the changes of parameters: copies of an older version are stale
 
   const float* weight(const Layer& layer) const { return parameters + layer.weight; }

@@ -7,9 +7,9 @@
 namespace persia {
 namespace {
 
-class Fp32Mlp final : public Mlp {
+class LibraryMlp final : public Mlp {
  public:
-  Fp32Mlp(std::vector<Layer> layers, LastLayer last, const Team& team);
+  LibraryMlp(std::vector<Layer> layers, LastLayer last, const Team& team);
 
   float* Forward(uint32_t rows, Matrix<const float> x) override;
   void Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
@@ -27,12 +27,12 @@ class Fp32Mlp final : public Mlp {
   AlignedBuffer<float> bias_sums_;             // bias gradient by band of rows: (bands, widest)
 };
 
-Fp32Mlp::Fp32Mlp(std::vector<Layer> layers, LastLayer last, const Team& team)
+LibraryMlp::LibraryMlp(std::vector<Layer> layers, LastLayer last, const Team& team)
     : Mlp(std::move(layers), last, team), outputs_(layers_.size()) {
   for (const Layer& layer : layers_) widest_ = std::max(widest_, layer.out);
 }
 
-float* Fp32Mlp::Forward(uint32_t rows, Matrix<const float> x) {
+float* LibraryMlp::Forward(uint32_t rows, Matrix<const float> x) {
   for (size_t i = 0; i < layers_.size(); ++i) {
     const Layer& layer = layers_[i];
     const bool relu = i + 1 < layers_.size() || last_ == LastLayer::kRelu;
@@ -48,7 +48,7 @@ float* Fp32Mlp::Forward(uint32_t rows, Matrix<const float> x) {
   return outputs_.back().data();
 }
 
-void Fp32Mlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
+void LibraryMlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* dx, uint32_t dx_width,
                        BucketProgress& progress) {
   for (auto& buffer : gradients_) buffer.Resize(size_t{rows} * widest_);
   bias_sums_.Resize(size_t{team_.tiles} * widest_);
@@ -66,7 +66,7 @@ void Fp32Mlp::Backward(uint32_t rows, Matrix<const float> x, float* dy, float* d
 
 // Gradients of layer `index` from that of its output, dy (rows, out): of its weights, of its input's first dx_width
 // columns and, when the input is another layer's output, of that layer's bias.
-void Fp32Mlp::LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, const float* dy, float* dx,
+void LibraryMlp::LayerBackward(size_t index, uint32_t rows, Matrix<const float> x, const float* dy, float* dx,
                             uint32_t dx_width) {
   const Layer& layer = layers_[index];
   const Matrix<float> to{dx, dx_width};
@@ -104,8 +104,8 @@ void Mlp::LastBiasGradient(uint32_t rows, const float* output, float* dy) {
 }
 
 std::unique_ptr<Mlp> MakeMlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team) {
-  if (team.bf16 != Bf16Unit::kNone) return MakeBf16Mlp(std::move(layers), last, team);
-  return std::make_unique<Fp32Mlp>(std::move(layers), last, team);
+  if (team.unit != ProductUnit::kLibrary) return MakePanelMlp(std::move(layers), last, team);
+  return std::make_unique<LibraryMlp>(std::move(layers), last, team);
 }
 
 }  // namespace persia

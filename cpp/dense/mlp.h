@@ -49,8 +49,8 @@ class Mlp {
   AlignedBuffer<float> last_sums_;  // by band of rows: (bands, out)
 };
 
-// In float32, or in bf16 by the team's unit.
+// As the team's unit multiplies: by the library, or own kernels.
 std::unique_ptr<Mlp> MakeMlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team);
-std::unique_ptr<Mlp> MakeBf16Mlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team);
+std::unique_ptr<Mlp> MakePanelMlp(std::vector<Layer> layers, Mlp::LastLayer last, const Team& team);
 
 }  // namespace persia

@@ -15,7 +15,7 @@ PanelGrid::PanelGrid(uint32_t rows, uint32_t columns, uint32_t steps, uint32_t t
   uint64_t least = UINT64_MAX;
   for (const uint32_t tall : kEdges) {
     for (const uint32_t wide : kEdges) {
-      const uint32_t height = std::min(tall, rows), width = std::min(wide, columns);
+      const uint32_t height = std::clamp(rows, 1u, tall), width = std::clamp(columns, 1u, wide);
       if (height * width > kMostBlocks) continue;
       const uint64_t parts = uint64_t{(rows + height - 1) / height} * ((columns + width - 1) / width);
       const uint64_t cost = (parts + threads - 1) / threads * (height * width + height + width);

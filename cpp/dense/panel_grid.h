@@ -1,4 +1,4 @@
-// The blocks of a bf16 product's result (dense/bf16_packed.h), cut into ranges that threads compute at the same time.
+// The blocks of a result of packed operands (dense/packed.h), cut into ranges that threads compute at the same time.
 // Results don't depend on the cut.
 //
 // Thread-safety: values.
@@ -6,13 +6,13 @@
 
 #include <cstdint>
 
-#include "dense/bf16_kernels.h"
+#include "dense/panel_kernels.h"
 
 namespace persia {
 
 class PanelGrid {
  public:
-  // For a result of (rows, columns) panels whose sums run over `steps`.
+  // For a result of (rows, columns) panels whose sums run over `steps`; an empty result has no parts.
   PanelGrid(uint32_t rows, uint32_t columns, uint32_t steps, uint32_t threads);
 
   uint32_t parts() const { return row_parts_ * column_parts_; }

@@ -84,12 +84,20 @@ Buffer::Buffer(size_t bytes) : size_(bytes), capacity_(CapacityFor(bytes)) {
 }
 
 Buffer::~Buffer() {
-  if (data_ != nullptr) GiveBack(data_, capacity_);
+  if (capacity_ > 0) GiveBack(data_, capacity_);
 }
 
 Buffer Buffer::CopyOf(Bytes bytes) {
   Buffer buffer(bytes.size());
   CopyBytes(buffer.data(), bytes.data(), bytes.size());
+  return buffer;
+}
+
+Buffer Buffer::Over(std::span<std::byte> bytes, std::shared_ptr<const void> owner) {
+  Buffer buffer;
+  buffer.data_ = bytes.data();
+  buffer.size_ = bytes.size();
+  buffer.owner_ = std::move(owner);
   return buffer;
 }
 

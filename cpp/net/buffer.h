@@ -32,6 +32,8 @@ class Buffer {
   }
 
   static Buffer CopyOf(Bytes bytes);
+  // Memory of somebody else's, whose owner is let go with the buffer.
+  static Buffer Over(std::span<std::byte> bytes, std::shared_ptr<const void> owner);
 
   std::byte* data() { return data_; }
   const std::byte* data() const { return data_; }
@@ -50,11 +52,13 @@ class Buffer {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
     std::swap(capacity_, other.capacity_);
+    std::swap(owner_, other.owner_);
   }
 
   std::byte* data_ = nullptr;
   size_t size_ = 0;
-  size_t capacity_ = 0;
+  size_t capacity_ = 0;  // 0: the memory is not this one's
+  std::shared_ptr<const void> owner_;
 };
 
 class BufferPool {

@@ -7,7 +7,7 @@
 //   Offer   client → server   secret text | what was asked for u8 | host text | count u32 | device text … | no_rdma text |
 //                             token u64
 //   Answer  server → client   kind u8 | why text | token u64 | place text: of UCX's worker, or the name of shared memory
-//   Place   client → server   place text: of UCX's worker; empty for shared memory
+//   Place   client → server   place text: of UCX's worker; empty for shared memory and TCP
 //   Wake    either way        nothing: look into the shared memory
 //   Refuse  server → client   the reason, a text
 //

@@ -7,6 +7,7 @@ class CountingTransport::Handler final : public PeerHandler {
   Handler(std::shared_ptr<PeerHandler> inner, std::shared_ptr<Totals> totals)
       : inner_(std::move(inner)), totals_(std::move(totals)) {}
 
+  Buffer Place(PeerId peer, const MessageHeader& header) override { return inner_->Place(peer, header); }
   void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) override {
     totals_->received.fetch_add(sizeof(MessageHeader) + payload.size(), std::memory_order_relaxed);
     inner_->OnMessage(peer, header, std::move(payload));

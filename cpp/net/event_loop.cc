@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "base/named_thread.h"
 #include "base/status.h"
@@ -19,7 +20,7 @@ constexpr int kMostBlockedMs = 1000;  // a bound, should a poller's wake-up ever
 }  // namespace
 
 EventLoop::EventLoop(const std::string& name, uint64_t spin_us, Poller* poller)
-    : spin_(spin_us), poller_(poller), epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+    : spin_(std::chrono::microseconds(spin_us)), poller_(poller), epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   PERSIA_CHECK(epoll_ >= 0 && wake_ >= 0);
   epoll_event event{};
   event.events = EPOLLIN;
@@ -94,23 +95,23 @@ void EventLoop::Stop(const Task& last) {
 
 void EventLoop::Run() {
   id_.store(std::this_thread::get_id(), std::memory_order_relaxed);
-  Time busy_until = std::chrono::steady_clock::now() + spin_;
   for (uint32_t round = 0;; ++round) {
     {
       std::lock_guard lock(mutex_);
       if (stopping_) break;
     }
-    bool busy = RunDueTimers();
+    // A clock takes longer than a round: timers wait for some of these, or for the end of a block.
+    bool busy = (round % 16 == 0 || std::exchange(woken_, false)) && RunDueTimers();
     busy = RunTasks() || busy;
     busy = (poller_ != nullptr && poller_->Poll()) || busy;
     // Sockets are few and slow beside a poller: while it is busy they are looked at every 64th time.
     if ((!busy && round % 16 == 0) || round % 64 == 0) busy = WaitForFds(0) || busy;
-    const Time now = std::chrono::steady_clock::now();
     if (busy) {
-      busy_until = now + spin_;
-    } else if (now >= busy_until) {
+      spin_.Found();
+    } else if (!spin_.Again()) {
       Block();
-      busy_until = std::chrono::steady_clock::now() + spin_;
+      woken_ = true;
+      spin_.Woken();
     }
   }
   if (last_) last_();

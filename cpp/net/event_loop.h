@@ -21,6 +21,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/spin.h"
+
 namespace persia {
 
 // What a loop asks besides its own tasks; called on the progress thread only.
@@ -64,7 +66,7 @@ class EventLoop {
   void Block();
   int MillisecondsToNextTimer() const;
 
-  const std::chrono::microseconds spin_;
+  Spin spin_;
   Poller* const poller_;
   int epoll_ = -1;
   int wake_ = -1;
@@ -80,6 +82,7 @@ class EventLoop {
   std::multimap<Time, Task> timers_;
   std::map<int, std::pair<uint64_t, std::function<void(uint32_t)>>> watches_;  // by fd; the number tells reuse of an fd
   uint64_t watch_count_ = 0;
+  bool woken_ = true;
 
   std::atomic<std::thread::id> id_;  // relaxed: only the loop's own thread can find its own id in it
   std::mutex stop_mutex_;

@@ -62,11 +62,15 @@ Status ParseHeader(Bytes bytes, const MessageLimits& limits, MessageHeader* head
 }
 
 Status CheckPayload(const MessageHeader& header, Bytes payload) {
-  if (payload.size() != header.payload_bytes) {
-    return Malformed("has " + std::to_string(payload.size()) + " bytes where its header says " +
+  return CheckPayload(header, payload.size(), Xxh3(payload.data(), payload.size()));
+}
+
+Status CheckPayload(const MessageHeader& header, size_t payload_bytes, uint64_t checksum) {
+  if (payload_bytes != header.payload_bytes) {
+    return Malformed("has " + std::to_string(payload_bytes) + " bytes where its header says " +
                      std::to_string(header.payload_bytes));
   }
-  if (Xxh3(payload.data(), payload.size()) != header.payload_checksum) return Malformed("has damaged bytes");
+  if (checksum != header.payload_checksum) return Malformed("has damaged bytes");
   return Status::Ok();
 }
 

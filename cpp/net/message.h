@@ -83,5 +83,7 @@ Status ParseHeader(Bytes bytes, const MessageLimits& limits, MessageHeader* head
 
 // Whether the payload is the one that was sent. kProtocol: another length or checksum.
 Status CheckPayload(const MessageHeader& header, Bytes payload);
+// The same, of a payload whose XXH3 is known.
+Status CheckPayload(const MessageHeader& header, size_t payload_bytes, uint64_t checksum);
 
 }  // namespace persia

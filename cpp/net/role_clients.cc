@@ -31,18 +31,21 @@ bool Has(const Status& status, const std::string& key) {
 RoleClients::RoleClients(std::shared_ptr<Transport> transport, RoleClientsOptions options)
     : options_(std::move(options)) {
   for (uint32_t rank = 0; rank < options_.addresses.size(); ++rank) {
+    clients_.emplace_back();
+    if (options_.addresses[rank].empty()) continue;
     RpcClientOptions client;
     client.address = options_.addresses[rank];
     client.secret = options_.secret;
     client.client_id = options_.client_id;
     client.peer_name = options_.role + " " + std::to_string(rank);
     client.lost_after_ms = options_.deadline_ms;
-    clients_.push_back(MakeRpcClient(transport, client));
+    clients_.back() = MakeRpcClient(transport, client);
   }
 }
 
 Status RoleClients::WaitUntilReady() {
   for (uint32_t rank = 0; rank < size(); ++rank) {
+    if (clients_[rank] == nullptr) continue;
     PERSIA_RETURN_IF_ERROR(Named(rank, clients_[rank]->WaitUntilReady(options_.deadline_ms)));
   }
   return Status::Ok();
@@ -56,17 +59,26 @@ Result<RpcResponse> RoleClients::Call(uint32_t rank, const RoleCall& call, Paylo
   return std::move((*responses)[rank]);
 }
 
+void RoleClients::Start(uint32_t rank, const RoleCall& call, Payload request, RpcDone done) const {
+  PERSIA_CHECK(clients_[rank] != nullptr);
+  clients_[rank]->Call(call.type, std::move(request), OptionsOf(call),
+                       [this, rank, done = std::move(done)](Result<RpcResponse> result) {
+                         done(result.ok() ? std::move(result) : Result<RpcResponse>(Named(rank, result.status())));
+                       });
+}
+
 Result<std::vector<RpcResponse>> RoleClients::CallMany(const RoleCall& call,
                                                        std::vector<std::optional<Payload>> requests) const {
   const auto round = std::make_shared<Round>();
   round->results.resize(size());
   round->left = size();
-  const RpcCallOptions options{call.deadline_ms.value_or(kSilence * options_.deadline_ms), call.repeatable, call.flags};
+  const RpcCallOptions options = OptionsOf(call);
   for (uint32_t rank = 0; rank < size(); ++rank) {
     if (!requests[rank]) {
       round->End(rank, std::nullopt);
       continue;
     }
+    PERSIA_CHECK(clients_[rank] != nullptr);
     clients_[rank]->Call(call.type, std::move(*requests[rank]), options,
                          [round, rank](Result<RpcResponse> result) { round->End(rank, std::move(result)); });
   }
@@ -90,7 +102,13 @@ Result<std::vector<RpcResponse>> RoleClients::CallAll(const RoleCall& call,
 }
 
 void RoleClients::Close() {
-  for (const auto& client : clients_) client->Close();
+  for (const auto& client : clients_) {
+    if (client != nullptr) client->Close();
+  }
+}
+
+RpcCallOptions RoleClients::OptionsOf(const RoleCall& call) const {
+  return {call.deadline_ms.value_or(kSilence * options_.deadline_ms), call.repeatable, call.flags};
 }
 
 Status RoleClients::Named(uint32_t rank, const Status& status) const {

@@ -21,13 +21,15 @@ namespace persia {
 
 struct RoleClientsOptions {
   std::string role;                    // as in messages
-  std::vector<std::string> addresses;  // by rank
+  std::vector<std::string> addresses;  // by rank; empty: nobody, and no request may be for it
   std::string secret;
   uint64_t client_id = 0;
   uint64_t deadline_ms = 60'000;
 };
 
 inline constexpr uint64_t kSilence = 10;
+// How long a role that is closed waits for others to end in good order: they may be gone, and nobody may know yet.
+inline constexpr uint64_t kFarewellMs = 3'000;
 
 // How a request is made.
 struct RoleCall {
@@ -48,6 +50,8 @@ class RoleClients {
   Status WaitUntilReady();
 
   Result<RpcResponse> Call(uint32_t rank, const RoleCall& call, Payload request) const;
+  // The same, and goes on: `done` runs on the transport's progress thread, or in here when there is no room.
+  void Start(uint32_t rank, const RoleCall& call, Payload request, RpcDone done) const;
 
   // One request to each process for which there is one (by rank), all on the way at once; returns when all have ended.
   // The responses by rank, or the first error.
@@ -59,10 +63,11 @@ class RoleClients {
   void Close();
 
  private:
+  RpcCallOptions OptionsOf(const RoleCall& call) const;
   Status Named(uint32_t rank, const Status& status) const;
 
   const RoleClientsOptions options_;
-  std::vector<std::unique_ptr<RpcClient>> clients_;
+  std::vector<std::unique_ptr<RpcClient>> clients_;  // by rank; nothing where nobody is
 };
 
 }  // namespace persia

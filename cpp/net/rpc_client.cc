@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/spin.h"
 #include "net/rpc.h"
 #include "net/rpc_session.h"
 
@@ -373,15 +374,15 @@ Result<RpcResponse> RpcClient::Call(uint16_t type, Payload request, const RpcCal
     std::atomic<bool> there{false};  // release store after `response` is written; acquire loads before it is read
     Result<RpcResponse> response = Status(ErrorCode::kInternal, "no answer");
   };
-  constexpr std::chrono::microseconds kSpin{50};
   const auto answer = std::make_shared<Answer>();
   Call(type, std::move(request), options, [answer](Result<RpcResponse> response) {
     answer->response = std::move(response);
     answer->there.store(true, std::memory_order_release);
     answer->there.notify_one();
   });
-  for (const Time end = SteadyClock::now() + kSpin; !answer->there.load(std::memory_order_acquire);) {
-    if (SteadyClock::now() >= end) answer->there.wait(false, std::memory_order_acquire);
+  Spin spin(std::chrono::microseconds(50));
+  while (!answer->there.load(std::memory_order_acquire)) {
+    if (!spin.Again()) answer->there.wait(false, std::memory_order_acquire);
   }
   return std::move(answer->response);
 }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "base/named_thread.h"
+#include "base/spin.h"
 #include "net/rpc.h"
 #include "net/rpc_session.h"
 
@@ -185,6 +186,8 @@ void RpcReply::Fail(const Status& status) {
 
 namespace {
 
+constexpr std::chrono::microseconds kSpin{30};
+
 // Handlers of all sessions take turns on a few threads. Bounded by the sessions' bounds.
 class HandlerThreads {
  public:
@@ -220,23 +223,18 @@ class HandlerThreads {
 
  private:
   void Work() {
-    for (;;) {
-      SpinForWork();
+    for (Spin spin(kSpin);;) {
+      while (size_.load(std::memory_order_relaxed) == 0 && spin.Again()) {
+      }
       std::unique_lock lock(mutex_);
       changed_.wait(lock, [&] { return closed_ || !queue_.empty(); });
+      spin.Woken();
       if (queue_.empty()) return;
       const auto work = std::move(queue_.front());
       queue_.pop_front();
       size_.store(queue_.size(), std::memory_order_relaxed);
       lock.unlock();
       work();
-    }
-  }
-
-  // Waking a blocked thread costs 50-100 us.
-  void SpinForWork() const {
-    const auto end = SteadyClock::now() + std::chrono::microseconds(30);
-    while (size_.load(std::memory_order_relaxed) == 0 && SteadyClock::now() < end) {
     }
   }
 

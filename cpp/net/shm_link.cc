@@ -27,6 +27,8 @@ struct ShmLink::Ring {
 
 namespace {
 
+constexpr size_t kPartBytes = 64 * 1024;
+
 static_assert(std::atomic<uint64_t>::is_always_lock_free && std::atomic<uint32_t>::is_always_lock_free);
 
 Status Failed(const std::string& what) { return Status(ErrorCode::kTransport, "shm: " + what + ": " + std::strerror(errno)); }
@@ -89,16 +91,41 @@ size_t ShmLink::Count(uint64_t written, uint64_t read) const {
   return 0;
 }
 
-size_t ShmLink::Write(Bytes bytes) {
-  const uint64_t written = out_->written.load(std::memory_order_relaxed);  // only this side writes it
-  const size_t room = kShmRingBytes - Count(written, out_->read.load(std::memory_order_acquire));
-  const size_t count = sound_ ? std::min(room, bytes.size()) : 0;
-  if (count == 0) return 0;
-  const size_t at = written % kShmRingBytes, first = std::min(count, kShmRingBytes - at);
+// Up to which number bytes may be written.
+uint64_t ShmLink::EndOfRoom(uint64_t written) const {
+  const uint64_t read = out_->read.load(std::memory_order_acquire);
+  Count(written, read);
+  return sound_ ? read + kShmRingBytes : written;
+}
+
+size_t ShmLink::Write(std::span<const Bytes> pieces) {
+  const uint64_t begin = out_->written.load(std::memory_order_relaxed);  // only this side writes it
+  uint64_t at = begin, told = begin, end = EndOfRoom(begin);
+  const auto tell = [&] {
+    if (told != at) out_->written.store(told = at, std::memory_order_seq_cst);
+  };
+  for (Bytes piece : pieces) {
+    while (!piece.empty()) {
+      if (at == end && (end = EndOfRoom(at)) == at) {
+        tell();
+        return at - begin;
+      }
+      const size_t count = std::min({piece.size(), size_t{end - at}, size_t{told + kPartBytes - at}});
+      CopyIn(at, piece.first(count));
+      at += count;
+      piece = piece.subspan(count);
+      // In parts, so that the other side takes one while the next is copied.
+      if (at - told == kPartBytes) tell();
+    }
+  }
+  tell();
+  return at - begin;
+}
+
+void ShmLink::CopyIn(uint64_t number, Bytes bytes) {
+  const size_t at = number % kShmRingBytes, first = std::min(bytes.size(), kShmRingBytes - at);
   CopyBytes(out_->bytes + at, bytes.data(), first);
-  CopyBytes(out_->bytes, bytes.data() + first, count - first);
-  out_->written.store(written + count, std::memory_order_seq_cst);
-  return count;
+  CopyBytes(out_->bytes, bytes.data() + first, bytes.size() - first);
 }
 
 size_t ShmLink::Read(std::span<std::byte> out) {
@@ -110,6 +137,10 @@ size_t ShmLink::Read(std::span<std::byte> out) {
   CopyBytes(out.data() + first, in_->bytes, count - first);
   in_->read.store(read + count, std::memory_order_seq_cst);
   return count;
+}
+
+Status ShmLink::status() const {
+  return sound_ ? Status::Ok() : Status(ErrorCode::kProtocol, "the shared memory is damaged");
 }
 
 bool ShmLink::readable() const {

@@ -23,20 +23,19 @@
 #include <memory>
 #include <string>
 
-#include "base/status.h"
-#include "net/buffer.h"
+#include "net/byte_link.h"
 
 namespace persia {
 
 constexpr size_t kShmRingBytes = size_t{1} << 20;
 
-class ShmLink {
+class ShmLink final : public ByteLink {
  public:
   // Makes the file, in full: kTransport when /dev/shm has no room.
   static Result<std::unique_ptr<ShmLink>> Create();
   // Opens it by the name that the other side told. Takes the other side's directions.
   static Result<std::unique_ptr<ShmLink>> Open(const std::string& name);
-  ~ShmLink();
+  ~ShmLink() override;
   ShmLink(const ShmLink&) = delete;
   ShmLink& operator=(const ShmLink&) = delete;
 
@@ -44,13 +43,11 @@ class ShmLink {
   // Takes the file's name away: both have it open, or nobody will.
   void Unlink();
 
-  // Bytes that were written or read, as many as there is room for or are there.
-  size_t Write(Bytes bytes);
-  size_t Read(std::span<std::byte> out);
+  size_t Write(std::span<const Bytes> pieces) override;
+  size_t Read(std::span<std::byte> out) override;
+  // kProtocol: the other side has broken the counters. An end does not show here.
+  Status status() const override;
   bool readable() const;
-
-  // False: the other side has broken the counters.
-  bool sound() const { return sound_; }
 
   // After writing or reading: whether the other side sleeps and must be woken. True once for each sleep.
   bool MustWake();
@@ -62,6 +59,8 @@ class ShmLink {
   ShmLink(std::string name, void* memory, bool created);
 
   size_t Count(uint64_t written, uint64_t read) const;
+  uint64_t EndOfRoom(uint64_t written) const;
+  void CopyIn(uint64_t number, Bytes bytes);
 
   std::string name_;
   void* const memory_;

@@ -46,6 +46,11 @@ class PeerHandler {
  public:
   virtual ~PeerHandler() = default;
 
+  // Gives the memory that a payload goes to, of header.payload_bytes; called by transports that know the header before they
+  // have the payload, and the header is checked. When the payload then is not what its checksum says, or does not come, there
+  // is no OnMessage for it.
+  virtual Buffer Place([[maybe_unused]] PeerId peer, const MessageHeader& header) { return Buffer(header.payload_bytes); }
+
   // The header is checked, the payload has its length and checksum.
   virtual void OnMessage(PeerId peer, const MessageHeader& header, Buffer payload) = 0;
 

@@ -1,4 +1,4 @@
-// One UCX context and worker of one kind (tcp or rdma) on one device. Kinds are kept apart, so that which one carries
+// One UCX context and worker of one kind (rdma; tcp to test without a device) on one device. Kinds are kept apart, so that which one carries
 // a connection is decided by our rule (transport_choice.h) and nothing is opened that is not used.
 //
 // Thread-safety: confined to the progress thread of its transport.

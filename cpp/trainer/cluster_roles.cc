@@ -8,6 +8,7 @@
 #include "collective/ring_collective.h"
 #include "net/process_transport.h"
 #include "store/parameter_server.h"
+#include "trainer/loader_server.h"
 #include "trainer/nn_server.h"
 #include "worker/embedding_server.h"
 
@@ -226,6 +227,19 @@ class NnWorkerRole final : public Role<NnServer> {
   std::unique_ptr<RingMember> ring_;
 };
 
+class DataLoaderRole final : public Role<LoaderServer> {
+ public:
+  using Role::Role;
+  ~DataLoaderRole() override { CloseAll(); }
+
+ private:
+  Status ConnectServer(const ClusterPeers& peers) override {
+    return server_->Connect({Clients("embedding worker", peers.embedding_workers, options_),
+                             Clients("NN worker", PartsOf(peers.nn_workers, false), options_)});
+  }
+  void Count(RoleCounters& counters) const override { counters.batches = server_->ready(); }
+};
+
 template <typename RoleOfServer, typename Server>
 Result<std::unique_ptr<ClusterRole>> Listening(std::shared_ptr<CountingTransport> transport,
                                                std::unique_ptr<Server> server, const RoleOptions& options) {
@@ -270,16 +284,26 @@ Result<std::unique_ptr<ClusterRole>> MakeNnWorkerRole(const TrainerConfig& confi
   return std::unique_ptr<ClusterRole>(std::move(role));
 }
 
-Result<std::shared_ptr<ModelTrainer>> MakeClusterDriver(const TrainerConfig& config, const RoleOptions& options,
-                                                        const ClusterPeers& peers) {
+Result<std::unique_ptr<ClusterRole>> MakeDataLoaderRole(const TrainerConfig& config, const RoleOptions& options,
+                                                        std::shared_ptr<LoaderQueue> queue) {
   auto transport = MakeTransport(options.net);
   if (!transport.ok()) return transport.status();
+  LoaderServer::Options server{config, options.wire.rows.codec, Rpc(options.net)};
+  return Listening<DataLoaderRole>(
+      *transport, std::make_unique<LoaderServer>(*transport, std::move(server), std::move(queue)), options);
+}
+
+Result<ClusterDriver> MakeClusterDriver(const TrainerConfig& config, const RoleOptions& options,
+                                        const ClusterPeers& peers) {
+  auto transport = MakeTransport(options.net);
+  if (!transport.ok()) return transport.status();
+  auto loaders = std::make_shared<LoaderClients>(*transport, Clients("data loader", peers.data_loaders, options));
   auto trainer = ClusterTrainer::Create(
       *transport, {config, Clients("parameter server", peers.parameter_servers, options),
                    Clients("embedding worker", peers.embedding_workers, options),
-                   Clients("NN worker", PartsOf(peers.nn_workers, false), options), options.wire.rows, true});
+                   Clients("NN worker", PartsOf(peers.nn_workers, false), options), loaders, options.wire.rows, true});
   if (!trainer.ok()) return trainer.status();
-  return std::shared_ptr<ModelTrainer>(std::move(*trainer));
+  return ClusterDriver{std::shared_ptr<ModelTrainer>(std::move(*trainer)), std::move(loaders)};
 }
 
 }  // namespace persia

@@ -15,6 +15,8 @@
 #include "net/counting_transport.h"
 #include "net/transport_choice.h"
 #include "trainer/cluster_trainer.h"
+#include "trainer/loader_clients.h"
+#include "trainer/loader_queue.h"
 #include "trainer/model_trainer.h"
 
 namespace persia {
@@ -42,12 +44,13 @@ struct RoleOptions {
 // By rank.
 struct ClusterPeers {
   std::vector<std::string> parameter_servers, embedding_workers, nn_workers;
+  std::vector<std::string> data_loaders;  // that of number 0, the driver, is empty: nobody connects to it
 };
 
 struct RoleCounters {
   uint64_t requests = 0, repeated = 0;
   uint64_t bytes_received = 0, bytes_sent = 0;
-  uint64_t rows = 0, batches = 0, steps = 0;  // now, of the role that has them
+  uint64_t rows = 0, batches = 0, steps = 0;  // now, of the roles that have them
 };
 
 enum class RoleState { kListening, kRunning, kDraining, kStopped };
@@ -72,8 +75,16 @@ Result<std::unique_ptr<ClusterRole>> MakeParameterServerRole(const TrainerConfig
 Result<std::unique_ptr<ClusterRole>> MakeEmbeddingWorkerRole(const TrainerConfig& config, const RoleOptions& options);
 Result<std::unique_ptr<ClusterRole>> MakeNnWorkerRole(const TrainerConfig& config, const RoleOptions& options);
 
-// What a data loader holds: the driver, with a transport of its own.
-Result<std::shared_ptr<ModelTrainer>> MakeClusterDriver(const TrainerConfig& config, const RoleOptions& options,
-                                                        const ClusterPeers& peers);
+// One that does not drive: it sends what `queue` is given.
+Result<std::unique_ptr<ClusterRole>> MakeDataLoaderRole(const TrainerConfig& config, const RoleOptions& options,
+                                                        std::shared_ptr<LoaderQueue> queue);
+
+// What data loader 0 holds, with a transport of its own.
+struct ClusterDriver {
+  std::shared_ptr<ModelTrainer> trainer;
+  std::shared_ptr<LoaderClients> loaders;
+};
+Result<ClusterDriver> MakeClusterDriver(const TrainerConfig& config, const RoleOptions& options,
+                                        const ClusterPeers& peers);
 
 }  // namespace persia

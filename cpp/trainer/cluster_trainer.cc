@@ -1,12 +1,14 @@
 #include "trainer/cluster_trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <iterator>
 #include <limits>
 #include <utility>
 
 #include "base/hyperloglog.h"
 #include "base/named_thread.h"
+#include "batch/mask.h"
 #include "dense/calibration.h"
 #include "net/rpc_session.h"
 #include "trainer/check_batch.h"
@@ -25,10 +27,6 @@ Bytes BytesOf(std::span<const float> values) { return std::as_bytes(values); }
 Result<std::unique_ptr<ClusterTrainer>> ClusterTrainer::Create(std::shared_ptr<Transport> transport, Options options) {
   const TrainerConfig& config = options.config;
   PERSIA_CHECK(config.nn_workers == options.nn_workers.addresses.size());
-  if (config.schema.mask_width > 0) {
-    return Status(ErrorCode::kConfigUnsupported, "masks of sequences are not there in a cluster yet: train in one process, "
-                                                 "or leave out mask");
-  }
   if (config.deterministic && config.nn_workers > 1) {
     return Status(ErrorCode::kConfigUnsupported, "several NN workers of a cluster look rows up in no fixed order, so no "
                                                  "two runs are alike: use one process, one NN worker, or "
@@ -38,6 +36,7 @@ Result<std::unique_ptr<ClusterTrainer>> ClusterTrainer::Create(std::shared_ptr<T
   for (RoleClients* clients : {&trainer->parameter_servers_, &trainer->embedding_workers_, &trainer->nn_workers_}) {
     PERSIA_RETURN_IF_ERROR(clients->WaitUntilReady());
   }
+  PERSIA_RETURN_IF_ERROR(trainer->loaders_->WaitUntilReady());
   for (uint32_t rank = 0; rank < trainer->workers(); ++rank) {
     trainer->workers_[rank].watch =
         StartThread("watch-" + std::to_string(rank), [trainer = trainer.get(), rank] { trainer->WatchLoop(rank); });
@@ -55,6 +54,8 @@ ClusterTrainer::ClusterTrainer(std::shared_ptr<Transport> transport, Options opt
       parameter_servers_(transport_, std::move(options.parameter_servers)),
       embedding_workers_(transport_, std::move(options.embedding_workers)),
       nn_workers_(transport_, std::move(options.nn_workers)),
+      loaders_(std::move(options.loaders)),
+      forwarder_(config_, embedding_workers_, nn_workers_, wire_.codec),
       store_(config_.tables, parameter_servers_, wire_),
       intake_(std::numeric_limits<size_t>::max()),
       prepare_meter_("prepare", 0, config_.trace_spans),
@@ -69,17 +70,19 @@ void ClusterTrainer::Close() {
   std::lock_guard closing(closing_mutex_);
   Fail(Status(ErrorCode::kClosed, "the trainer was closed"));
   intake_.Close();
-  if (forward_thread_.joinable()) forward_thread_.join();
-  {
-    std::lock_guard lock(mutex_);
+  if (control_thread_.joinable()) {
+    std::unique_lock lock(mutex_);
     closing_ = true;
+    changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs), [&] { return AllGone(); });
   }
   changed_.notify_all();
+  loaders_->Close();
+  for (RoleClients* clients : {&nn_workers_, &embedding_workers_, &parameter_servers_}) clients->Close();
+  if (forward_thread_.joinable()) forward_thread_.join();
   if (control_thread_.joinable()) control_thread_.join();
   for (Worker& worker : workers_) {
     if (worker.watch.joinable()) worker.watch.join();
   }
-  for (RoleClients* clients : {&nn_workers_, &embedding_workers_, &parameter_servers_}) clients->Close();
   if (closes_transport_) transport_->Close();
 }
 
@@ -101,7 +104,7 @@ void ClusterTrainer::Accept(Intake& intake) {
   if (intake.batch == nullptr) return AcceptDrain(std::move(intake.done), intake.more_comes);
   prepare_meter_.Queued(intake_.size() + 1);
   prepare_meter_.Enter(Activity::kHeld);
-  Status status = CheckTrainingBatch(*intake.batch, config_);
+  Status status = Check(*intake.batch);
   if (status.ok()) {
     status = WaitForRoom();
     if (status.ok()) {
@@ -130,46 +133,18 @@ Status ClusterTrainer::WaitForRoom() {
   return failure_;
 }
 
-// The ids first: an NN worker looks them up as soon as it has its part.
+Status ClusterTrainer::Check(const Batch& batch) const {
+  if (!batch.place) return CheckTrainingBatch(batch, config_);  // who holds another checks it
+  if (loaders_->Has(*batch.place)) return Status::Ok();
+  return Status(ErrorCode::kBatchInvalid, "no other data loader has batch " + std::to_string(batch.place->batch));
+}
+
 Status ClusterTrainer::Forward(const std::shared_ptr<const Batch>& batch, uint64_t step) {
-  PERSIA_RETURN_IF_ERROR(HoldIds(*batch, step));
-  return SendParts(batch, step);
-}
-
-Status ClusterTrainer::HoldIds(const Batch& batch, uint64_t step) {
-  const uint32_t holders = embedding_workers_.size();
-  std::vector<std::optional<Payload>> requests(holders);
-  for (uint32_t holder = 0; holder < holders; ++holder) {
-    std::vector<uint32_t> ranks;
-    for (uint32_t rank = 0; rank < workers(); ++rank) {
-      if (EmbeddingWorkerOf({step, rank}, holders) == holder) ranks.push_back(rank);
-    }
-    if (ranks.empty()) continue;
-    WireWriter writer;
-    writer.Value(static_cast<uint32_t>(ranks.size()));
-    for (const uint32_t rank : ranks) {
-      const PartRows rows = PartOfWorker(batch.rows, rank, workers());
-      WritePart(writer, {{step, rank}, rows.rows});
-      WriteIds(writer, wire_.codec, PartOf(batch, rows.begin, rows.rows));
-    }
-    requests[holder] = Payload(writer.Take());
-  }
-  const RoleCall call{embedding_request::kHold, {WireFormat::kFp32, wire_.codec}};
-  return embedding_workers_.CallMany(call, std::move(requests)).status();
-}
-
-Status ClusterTrainer::SendParts(const std::shared_ptr<const Batch>& batch, uint64_t step) {
-  std::vector<std::optional<Payload>> requests;
-  for (uint32_t rank = 0; rank < workers(); ++rank) {
-    const PartRows rows = PartOfWorker(batch->rows, rank, workers());
-    const Batch part = PartOf(*batch, rows.begin, rows.rows);
-    WireWriter writer;
-    WriteStepPart(writer, {step, rows.begin, rows.rows, batch->rows, nullptr, nullptr});
-    Payload payload(writer.Take());
-    payload.Add(BytesOf(part.dense), batch).Add(BytesOf(part.labels), batch);
-    requests.push_back(std::move(payload));
-  }
-  return nn_workers_.CallMany({nn_request::kPart}, std::move(requests)).status();
+  if (!batch->place) return forwarder_.Forward(batch, step);
+  loaders_->Send(*batch->place, step, [this](const Status& status) {
+    if (!status.ok()) Fail(status);
+  });
+  return Status::Ok();
 }
 
 void ClusterTrainer::AcceptDrain(Completion done, bool more_comes) {
@@ -417,6 +392,7 @@ Status ClusterTrainer::Predict(const Batch& batch, std::vector<float>* outputs) 
   WireReader reader(pooled.value().payload.bytes());
   AlignedBuffer<float> input(size_t{batch.rows} * dense.input_width());
   FillDense(batch.rows, batch.dense.data(), config_.dense_columns(), dense, input.data());
+  WriteMasks(batch, config_.schema, input.data() + config_.masks_offset(), dense.input_width());
   for (size_t row = 0; row < batch.rows; ++row) {
     reader.Rows(WireFormat::kFp32, 1, dense.embedding_width, input.data() + row * dense.input_width());
   }

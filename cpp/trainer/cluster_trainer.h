@@ -1,14 +1,14 @@
 // ClusterTrainer: the processes of a cluster as one trainer, in the hands of the data loader.
 //
-//   Push ─► forward: checks the batch, shares its rows out over the NN workers
-//             ids of each part  ─────────────► its embedding worker, which holds them
-//             dense, labels of each part ────► its NN worker             then: accepted
+//   Push ─► forward: checks the batch, has its parts sent to embedding workers and NN workers (StepForwarder);
+//                    one that another data loader holds is sent by that   then: accepted
 //
 //   watch, one for each NN worker: what it has applied, whether it rests, whether it failed
 //   control: what NN workers shall do: pause, go on, drain, stop
 //
 // Flow: a step is forwarded when every NN worker has a slot for it, which is known from what they have applied. So nobody
-// holds more of it than NN workers have slots for, and requests never wait for training.
+// holds more of it than NN workers have slots for, and requests never wait for training. A batch that another data
+// loader sends is accepted when that is told to, so several data loaders send at once; what goes wrong there ends training.
 //
 // Rests: a pause that is asked for holds back later steps until all NN workers know of it; so all rest at the same step.
 // "As soon as possible" means after what was forwarded.
@@ -35,9 +35,11 @@
 #include "base/bounded_queue.h"
 #include "net/role_clients.h"
 #include "store/remote_store.h"
+#include "trainer/loader_clients.h"
 #include "trainer/model_trainer.h"
 #include "trainer/nn_messages.h"
 #include "trainer/snapshot_files.h"
+#include "trainer/step_forwarder.h"
 
 namespace persia {
 
@@ -46,6 +48,7 @@ class ClusterTrainer final : public ModelTrainer {
   struct Options {
     TrainerConfig config;  // of the whole cluster
     RoleClientsOptions parameter_servers, embedding_workers, nn_workers;
+    std::shared_ptr<LoaderClients> loaders;  // closed with the trainer
     RemoteStore::Wire wire;
     bool closes_transport = false;  // at the end: it serves nobody else
   };
@@ -56,7 +59,8 @@ class ClusterTrainer final : public ModelTrainer {
   ~ClusterTrainer() override;  // closes
 
   const TrainerConfig& config() const override { return config_; }
-  // Ends training in the other processes too.
+  // Ends training in the other processes too: NN workers apply what they have trained. Those that don't end within
+  // kFarewellMs are not waited for.
   void Close() override;
   void Push(std::shared_ptr<const Batch> batch, Completion accepted) override;
   void Drain(Completion done, bool more_comes = false) override;
@@ -97,9 +101,8 @@ class ClusterTrainer final : public ModelTrainer {
   void Accept(Intake& intake);
   void AcceptDrain(Completion done, bool more_comes);
   Status WaitForRoom();
+  Status Check(const Batch& batch) const;
   Status Forward(const std::shared_ptr<const Batch>& batch, uint64_t step);
-  Status HoldIds(const Batch& batch, uint64_t step);
-  Status SendParts(const std::shared_ptr<const Batch>& batch, uint64_t step);
 
   void WatchLoop(uint32_t rank);
   void Lost(uint32_t rank, const Status& status);
@@ -143,6 +146,8 @@ class ClusterTrainer final : public ModelTrainer {
   const TrainerConfig config_;
   const RemoteStore::Wire wire_;
   RoleClients parameter_servers_, embedding_workers_, nn_workers_;
+  const std::shared_ptr<LoaderClients> loaders_;
+  const StepForwarder forwarder_;
   RemoteStore store_;
 
   BoundedQueue<Intake> intake_;  // no bound of its own: every entry has a caller who waits for its completion

@@ -52,6 +52,8 @@ struct TrainerConfig {
 
   // Dense columns of a batch; the network's dense inputs are these, then the schema's masks.
   uint32_t dense_columns() const { return dense.dense_count - schema.mask_width; }
+  // Where the masks are in a row of the network's input.
+  uint32_t masks_offset() const { return dense.embedding_width + dense_columns(); }
 };
 
 // Whether the parts that NN workers have of a step are added up before they are applied: where they share one batch.

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "batch/mask.h"
 #include "net/rpc_session.h"
 
 namespace persia {
@@ -64,8 +65,9 @@ LossScaler::State ReadScaling(WireReader& reader) {
   return scaling;
 }
 
-const float* ReadFloats(WireReader& reader, size_t count) {
-  return reinterpret_cast<const float*>(reader.Raw(count * sizeof(float)).data());
+template <typename T>
+const T* ReadView(WireReader& reader, size_t count) {
+  return reinterpret_cast<const T*>(reader.Raw(count * sizeof(T)).data());
 }
 
 }  // namespace
@@ -77,17 +79,18 @@ void WriteStepPart(WireWriter& writer, const StepPart& part) {
   for (const uint32_t value : {part.first_row, part.rows, part.global_rows, uint32_t{0}}) writer.Value(value);
 }
 
-Result<StepPart> DecodeStepPart(Bytes bytes, const DenseModelConfig& model) {
+Result<StepPart> DecodeStepPart(Bytes bytes, const TrainerConfig& config) {
   WireReader reader(bytes);
   StepPart part;
   part.step = reader.Value<uint64_t>();
   part.first_row = reader.Value<uint32_t>();
   part.rows = reader.Value<uint32_t>();
   part.global_rows = reader.Value<uint32_t>();
-  (void)reader.Value<uint32_t>();  // keeps the floats aligned
+  (void)reader.Value<uint32_t>();  // keeps what follows aligned
   if (uint64_t{part.first_row} + part.rows > part.global_rows) reader.Fail("more rows than the step has");
-  part.dense = ReadFloats(reader, size_t{part.rows} * model.dense_count);
-  part.labels = ReadFloats(reader, part.rows * model.tasks.size());
+  part.dense = ReadView<float>(reader, size_t{part.rows} * config.dense_columns());
+  part.labels = ReadView<float>(reader, part.rows * config.dense.tasks.size());
+  part.filled = ReadView<uint32_t>(reader, size_t{part.rows} * MaskedFeatures(config.schema));
   PERSIA_RETURN_IF_ERROR(reader.End());
   return part;
 }

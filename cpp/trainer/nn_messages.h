@@ -21,7 +21,7 @@ namespace persia {
 
 // Types of requests; from 0x300 those of NN workers.
 namespace nn_request {
-inline constexpr uint16_t kPart = 0x300;     // PartMessage, dense f32…, labels f32… -> nothing, when it has a slot
+inline constexpr uint16_t kPart = 0x300;     // StepPart with dense f32…, labels f32…, filled u32… -> nothing, when it has a slot
 inline constexpr uint16_t kWatch = 0x301;    // version u64 -> NnState, when it is another version, or after a while
 inline constexpr uint16_t kControl = 0x302;  // NnControl
 inline constexpr uint16_t kStop = 0x303;     // Status: trains nothing more
@@ -42,9 +42,9 @@ inline constexpr uint16_t kPush = 0x321;  // step u64, pulled u64, gradients f32
 
 // ---- parts ----------------------------------------------------------------------------------------------------------
 
-void WriteStepPart(WireWriter& writer, const StepPart& part);  // without dense and labels
+void WriteStepPart(WireWriter& writer, const StepPart& part);  // without dense, labels and filled
 // Views on the message's bytes, whose sizes are checked.
-Result<StepPart> DecodeStepPart(Bytes bytes, const DenseModelConfig& model);
+Result<StepPart> DecodeStepPart(Bytes bytes, const TrainerConfig& config);
 
 // ---- state and control ----------------------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 #include "trainer/nn_server.h"
 
 #include <algorithm>
+#include <chrono>
 #include <string>
 #include <utility>
 
 #include "base/copy.h"
 #include "base/named_thread.h"
+#include "batch/mask.h"
 #include "net/rpc_session.h"
 #include "worker/remote_embeddings.h"
 
@@ -76,15 +78,7 @@ Status NnServer::MakeDense(Peers& peers, std::unique_ptr<DenseTraining>* dense) 
 NnWorker::Events NnServer::EventsOfWorker() {
   NnWorker::Events events;
   events.moved = [this] { Changed(); };
-  events.trained = [this](double loss, double share) {
-    std::lock_guard lock(mutex_);
-    loss_sum_ += loss;
-    loss_steps_ += share;
-  };
-  events.applied = [this](uint32_t rows) {
-    std::lock_guard lock(mutex_);
-    samples_ += rows;
-  };
+  totals_.ListenTo(events);
   events.failed = [this](Status status) {
     const bool first = failure().ok();  // else it is what ends the worker
     Fail(status);
@@ -111,7 +105,13 @@ void NnServer::Close() {
     Fail(Status(ErrorCode::kClosed, "NN worker " + std::to_string(options_.rank) + " was closed")
              .With("role", "NN worker")
              .With("rank", std::to_string(options_.rank)));
-    worker_->Join();  // what was trained is applied now
+    {
+      std::unique_lock lock(mutex_);  // what was trained is applied now
+      changed_.wait_for(lock, std::chrono::milliseconds(kFarewellMs), [&] { return ended_; });
+    }
+    embedding_workers_->Close();
+    nn_workers_->Close();
+    worker_->Join();
   }
   {
     std::lock_guard lock(mutex_);
@@ -208,7 +208,7 @@ void NnServer::Register() {
 // ---- parts ----------------------------------------------------------------------------------------------------------
 
 void NnServer::TakePart(RpcRequest request, RpcReply reply) {
-  const Result<StepPart> part = DecodeStepPart(request.payload.bytes(), options_.config.dense);
+  const Result<StepPart> part = DecodeStepPart(request.payload.bytes(), options_.config);
   if (!part.ok()) return reply.Fail(part.status());
   Status refused;
   {
@@ -242,7 +242,7 @@ void NnServer::PartsLoop() {
       part.reply.Fail(failure());
       break;
     }
-    FillSlot(part.part, options_.config.dense_columns(), options_.config.dense, **slot);
+    Fill(part.part, **slot);
     worker_->Put(*slot);
     part.reply.Send(Payload());
   }
@@ -252,6 +252,13 @@ void NnServer::PartsLoop() {
     std::swap(left, parts_);
   }
   for (auto& [step, part] : left) part.reply.Fail(failure());
+}
+
+void NnServer::Fill(const StepPart& part, StepSlot& slot) const {
+  const TrainerConfig& config = options_.config;
+  FillSlot(part, config.dense_columns(), config.dense, slot);
+  WriteMasks(part.filled, part.rows, config.schema, slot.input.data() + config.masks_offset(),
+             config.dense.input_width());
 }
 
 // ---- state and control ----------------------------------------------------------------------------------------------
@@ -301,6 +308,7 @@ void NnServer::WatchLoop() {
 
 NnState NnServer::StateNow() const {
   const GateState gate = worker_->gate().state();
+  const TrainedTotals::Values totals = totals_.values();
   NnState state;
   state.version = version_;
   state.control = control_;
@@ -308,9 +316,9 @@ NnState NnServer::StateNow() const {
   state.at_rest = gate.at_rest;
   state.staleness = gate.Staleness();
   state.histogram = worker_->gate().histogram();
-  state.samples = samples_;
-  state.loss_sum = loss_sum_;
-  state.loss_steps = loss_steps_;
+  state.samples = totals.samples;
+  state.loss_sum = totals.loss_sum;
+  state.loss_steps = totals.loss_steps;
   state.ended = ended_;
   state.failure = failure_;
   for (const StageMeter* stage : worker_->stages()) {

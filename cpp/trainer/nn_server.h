@@ -33,6 +33,7 @@
 #include "trainer/nn_messages.h"
 #include "trainer/nn_worker.h"
 #include "trainer/remote_dense.h"
+#include "trainer/trained_totals.h"
 
 namespace persia {
 
@@ -67,7 +68,7 @@ class NnServer {
   // Only while nothing moves.
   DenseModel& dense_model() { return worker_->dense().model(); }
 
-  // Applies what is trained, then stops. Idempotent.
+  // Applies what is trained, unless that takes longer than kFarewellMs, then stops. Idempotent.
   void Close();
 
  private:
@@ -90,6 +91,7 @@ class NnServer {
 
   void TakePart(RpcRequest request, RpcReply reply);
   void PartsLoop();
+  void Fill(const StepPart& part, StepSlot& slot) const;
   void Watch(const RpcRequest& request, RpcReply reply);
   void WatchLoop();
   NnState StateNow() const;  // under mutex_
@@ -111,6 +113,7 @@ class NnServer {
   std::unique_ptr<RoleClients> embedding_workers_, nn_workers_;
   std::shared_ptr<DenseStore> dense_store_;  // async, rank 0
   std::unique_ptr<DenseService> dense_service_;
+  TrainedTotals totals_;
   std::unique_ptr<NnWorker> worker_;
   std::function<void(const Status&)> on_failure_;
 
@@ -119,8 +122,6 @@ class NnServer {
   bool connected_ = false, closing_ = false, ended_ = false;
   Status failure_;
   uint64_t version_ = 1, control_ = 0;
-  uint64_t samples_ = 0;
-  double loss_sum_ = 0, loss_steps_ = 0;
   uint64_t dense_ahead_ = 0;        // updates of the worker's own optimizer less steps when it began; else than async
   uint64_t skipped_before_ = 0;     // steps, before a restore
   uint64_t next_step_ = 1;          // to be put into a slot

@@ -52,8 +52,9 @@ struct StepPart {
   uint32_t first_row = 0, rows = 0, global_rows = 0;
   const float* dense = nullptr;   // (rows, dense_count)
   const float* labels = nullptr;  // (rows, tasks)
+  const uint32_t* filled = nullptr;  // (rows, masked features): batch/mask.h; of a part that came without its ids
 };
-// Copies a part into a slot.
+// Copies a part into a slot, but no masks.
 void FillSlot(const StepPart& part, uint32_t columns, const DenseModelConfig& model, StepSlot& slot);
 // Copies (rows, dense_count) to their places in the network's input (rows, input_width).
 void FillDense(uint32_t rows, const float* dense, uint32_t columns, const DenseModelConfig& model, float* input);

@@ -102,15 +102,7 @@ Status Trainer::MakeDense(std::vector<std::unique_ptr<DenseTraining>>* dense) {
 NnWorker::Events Trainer::EventsOfWorker() {
   NnWorker::Events events;
   events.moved = [this] { Signal(); };
-  events.trained = [this](double loss, double share) {
-    std::lock_guard lock(mutex_);
-    loss_sum_ += loss;
-    loss_steps_ += share;
-  };
-  events.applied = [this](uint32_t rows) {
-    std::lock_guard lock(mutex_);
-    samples_ += rows;
-  };
+  totals_.ListenTo(events);
   events.failed = [this](Status status) { Fail(std::move(status)); };
   events.ended = [this] { WorkerEnded(); };
   return events;
@@ -223,8 +215,7 @@ void Trainer::AcceptDrain(Completion done, bool more_comes) {
 
 // The masks of a batch's sequences, behind its dense columns.
 void Trainer::FillMasks(const Batch& batch, float* input) const {
-  const DenseModelConfig& dense = config_.dense;
-  WriteMasks(batch, config_.schema, input + dense.embedding_width + config_.dense_columns(), dense.input_width());
+  WriteMasks(batch, config_.schema, input + config_.masks_offset(), config_.dense.input_width());
 }
 
 Status Trainer::PrepareParts(const Batch& batch, std::span<StepSlot* const> slots) {
@@ -327,13 +318,11 @@ std::optional<uint64_t> Trainer::RestingAt() const {
 }
 
 TrainerProgress Trainer::progress() const {
+  const TrainedTotals::Values totals = totals_.values();
   TrainerProgress progress;
-  {
-    std::lock_guard lock(mutex_);
-    progress.samples = samples_;
-    progress.loss_sum = loss_sum_;
-    progress.loss_steps = loss_steps_;
-  }
+  progress.samples = totals.samples;
+  progress.loss_sum = totals.loss_sum;
+  progress.loss_steps = totals.loss_steps;
   progress.steps = applied();
   progress.staleness_histogram.resize(config_.staleness + 1);
   for (const StalenessGate* gate : gates_) {

@@ -47,6 +47,7 @@
 #include "trainer/predictor.h"
 #include "trainer/snapshot_files.h"
 #include "trainer/stage_meter.h"
+#include "trainer/trained_totals.h"
 #include "trainer/turnstile.h"
 #include "worker/embedding_worker.h"
 #include "worker/held_batches.h"
@@ -129,6 +130,7 @@ class Trainer final : public ModelTrainer {
   std::vector<std::shared_ptr<LossScaler>> scalers_;  // of the workers, all alike; async: the one of all
   int64_t dense_ahead_ = 0;                  // updates of the dense optimizer less steps when they began, not in async
   uint64_t skipped_before_ = 0;              // steps, before a restore
+  TrainedTotals totals_;
   std::vector<std::unique_ptr<NnWorker>> workers_;
   std::vector<StalenessGate*> gates_;  // of the workers
 
@@ -146,8 +148,6 @@ class Trainer final : public ModelTrainer {
   std::vector<Waiting> drains_;
   std::vector<Waiting> pauses_;  // asked for, not yet reached
   uint32_t holds_ = 0;           // reached, not yet ended
-  uint64_t samples_ = 0;
-  double loss_sum_ = 0, loss_steps_ = 0;
 
   std::mutex closing_;  // one Close at a time
   std::thread prepare_thread_;

@@ -45,8 +45,7 @@ Status Trainer::RestorePipeline(const RestoredPipeline& state) {
     skipped_before_ = state.scaling->skipped;
   }
   PERSIA_RETURN_IF_ERROR(StartAfter(state.steps, state.dense_updates));
-  std::lock_guard lock(mutex_);
-  samples_ = state.samples;
+  totals_.StartAt(state.samples);
   return Status::Ok();
 }
 

@@ -1,6 +1,7 @@
 // How clusters end: interrupted, by a role that dies, without their launcher; and who is not let in.
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { gunzipSync } from 'node:zlib'
 import t from 'tap'
 import { Running, adult, folder, leftAfter, persia, sleep, small, twoOfEach } from './cluster-fixtures.js'
 
@@ -32,9 +33,9 @@ t.test('Ctrl-C ends all roles with a complete checkpoint and 130, and train and 
 })
 
 t.test('a role that dies is named with its last lines, and everything stops', async (t) => {
-  for (const victim of ['parameter-server 1', 'embedding-worker 0', 'nn-worker 1', 'data-loader 0']) {
+  for (const victim of ['parameter-server 1', 'embedding-worker 0', 'nn-worker 1', 'data-loader 0', 'data-loader 1']) {
     const run = join(folder(t), 'checkpoints')
-    const launched = new Running(t, ['launch', ...small(run, long), '--json', '--report-every', '0.1'])
+    const launched = new Running(t, ['launch', ...small(run, { ...long, 'cluster.dataLoaders': 2 }), '--json', '--report-every', '0.1'])
     await launched.until(/"progress"/, 'stdout')
     const pids = launched.pids()
     process.kill(pids.get(victim)!, 'SIGKILL')
@@ -85,6 +86,32 @@ t.test('what is wrong with the data ends a cluster as it ends one process', asyn
   const failed = persia(['launch', ...small(run, { ...twoOfEach, 'data.train.path': 'none.csv' }), '--json'])
   t.match(failed, { status: 2, stdout: '', stderr: /PERSIA_DATA_NOT_FOUND: data-loader 0: .*none\.csv/ })
   t.notOk(existsSync(run), 'nothing was written')
+})
+
+t.test('a bad row that a data loader finds ends a cluster with its place, whichever loader it is', async (t) => {
+  const directory = folder(t)
+  const lines = gunzipSync(readFileSync(join(adult, '..', 'train.csv.gz'))).toString().split('\n')
+  const data = join(directory, 'train.csv')
+  writeFileSync(data, [...lines.slice(0, 9000), lines[9000]!.replace(/^\d+/, 'old'), ...lines.slice(9001)].join('\n'))
+  const failed = persia(['launch', ...small(join(directory, 'checkpoints'), {
+    ...twoOfEach, 'cluster.dataLoaders': 2, 'data.train.path': data,
+  }), '--json'])
+  t.match(failed, { status: 2, stderr: /PERSIA_DATA_BAD_ROW: data-loader [01]: .*train\.csv line 9001, column age/ })
+})
+
+t.test('Ctrl-C with several data loaders ends them all with a complete checkpoint, which one goes on from', async (t) => {
+  const run = join(folder(t), 'checkpoints')
+  const launched = new Running(t, ['launch', ...small(run, { ...long, 'cluster.dataLoaders': 3 }), '--json', '--report-every', '0.1'])
+  await launched.until(/"progress"/, 'stdout')
+  const pids = launched.pids()
+  launched.kill('SIGINT')
+  const { status, events, stderr } = await launched.exited
+  t.equal(status, 130, stderr)
+  t.same(await leftAfter(pids, 0), [], 'every role has ended before')
+  t.match(events.at(-1), { event: 'interrupted' })
+  const epochs = Math.floor(Number(readFileSync(join(run, 'latest'), 'utf8')) / 32) + 1
+  const resumed = persia(['launch', ...small(run, { ...twoOfEach, epochs }), '--json', '--resume'])
+  t.match(resumed.events.at(-1), { event: 'done', steps: epochs * 32 }, resumed.stderr)
 })
 
 t.test('roles that are started one by one, in any order, make a cluster that takes commands', async (t) => {

@@ -3,7 +3,7 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import { Trainer, hashIds, loadConfigFile, type Config } from 'persia'
-import t from 'tap'
+import t, { type Test } from 'tap'
 import { adult, folder, payloadOf, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
 
 t.setTimeout(300_000)
@@ -45,13 +45,53 @@ t.test('a cluster of two of each role reaches the AUC of one process, with the s
   }
 })
 
+const sync = { mode: 'sync', epochs: 1, 'model.optimizer': { type: 'sgd', lr: 0.05 } }
+
 t.test('in sync mode a cluster ends with the weights of one process', async (t) => {
   const runs = folder(t)
-  const sync = { mode: 'sync', epochs: 1, 'model.optimizer': { type: 'sgd', lr: 0.05 }, 'checkpoint.resume': 'never' }
-  t.equal(persia(['train', ...small(join(runs, 'alone'), sync)]).status, 0)
-  const outcome = persia(['launch', ...small(join(runs, 'cluster'), { ...sync, ...twoOfEach })])
+  const never = { ...sync, 'checkpoint.resume': 'never' }
+  t.equal(persia(['train', ...small(join(runs, 'alone'), never)]).status, 0)
+  const outcome = persia(['launch', ...small(join(runs, 'cluster'), { ...never, ...twoOfEach })])
   t.equal(outcome.status, 0, outcome.stderr)
-  const [alone, cluster] = ['alone', 'cluster'].map((name) => join(runs, name, '32')) as [string, string]
+  await sameModel(t, join(runs, 'alone', '32'), join(runs, 'cluster', '32'))
+})
+
+t.test('several data loaders train on every row once an epoch, in the order of one, also when a run is resumed', async (t) => {
+  const runs = folder(t)
+  const shuffled = {
+    ...sync, epochs: 2, 'data.shuffle': { buffer: 4096 },
+    'features.columns.workclass': { pooling: 'none', sequenceLength: 2, mask: true },
+  }
+  t.equal(persia(['train', ...small(join(runs, 'alone'), shuffled)]).status, 0)
+  // Shares of 11, 11 and 10 batches.
+  const three = { ...shuffled, ...twoOfEach, 'cluster.dataLoaders': 3, 'checkpoint.everySteps': 13, 'checkpoint.keep': 10 }
+  const outcome = persia(['launch', ...small(join(runs, 'cluster'), three), '--json'])
+  t.equal(outcome.status, 0, outcome.stderr)
+  t.match(outcome.events.filter(({ event }) => event === 'progress').at(-1), { step: 64, samples: 2 * 32_561 })
+  await sameModel(t, join(runs, 'alone', '64'), join(runs, 'cluster', '64'))
+
+  // From the middle of each epoch, with another number of them.
+  for (const [dataLoaders, step] of [[2, 13], [3, 39]] as const) {
+    const run = join(runs, `from ${step}`)
+    const resumed = persia(['launch', '--resume', join(runs, 'cluster', String(step)), '--json',
+      ...small(run, { ...three, 'cluster.dataLoaders': dataLoaders, 'checkpoint.everySteps': 0 })])
+    t.match(resumed.events.at(-1), { event: 'done', steps: 64 }, resumed.stderr)
+    await sameModel(t, join(runs, 'alone', '64'), join(run, '64'))
+  }
+})
+
+t.test('in hybrid mode several data loaders reach the AUC of one process', async (t) => {
+  const runs = folder(t)
+  const alone = persia(['train', ...small(join(runs, 'alone')), '--json'])
+  const outcome = persia(['launch', ...small(join(runs, 'cluster'), { ...twoOfEach, 'cluster.dataLoaders': 2 }), '--json'])
+  t.equal(outcome.status, 0, outcome.stderr)
+  const [expected, auc] = [aucOf(alone.events), aucOf(outcome.events)]
+  t.ok(expected > 0.88 && Math.abs(auc - expected) < 0.002, `AUC ${auc}, in one process ${expected}`)
+  t.match(outcome.stderr, /^[\d:.]+ data-loader-1 +\| answered \d+ requests/m)
+})
+
+/** Two checkpoints have the same model, to 1e-5. */
+async function sameModel(t: Test, alone: string, cluster: string): Promise<void> {
   t.same(readdirSync(cluster).filter((name) => !name.startsWith('embedding')),
     readdirSync(alone).filter((name) => !name.startsWith('embedding')))
 
@@ -60,13 +100,13 @@ t.test('in sync mode a cluster ends with the weights of one process', async (t) 
   t.ok(mostDifference(floatsOf(dense[0]), floatsOf(dense[1])) < 1e-5, 'dense weights and the state of their optimizer')
 
   const { config } = loadConfigFile(adult)
-  const [one, other] = await Promise.all([alone, cluster].map((directory) => rowsOf(directory, config)))
+  const [one, other] = await Promise.all([alone, cluster].map((directory) => rowsOf(t, directory, config)))
   for (const [feature, rows] of one!) {
     const theirs = other!.get(feature)!
     t.ok(rows.length > 0 && rows.length === theirs.length, `${feature}: as many rows`)
     t.ok(mostDifference(rows, theirs) < 1e-5, `${feature}: rows and the state of their optimizer`)
   }
-})
+}
 
 const floatsOf = (bytes: Buffer) => new Float32Array(Uint8Array.from(bytes).buffer, 0, Math.floor(bytes.length / 4))
 
@@ -79,7 +119,7 @@ function mostDifference(a: Float32Array, b: Float32Array): number {
 }
 
 /** The rows of every id in the training data, with the state of the optimizer, by feature. */
-async function rowsOf(directory: string, { features }: Config): Promise<Map<string, Float32Array>> {
+async function rowsOf(t: Test, directory: string, { features }: Config): Promise<Map<string, Float32Array>> {
   const { trainer } = await Trainer.load(directory)
   const [header, ...lines] = gunzipSync(readFileSync(join(adult, '..', 'train.csv.gz'))).toString().trim().split('\n')
   const columns = header!.split(',')

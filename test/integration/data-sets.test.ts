@@ -90,6 +90,7 @@ t.test('taobao: the joined sample, with its histories', needs('taobao-ad-sample'
   t.equal(done['rows'].train + done['rows'].test, 261)
   const { ids } = events.find(({ event }) => event === 'card')!['train']
   t.ok(ids.cate_his.ids > 5000)
+  t.equal(train('taobao', out, 'batchSize=32').length, 1, 'the preset fits to the joined table too')
 })
 
 // Files as Alibaba ships them, with its odd headers and NULLs.

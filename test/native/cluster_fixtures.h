@@ -12,18 +12,36 @@
 #include "net/in_process_transport.h"
 #include "store/parameter_server.h"
 #include "trainer/cluster_trainer.h"
+#include "trainer/loader_server.h"
 #include "trainer/nn_server.h"
 #include "trainer_fixtures.h"
 #include "worker/embedding_server.h"
 
 namespace persia {
 
+inline TrainerConfig ClusterConfig(TrainerMode mode, uint32_t workers) { return WorkersConfig(mode, workers, false); }
+
+// One process at rest after batches of all sizes.
+inline std::unique_ptr<Trainer> TrainedAlone(TrainerConfig config, uint64_t steps) {
+  config.nn_workers = 1;
+  auto trainer = Make(config);
+  TrainSizes(*trainer, 1, steps);
+  Rest(*trainer);
+  return trainer;
+}
+
+inline bool Mentions(const Status& status, const std::string& what) {
+  if (status.message().find(what) != std::string::npos) return true;
+  std::fprintf(stderr, "the message is: %s, not about %s\n", status.message().c_str(), what.c_str());
+  return false;
+}
+
 struct ClusterShape {
-  uint32_t parameter_servers = 2, embedding_workers = 2;
+  uint32_t parameter_servers = 2, embedding_workers = 2, data_loaders = 1;
   RemoteStore::Wire wire = {};
   WireFormat activations = WireFormat::kFp32;
   uint64_t deadline_ms = 30'000;
-  // Puts something around each transport, by the name of its role ("ps-0", "ew-1", "nn-0", "driver").
+  // Puts something around each transport, by the name of its role ("ps-0", "ew-1", "nn-0", "dl-1", "driver").
   std::function<std::shared_ptr<Transport>(const std::string& name, std::unique_ptr<Transport>)> wrap = {};
 };
 
@@ -45,10 +63,13 @@ class TestCluster {
                                             Clients("NN worker", nn_addresses_), std::move(collectives[i])});
       REQUIRE_MESSAGE(status.ok(), status.message());
     }
-    auto made = ClusterTrainer::Create(TransportOf("driver"),
-                                       {config, Clients("parameter server", ps_addresses_),
-                                        Clients("embedding worker", ew_addresses_),
-                                        Clients("NN worker", nn_addresses_), shape.wire, false});
+    queues.resize(shape.data_loaders);
+    for (uint32_t i = 1; i < shape.data_loaders; ++i) StartDataLoader(i);
+    const auto driver = TransportOf("driver");
+    loaders = std::make_shared<LoaderClients>(driver, Clients("data loader", dl_addresses_));
+    auto made = ClusterTrainer::Create(driver, {config, Clients("parameter server", ps_addresses_),
+                                                Clients("embedding worker", ew_addresses_),
+                                                Clients("NN worker", nn_addresses_), loaders, shape.wire, false});
     REQUIRE_MESSAGE(made.ok(), made.status().message());
     trainer = std::move(*made);
   }
@@ -56,6 +77,7 @@ class TestCluster {
   // From the driver back, as a launcher does it.
   ~TestCluster() {
     trainer.reset();
+    dl.clear();
     nn.clear();
     ew.clear();
     ps.clear();
@@ -78,6 +100,9 @@ class TestCluster {
   std::vector<std::unique_ptr<ParameterServer>> ps;
   std::vector<std::unique_ptr<EmbeddingServer>> ew;
   std::vector<std::unique_ptr<NnServer>> nn;
+  std::vector<std::unique_ptr<LoaderServer>> dl;      // from number 1 on
+  std::vector<std::shared_ptr<LoaderQueue>> queues;   // by number; that of the driver is empty
+  std::shared_ptr<LoaderClients> loaders;
   std::unique_ptr<ClusterTrainer> trainer;
 
  private:
@@ -115,12 +140,23 @@ class TestCluster {
     REQUIRE_MESSAGE(status.ok(), status.message());
   }
 
+  void StartDataLoader(uint32_t rank) {
+    const std::string name = "dl-" + std::to_string(rank);
+    queues[rank] = std::make_shared<LoaderQueue>();
+    dl.push_back(std::make_unique<LoaderServer>(
+        TransportOf(name), LoaderServer::Options{config_, shape_.wire.codec, Rpc()}, queues[rank]));
+    dl_addresses_.push_back(Listen(*dl.back(), name));
+    const Status status =
+        dl.back()->Connect({Clients("embedding worker", ew_addresses_), Clients("NN worker", nn_addresses_)});
+    REQUIRE_MESSAGE(status.ok(), status.message());
+  }
+
   const TrainerConfig config_;
   const ClusterShape shape_;
   const std::shared_ptr<InProcessNetwork> network_ = MakeInProcessNetwork();
   std::vector<std::shared_ptr<Transport>> transports_;
   std::map<std::string, std::shared_ptr<Transport>> by_name_;
-  std::vector<std::string> ps_addresses_, ew_addresses_, nn_addresses_;
+  std::vector<std::string> ps_addresses_, ew_addresses_, nn_addresses_, dl_addresses_{""};
 };
 
 }  // namespace persia

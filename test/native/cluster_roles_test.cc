@@ -10,14 +10,7 @@
 namespace persia {
 namespace {
 
-TrainerConfig RolesConfig(TrainerMode mode) {
-  TrainerConfig config = SmallConfig(mode == TrainerMode::kSync ? 0 : 3, false);
-  config.mode = mode;
-  config.nn_workers = 2;
-  config.dense.optimizer.eps = 1e-4;
-  for (TableOptions& table : config.tables) table.optimizer.initial_accumulator = 0.01f;
-  return config;
-}
+TrainerConfig RolesConfig(TrainerMode mode) { return WorkersConfig(mode, 2, false); }
 
 using MakeRole = Result<std::unique_ptr<ClusterRole>> (*)(const TrainerConfig&, const RoleOptions&);
 
@@ -47,7 +40,7 @@ struct Roles {
     for (const Status& status : connected) REQUIRE_MESSAGE(status.ok(), status.message());
     auto made = MakeClusterDriver(config, {net, {}, 0, 1}, peers);
     REQUIRE_MESSAGE(made.ok(), made.status().message());
-    trainer = std::move(*made);
+    trainer = std::move(made.value().trainer);
   }
   ~Roles() {
     trainer.reset();
@@ -58,28 +51,6 @@ struct Roles {
   std::vector<std::unique_ptr<ClusterRole>> all;
   std::shared_ptr<ModelTrainer> trainer;
 };
-
-std::map<uint64_t, std::vector<float>> TableOf(ModelTrainer& trainer, uint32_t row_class) {
-  std::map<uint64_t, std::vector<float>> rows;
-  REQUIRE(trainer.store().Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge) {
-    rows[sign] = {row.begin(), row.end()};
-  }).ok());
-  return rows;
-}
-
-double FarthestRows(ModelTrainer& a, ModelTrainer& b) {
-  double farthest = 0;
-  for (uint32_t c = 0; c < a.store().row_class_count(); ++c) {
-    const auto rows = TableOf(a, c), others = TableOf(b, c);
-    REQUIRE(rows.size() == others.size());
-    for (const auto& [sign, row] : rows) {
-      for (size_t i = 0; i < row.size(); ++i) {
-        farthest = std::max(farthest, std::abs(double{row[i]} - others.at(sign)[i]));
-      }
-    }
-  }
-  return farthest;
-}
 
 }  // namespace
 

@@ -7,69 +7,36 @@
 namespace persia {
 namespace {
 
-// As in nn_workers_test.cc: adaptive optimizers start above zero, where rounding blows up.
-TrainerConfig ClusterConfig(TrainerMode mode, uint32_t workers) {
-  TrainerConfig config = SmallConfig(mode == TrainerMode::kSync ? 0 : 3, false);
-  config.mode = mode;
-  config.nn_workers = workers;
-  config.dense.optimizer.eps = 1e-4;
-  for (TableOptions& table : config.tables) {
-    table.optimizer.initial_accumulator = 0.01f;
-    table.prefix_bits = config.schema.prefix_bits;
-    table.group_count = config.schema.group_count;
-  }
+// The third feature is a sequence of up to three places, whose mask the network sees.
+TrainerConfig MaskedConfig(TrainerMode mode, uint32_t workers) {
+  TrainerConfig config = ClusterConfig(mode, workers);
+  std::vector<FeatureSpec> features = config.schema.features;
+  features[2].pooling = Pooling::kNone;
+  features[2].sequence_length = 3;
+  features[2].mask = true;
+  config.schema = *BuildFeatureSchema(features, 8);
+  config.dense.embedding_width = config.schema.embedding_width;
+  config.dense.dense_count += config.schema.mask_width;
   return config;
 }
 
-using Rows = std::map<uint64_t, std::vector<float>>;
-
-Rows TableOf(ModelTrainer& trainer, uint32_t row_class) {
-  Rows rows;
-  const Status status = trainer.store().Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge) {
-    CHECK(rows.emplace(sign, std::vector<float>(row.begin(), row.end())).second);
-  });
-  REQUIRE_MESSAGE(status.ok(), status.message());
-  return rows;
-}
-
-std::vector<float> DenseOf(DenseModel& model) {
-  std::vector<float> values;
-  for (const NamedTensor& tensor : model.Tensors()) {
-    values.insert(values.end(), tensor.values.begin(), tensor.values.end());
+// Samples have none to four ids of it.
+std::shared_ptr<const Batch> SequenceBatch(uint64_t step) {
+  struct Sequences {
+    std::vector<uint32_t> offsets{0};
+    std::vector<uint64_t> ids;
+    std::shared_ptr<const void> others;
+  };
+  auto batch = CopyOf(SizedBatch(step));
+  auto sequences = std::make_shared<Sequences>();
+  for (uint32_t row = 0; row < batch->rows; ++row) {
+    for (uint64_t place = 0; place < (row + step) % 5; ++place) sequences->ids.push_back((row * step + place) % 40);
+    sequences->offsets.push_back(static_cast<uint32_t>(sequences->ids.size()));
   }
-  return values;
-}
-
-double Farthest(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double farthest = 0;
-  for (size_t i = 0; i < a.size(); ++i) farthest = std::max(farthest, std::abs(double{a[i]} - b[i]));
-  return farthest;
-}
-
-double FarthestRows(ModelTrainer& a, ModelTrainer& b) {
-  double farthest = 0;
-  for (uint32_t c = 0; c < a.store().row_class_count(); ++c) {
-    const Rows rows = TableOf(a, c), others = TableOf(b, c);
-    REQUIRE(rows.size() == others.size());
-    for (const auto& [sign, row] : rows) farthest = std::max(farthest, Farthest(row, others.at(sign)));
-  }
-  return farthest;
-}
-
-bool Mentions(const Status& status, const std::string& what) {
-  if (status.message().find(what) != std::string::npos) return true;
-  std::fprintf(stderr, "the message is: %s, not about %s\n", status.message().c_str(), what.c_str());
-  return false;
-}
-
-constexpr uint32_t kSizes[] = {64, 7, 64, 1, 2, 33, 64, 5, 64, 3};
-
-void TrainSizes(ModelTrainer& trainer, uint64_t first, uint64_t last) {
-  for (uint64_t step = first; step <= last; ++step) {
-    const Status status = PushAndWait(trainer, MakeBatch(step, 50, kSizes[step % std::size(kSizes)]));
-    REQUIRE_MESSAGE(status.ok(), status.message());
-  }
+  sequences->others = batch->owner;
+  batch->id_columns[2] = {sequences->offsets, sequences->ids};
+  batch->owner = std::move(sequences);
+  return batch;
 }
 
 // Every fourth batch overflows.
@@ -84,14 +51,6 @@ TrainerConfig ScaledConfig(TrainerMode mode, uint32_t workers) {
   config.dense.tasks = {{"rating", Loss::kMse, 1.0f}};
   config.loss_scaling = {.scale = 1024, .dynamic = true, .growth_interval = 5};
   return config;
-}
-
-std::unique_ptr<Trainer> TrainedAlone(TrainerConfig config, uint64_t steps) {
-  config.nn_workers = 1;
-  auto trainer = Make(config);
-  TrainSizes(*trainer, 1, steps);
-  Rest(*trainer);
-  return trainer;
 }
 
 }  // namespace
@@ -150,7 +109,7 @@ TEST_CASE("a cluster of one NN worker in deterministic mode trains bit for bit l
   config.nn_workers = 2;
   const auto refused = ClusterTrainer::Create(
       nullptr, {config, {"parameter server", {}, "", 0, 1}, {"embedding worker", {}, "", 0, 1},
-                {"NN worker", {"a:1", "b:1"}, "", 0, 1}, {}, false});
+                {"NN worker", {"a:1", "b:1"}, "", 0, 1}, nullptr, {}, false});
   CHECK(refused.status().code() == ErrorCode::kConfigUnsupported);
 }
 
@@ -190,6 +149,40 @@ TEST_CASE("a cluster predicts, counts and reads rows as one process does; an eva
   CHECK(names == std::vector<std::string>{"prepare", "lookup", "train", "apply", "lookup", "train", "apply"});
 }
 
+TEST_CASE("the NN workers of a cluster see the masks of sequences: it trains and predicts like one process") {
+  const TrainerConfig config = MaskedConfig(TrainerMode::kSync, 2);
+  const auto alone = Make(MaskedConfig(TrainerMode::kSync, 1));
+  TestCluster cluster(config, {});
+  for (uint64_t step = 1; step <= 30; ++step) {
+    REQUIRE(PushAndWait(*alone, SequenceBatch(step)).ok());
+    REQUIRE(PushAndWait(*cluster.trainer, SequenceBatch(step)).ok());
+  }
+  Rest(*alone);
+  Rest(*cluster.trainer);
+  CHECK(FarthestRows(*alone, *cluster.trainer) < 1e-5);
+  CHECK(Farthest(DenseOf(alone->dense_model(0)), DenseOf(cluster.nn[1]->dense_model())) < 1e-5);
+  std::vector<float> one, all;
+  REQUIRE(alone->Predict(*SequenceBatch(40), &one).ok());
+  REQUIRE(cluster.trainer->Predict(*SequenceBatch(40), &all).ok());
+  CHECK(Farthest(one, all) < 1e-5);
+
+  // A network that sees the masks alone tells a sample without ids from one with three.
+  for (NamedTensor& tensor : cluster.nn[0]->dense_model().Tensors()) {
+    if (tensor.name == "layer.0.weight") {
+      const uint32_t inputs = config.dense.input_width();
+      for (size_t i = 0; i < tensor.values.size(); ++i) {
+        tensor.values[i] = i % inputs < config.masks_offset() ? 0.0f : 1.0f + static_cast<float>(i % inputs);
+      }
+    }
+  }
+  REQUIRE(cluster.nn[0]->dense_model().WriteTensors().ok());
+  REQUIRE(cluster.trainer->Predict(*SequenceBatch(2), &all).ok());  // rows of 2, 3, 4, 0, 1 ids, …
+  CHECK(all[1] == all[2]);
+  CHECK(all[0] != all[1]);
+  CHECK(all[3] != all[4]);
+  CHECK(all[3] == all[3 + 5]);
+}
+
 TEST_CASE("effective staleness of rows is measured at the parameter servers") {
   TrainerConfig config = ClusterConfig(TrainerMode::kHybrid, 2);
   config.row_staleness_one_in = 1;
@@ -209,7 +202,7 @@ TEST_CASE("a cluster's checkpoint from the middle of a run is gone on with by cl
   Waiter paused, drained;
   first.trainer->Pause(10, paused.completion());
   for (uint64_t step = 1; step <= 24; ++step) {
-    first.trainer->Push(MakeBatch(step, 50, kSizes[step % std::size(kSizes)]), [](Status) {});
+    first.trainer->Push(SizedBatch(step), [](Status) {});
   }
   first.trainer->Drain(drained.completion());
   REQUIRE(paused.Wait().ok());
@@ -249,7 +242,7 @@ TEST_CASE("a checkpoint of one process loads into a cluster, and lookups in flig
     Waiter paused;
     trainer.Pause(7, paused.completion());
     for (uint64_t step = 1; step <= 24; ++step) {
-      trainer.Push(MakeBatch(step, 50, kSizes[step % std::size(kSizes)]), [](Status) {});
+      trainer.Push(SizedBatch(step), [](Status) {});
     }
     REQUIRE(paused.Wait().ok());
     return std::make_unique<Saved>(trainer);
@@ -314,7 +307,7 @@ TEST_CASE("an invalid batch is refused alone; a loss that is not finite ends all
   for (NamedTensor& tensor : cluster.nn[1]->dense_model().Tensors()) {
     if (tensor.name == "layer.2.bias") tensor.values[0] = NAN;
   }
-  const Rows before = TableOf(*cluster.trainer, 0);
+  const TableRows before = TableOf(*cluster.trainer, 0);
   cluster.trainer->Push(MakeBatch(6, 50), [](Status) {});
   const Status status = DrainAndWait(*cluster.trainer);
   CHECK(status.code() == ErrorCode::kNonFiniteLoss);
@@ -336,7 +329,7 @@ TEST_CASE("a role that is lost ends the run with an error that names it, within 
   for (const Victim& victim : victims) {
     for (const TrainerMode mode : {TrainerMode::kSync, TrainerMode::kHybrid, TrainerMode::kAsync}) {
       
-      TestCluster cluster(ClusterConfig(mode, 2), {.deadline_ms = 400});
+      TestCluster cluster(ClusterConfig(mode, 2), {.deadline_ms = 1'000});
       TrainSizes(*cluster.trainer, 1, 5);
       victim.kill(cluster);
       const auto begin = std::chrono::steady_clock::now();
@@ -404,7 +397,7 @@ TEST_CASE("a step that is skipped leaves no trace on servers and NN workers of a
       ModelTrainer& trainer = *cluster.trainer;
       Train(trainer, 1, 7);
       Rest(trainer);
-      const Rows rows = TableOf(trainer, 0);
+      const TableRows rows = TableOf(trainer, 0);
       const std::vector<float> dense = DenseOf(cluster.nn[0]->dense_model());
       const float scale = trainer.progress().loss_scale;
       CHECK(scale == 2048);  // five good steps made it rise

@@ -22,13 +22,13 @@ class InProcessKind final : public TransportKind {
   const std::shared_ptr<InProcessNetwork> network_ = MakeInProcessNetwork();
 };
 
-class UcxKind final : public TransportKind {
+class ProcessKind final : public TransportKind {
  public:
-  explicit UcxKind(TransportChoice choice) : choice_(choice) {}
+  ProcessKind(TransportChoice choice, bool by_ucx) : choice_(choice), by_ucx_(by_ucx) {}
 
-  std::string name() const override { return TransportChoiceName(choice_); }
+  std::string name() const override { return TransportChoiceName(choice_) + std::string(by_ucx_ ? "-by-ucx" : ""); }
   std::unique_ptr<Transport> Make(const TransportOptions& options) override {
-    auto made = MakeProcessTransport({options, choice_, "the transport's secret"});
+    auto made = MakeProcessTransport({options, choice_, "the transport's secret", by_ucx_});
     REQUIRE_MESSAGE(made.ok(), made.status().message());
     return std::move(made.value());
   }
@@ -36,6 +36,7 @@ class UcxKind final : public TransportKind {
 
  private:
   const TransportChoice choice_;
+  const bool by_ucx_;
 };
 
 }  // namespace
@@ -43,7 +44,7 @@ class UcxKind final : public TransportKind {
 std::vector<std::unique_ptr<TransportKind>> TransportKinds() {
   std::vector<std::unique_ptr<TransportKind>> kinds;
   const char* named = std::getenv("PERSIA_TEST_TRANSPORTS");
-  std::string names = named != nullptr ? named : "in-process,tcp,shm";
+  std::string names = named != nullptr ? named : "in-process,tcp,tcp-by-ucx,shm";
   names += ",";
   for (size_t begin = 0, end; (end = names.find(',', begin)) != std::string::npos; begin = end + 1) {
     if (auto kind = TransportKindNamed(names.substr(begin, end - begin))) kinds.push_back(std::move(kind));
@@ -53,8 +54,10 @@ std::vector<std::unique_ptr<TransportKind>> TransportKinds() {
 
 std::unique_ptr<TransportKind> TransportKindNamed(const std::string& name) {
   if (name == "in-process") return std::make_unique<InProcessKind>();
+  // What carries rdma, where there is no device.
+  if (name == "tcp-by-ucx") return std::make_unique<ProcessKind>(TransportChoice::kTcp, true);
   const auto choice = ParseTransportChoice(name);
-  if (choice.ok()) return std::make_unique<UcxKind>(choice.value());
+  if (choice.ok()) return std::make_unique<ProcessKind>(choice.value(), false);
   return nullptr;
 }
 

@@ -14,61 +14,9 @@
 namespace persia {
 namespace {
 
-// Adaptive optimizers divide by the size of gradients; where those are nearly 0 that blows rounding up without bound,
-// so they start above it.
-TrainerConfig WorkersConfig(TrainerMode mode, uint32_t workers, bool deterministic = true) {
-  TrainerConfig config = SmallConfig(mode == TrainerMode::kSync ? 0 : 3, deterministic);
-  config.mode = mode;
-  config.nn_workers = workers;
-  config.dense.optimizer.eps = 1e-4;
-  for (TableOptions& table : config.tables) {
-    table.optimizer.initial_accumulator = 0.01f;
-    table.prefix_bits = config.schema.prefix_bits;
-    table.group_count = config.schema.group_count;
-  }
-  return config;
-}
-
-std::vector<float> DenseOf(Trainer& trainer, uint32_t rank) {
-  std::vector<float> values;
-  for (const NamedTensor& tensor : trainer.dense_model(rank).Tensors()) {
-    values.insert(values.end(), tensor.values.begin(), tensor.values.end());
-  }
-  return values;
-}
-
-std::map<uint64_t, std::vector<float>> TableOf(Trainer& trainer, uint32_t row_class) {
-  std::map<uint64_t, std::vector<float>> rows;
-  REQUIRE(trainer.store().Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge) {
-    rows[sign] = {row.begin(), row.end()};
-  }).ok());
-  return rows;
-}
-
-double Farthest(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double farthest = 0;
-  for (size_t i = 0; i < a.size(); ++i) farthest = std::max(farthest, std::abs(double{a[i]} - b[i]));
-  return farthest;
-}
-
 // Largest difference of any weight or optimizer state, of the dense network and of the rows.
-double Farthest(Trainer& a, Trainer& b) {
-  double farthest = Farthest(DenseOf(a, 0), DenseOf(b, 0));
-  for (uint32_t c = 0; c < a.store().row_class_count(); ++c) {
-    const auto rows = TableOf(a, c), others = TableOf(b, c);
-    REQUIRE(rows.size() == others.size());
-    for (const auto& [sign, row] : rows) farthest = std::max(farthest, Farthest(row, others.at(sign)));
-  }
-  return farthest;
-}
-
-constexpr uint32_t kSizes[] = {64, 7, 64, 1, 2, 33, 64, 5, 64, 3};
-
-void TrainSizes(Trainer& trainer, uint64_t first, uint64_t last) {
-  for (uint64_t step = first; step <= last; ++step) {
-    REQUIRE(PushAndWait(trainer, MakeBatch(step, 50, kSizes[step % std::size(kSizes)])).ok());
-  }
+double FarthestModel(Trainer& a, Trainer& b) {
+  return std::max(Farthest(DenseOf(a.dense_model(0)), DenseOf(b.dense_model(0))), FarthestRows(a, b));
 }
 
 // A trainer at rest after steps of all sizes.
@@ -87,8 +35,10 @@ TEST_CASE("n workers train like one that gets the whole batches, whatever their 
     for (const uint32_t workers : {2u, 3u, 5u}) {
       CAPTURE(workers);
       const auto together = TrainedSizes(WorkersConfig(mode, workers), 30);
-      CHECK(Farthest(*alone, *together) < 1e-5);
-      for (uint32_t rank = 1; rank < workers; ++rank) CHECK(DenseOf(*together, rank) == DenseOf(*together, 0));
+      CHECK(FarthestModel(*alone, *together) < 1e-5);
+      for (uint32_t rank = 1; rank < workers; ++rank) {
+        CHECK(DenseOf(together->dense_model(rank)) == DenseOf(together->dense_model(0)));
+      }
       const TrainerProgress one = alone->progress(), all = together->progress();
       CHECK(all.steps == 30);
       CHECK(all.samples == one.samples);
@@ -103,7 +53,7 @@ TEST_CASE("n workers admit new ids by chance as one does that gets the whole bat
   for (TableOptions& table : config.tables) table.admit_probability = 0.3;
   const auto alone = TrainedSizes(config, 20);
   config.nn_workers = 3;
-  CHECK(Farthest(*alone, *TrainedSizes(config, 20)) < 1e-5);
+  CHECK(FarthestModel(*alone, *TrainedSizes(config, 20)) < 1e-5);
 }
 
 TEST_CASE("replicas that do not fit into memory together are refused before any is made") {
@@ -125,7 +75,7 @@ TEST_CASE("a schedule goes by steps in every mode, also where async made more up
   REQUIRE(second->Restore(saved.path, saved.files).ok());
   TrainSizes(*second, 11, 12);
   Rest(*second);
-  CHECK(Farthest(DenseOf(*first, 0), DenseOf(*second, 0)) > 1e-4);
+  CHECK(Farthest(DenseOf(first->dense_model(0)), DenseOf(second->dense_model(0))) > 1e-4);
 }
 
 TEST_CASE("a batch trained in pieces is trained like a whole one, by one worker and by several") {
@@ -134,7 +84,7 @@ TEST_CASE("a batch trained in pieces is trained like a whole one, by one worker 
     for (const uint32_t pieces : {2u, 5u}) {
       TrainerConfig config = WorkersConfig(TrainerMode::kSync, workers);
       config.accumulate = pieces;
-      CHECK(Farthest(*whole, *TrainedSizes(config, 30)) < 1e-5);
+      CHECK(FarthestModel(*whole, *TrainedSizes(config, 30)) < 1e-5);
     }
   }
 }
@@ -145,9 +95,9 @@ TEST_CASE("gradients of rows are clipped by their norm over a whole step, howeve
   const auto unbounded = TrainedSizes(config, 20);
   config.schema.clip_norm = 1e-3f;
   const auto clipped = TrainedSizes(config, 20);
-  CHECK(Farthest(*unbounded, *clipped) > 1e-4);
+  CHECK(FarthestModel(*unbounded, *clipped) > 1e-4);
   config.nn_workers = 3;
-  CHECK(Farthest(*clipped, *TrainedSizes(config, 20)) < 1e-6);
+  CHECK(FarthestModel(*clipped, *TrainedSizes(config, 20)) < 1e-6);
 }
 
 TEST_CASE("rows of frozen features stay as they were made, and those of other features train as with one worker") {
@@ -157,7 +107,7 @@ TEST_CASE("rows of frozen features stay as they were made, and those of other fe
   config.schema = *BuildFeatureSchema(features, 8);
   const auto alone = TrainedSizes(config, 20);
   config.nn_workers = 3;
-  CHECK(Farthest(*alone, *TrainedSizes(config, 20)) < 1e-5);
+  CHECK(FarthestModel(*alone, *TrainedSizes(config, 20)) < 1e-5);
 }
 
 TEST_CASE("deterministic runs of several workers end in the same bytes, with evictions too") {
@@ -184,7 +134,7 @@ TEST_CASE("several workers that were saved in the middle go on like those that w
     TrainSizes(*undisturbed, 1, 24);
     const auto expected = FinalState(*undisturbed);
     for (uint64_t stop : {1, 7, 23}) {
-      const auto batch = [](uint64_t step) { return MakeBatch(step, 50, kSizes[step % std::size(kSizes)]); };
+      const auto batch = [](uint64_t step) { return SizedBatch(step); };
       CheckSavedInTheMiddle(config, batch, stop, 24, expected);
     }
   }
@@ -197,7 +147,7 @@ TEST_CASE("a checkpoint of several workers is gone on with by another number of 
   Waiter paused;
   first->Pause(10, paused.completion());
   for (uint64_t step = 1; step <= 24; ++step) {
-    first->Push(MakeBatch(step, 50, kSizes[step % std::size(kSizes)]), [](Status) {});
+    first->Push(SizedBatch(step), [](Status) {});
   }
   REQUIRE(paused.Wait().ok());
   Saved saved(*first);
@@ -206,7 +156,7 @@ TEST_CASE("a checkpoint of several workers is gone on with by another number of 
     REQUIRE(second->Restore(saved.path, saved.files).ok());
     TrainSizes(*second, 11, 24);
     Rest(*second);
-    CHECK(Farthest(*undisturbed, *second) < 1e-5);
+    CHECK(FarthestModel(*undisturbed, *second) < 1e-5);
   }
   auto other = Make(WorkersConfig(TrainerMode::kHybrid, 2));
   REQUIRE(other->Restore(saved.path, saved.files).ok());
@@ -244,7 +194,7 @@ TEST_CASE("mode async with batches of fewer rows than workers loses nothing, and
   Saved saved(*first);
   auto second = Make(config);
   REQUIRE(second->Restore(saved.path, saved.files).ok());
-  CHECK(Farthest(*first, *second) == 0);
+  CHECK(FarthestModel(*first, *second) == 0);
   CHECK(second->progress().samples == first->progress().samples);
   TrainSizes(*second, 21, 30);
   REQUIRE(DrainAndWait(*second).ok());

@@ -177,7 +177,11 @@ TEST_CASE("A request without an answer ends at its deadline, naming the server; 
   const auto reply = client->Call(kHold, {}, {.deadline_ms = 30});
   CHECK(reply.status().code() == ErrorCode::kDeadline);
   CHECK(reply.status().message().find(server.address) != std::string::npos);
-  server.held[0].second.Send({});
+  REQUIRE(Eventually([&] { return server.held_count() == 1; }));
+  {
+    std::lock_guard lock(server.mutex);
+    server.held[0].second.Send({});
+  }
   CHECK(client->Call(kEcho, Payload(TextBuffer("still there"))).ok());
 }
 

@@ -46,6 +46,21 @@ inline TrainerConfig SmallConfig(uint64_t staleness, bool deterministic) {
   return config;
 }
 
+// Adaptive optimizers divide by the size of gradients; where those are nearly 0 that blows rounding up without bound,
+// so they start above it.
+inline TrainerConfig WorkersConfig(TrainerMode mode, uint32_t workers, bool deterministic = true) {
+  TrainerConfig config = SmallConfig(mode == TrainerMode::kSync ? 0 : 3, deterministic);
+  config.mode = mode;
+  config.nn_workers = workers;
+  config.dense.optimizer.eps = 1e-4;
+  for (TableOptions& table : config.tables) {
+    table.optimizer.initial_accumulator = 0.01f;
+    table.prefix_bits = config.schema.prefix_bits;
+    table.group_count = config.schema.group_count;
+  }
+  return config;
+}
+
 // A batch of its own memory, a pure function of its number; the label follows from the first feature's id.
 inline std::shared_ptr<const Batch> MakeBatch(uint64_t number, uint64_t distinct_ids = 50, uint32_t rows = kRows) {
   struct Storage {
@@ -123,6 +138,58 @@ inline std::unique_ptr<Trainer> Make(const TrainerConfig& config) {
   Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(config);
   REQUIRE(trainer.ok());
   return std::move(*trainer);
+}
+
+inline constexpr uint32_t kSizes[] = {64, 7, 64, 1, 2, 33, 64, 5, 64, 3};
+
+// Batches of all sizes.
+inline std::shared_ptr<const Batch> SizedBatch(uint64_t step) {
+  return MakeBatch(step, 50, kSizes[step % std::size(kSizes)]);
+}
+
+inline void TrainSizes(ModelTrainer& trainer, uint64_t first, uint64_t last) {
+  for (uint64_t step = first; step <= last; ++step) {
+    const Status status = PushAndWait(trainer, SizedBatch(step));
+    REQUIRE_MESSAGE(status.ok(), status.message());
+  }
+}
+
+// Rows with the state of their optimizer, by sign.
+using TableRows = std::map<uint64_t, std::vector<float>>;
+
+inline TableRows TableOf(ModelTrainer& trainer, uint32_t row_class) {
+  TableRows rows;
+  const Status status = trainer.store().Scan(row_class, [&](uint64_t sign, std::span<const float> row, RowAge) {
+    CHECK(rows.emplace(sign, std::vector<float>(row.begin(), row.end())).second);
+  });
+  REQUIRE_MESSAGE(status.ok(), status.message());
+  return rows;
+}
+
+// Weights and the state of their optimizer.
+inline std::vector<float> DenseOf(DenseModel& model) {
+  std::vector<float> values;
+  for (const NamedTensor& tensor : model.Tensors()) {
+    values.insert(values.end(), tensor.values.begin(), tensor.values.end());
+  }
+  return values;
+}
+
+inline double Farthest(const std::vector<float>& a, const std::vector<float>& b) {
+  REQUIRE(a.size() == b.size());
+  double farthest = 0;
+  for (size_t i = 0; i < a.size(); ++i) farthest = std::max(farthest, std::abs(double{a[i]} - b[i]));
+  return farthest;
+}
+
+inline double FarthestRows(ModelTrainer& a, ModelTrainer& b) {
+  double farthest = 0;
+  for (uint32_t c = 0; c < a.store().row_class_count(); ++c) {
+    const TableRows rows = TableOf(a, c), others = TableOf(b, c);
+    REQUIRE(rows.size() == others.size());
+    for (const auto& [sign, row] : rows) farthest = std::max(farthest, Farthest(row, others.at(sign)));
+  }
+  return farthest;
 }
 
 // Saves a paused trainer into a fresh folder; the files by name.

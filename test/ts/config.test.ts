@@ -483,9 +483,6 @@ t.test('what this version cannot do is refused with what to use', async (t) => {
     t.equal(error.details['path'], path)
     t.match(error.message, `not supported by this version; use ${instead}`)
   }
-  check('data.train={path: a.arrow}', 'data.train.format', 'csv, tsv or parquet')
-  check('data.test={path: a, format: arrow}', 'data.test.format', 'csv, tsv or parquet')
-  check('cluster.dataLoaders=2', 'cluster.dataLoaders', '1: it feeds all NN workers')
   check('metrics.port=9090', 'metrics.port', '0')
 })
 
@@ -510,6 +507,7 @@ t.test('training in one process refuses what only a cluster has', async (t) => {
   }
   await refused({ parameterServers: 2 }, 'cluster.parameterServers')
   await refused({ embeddingWorkers: 3 }, 'cluster.embeddingWorkers')
+  await refused({ dataLoaders: 2 }, 'cluster.dataLoaders')
   await refused({ transport: 'tcp' }, 'cluster.transport')
   await refused({ wire: { rows: 'int8' } }, 'cluster.wire.rows')
   await refused({ wire: { compression: 'zstd' } }, 'cluster.wire.compression')

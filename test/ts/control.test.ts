@@ -52,16 +52,18 @@ type Attending = ReturnType<typeof attend>
 
 const everyRole: Role[] = ['parameter-server', 'embedding-worker', 'nn-worker', 'data-loader']
 
+async function untilBegun({ membership, role }: Attending): Promise<void> {
+  await membership.welcome
+  membership.listening(`at ${role}`)
+  await membership.roster
+  membership.ready()
+  await membership.begun
+}
+
 /** All roles of a cluster of one each, up to the begin. */
 async function running(t: Test, coordinator: Coordinator): Promise<Record<Role, Attending>> {
   const all = everyRole.map((role) => attend(t, coordinator, role))
-  await Promise.all(all.map(async ({ membership, role }) => {
-    await membership.welcome
-    membership.listening(`at ${role}`)
-    await membership.roster
-    membership.ready()
-    await membership.begun
-  }))
+  await Promise.all(all.map(untilBegun))
   return Object.fromEntries(all.map((one) => [one.role, one])) as Record<Role, Attending>
 }
 
@@ -114,6 +116,34 @@ t.test('a cluster ends role by role, so that nobody loses a peer that it needs',
     await membership.leave(done)
   }
   t.same(await coordinator.ended, { kind: 'done' })
+})
+
+t.test('of several data loaders number 0 takes the commands and ends the run; the others end before the roles behind', async (t) => {
+  const coordinator = await open(t, { dataLoaders: 2 })
+  const second = attend(t, coordinator, 'data-loader', { rank: 1 })
+  const [{ 'data-loader': driver, ...others }] = await Promise.all([running(t, coordinator), untilBegun(second)])
+  coordinator.cluster.stop()
+  await until(() => driver.commands.includes('drain'), 'the driver is told')
+  t.same(second.commands, [], 'the other is not')
+  await driver.membership.leave({ outcome: 'interrupted', code: '', message: '' })
+  await until(() => second.commands.includes('stop'), 'nobody needs the other any more')
+  t.same(others['nn-worker'].commands, [], 'NN workers may still get what it sends')
+  await second.membership.leave(done)
+  for (const role of ['nn-worker', 'embedding-worker', 'parameter-server'] as const) {
+    await until(() => others[role].commands.includes('stop'), `${role} is told`)
+    await others[role].membership.leave(done)
+  }
+  t.same(await coordinator.ended, { kind: 'interrupted' })
+})
+
+t.test('a data loader that does not drive and leaves early ends the cluster, by name', async (t) => {
+  const coordinator = await open(t, { dataLoaders: 2 })
+  const second = attend(t, coordinator, 'data-loader', { rank: 1 })
+  const [all] = await Promise.all([running(t, coordinator), untilBegun(second)])
+  await second.membership.leave(done)
+  await until(() => everyRole.every((role) => all[role].commands.includes('abort')), 'all are told')
+  for (const role of everyRole) await all[role].membership.leave({ outcome: 'interrupted', code: '', message: '' })
+  t.match(await coordinator.ended, { kind: 'failed', error: { code: 'PERSIA_PEER_LOST', message: /^data-loader 1 .* left too early/ } })
 })
 
 t.test('who cannot be a member is refused with the reason, at once', async (t) => {

@@ -1,9 +1,12 @@
 // The order of training data: shuffled anew in each epoch, the same for a seed, gone on with at any batch, shared out over
 // loaders; for text, prepared and synthetic data alike.
+import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { Float32, Table, Utf8, tableToIPC, vectorFromArray } from 'apache-arrow'
 import t from 'tap'
 import { parseConfig, type ConfigInput } from '#persia/config/index.js'
 import { native } from '#persia/native.js'
+import type { Batch } from '#persia/data/batch.js'
 import { columnsOf, openDataset, type DatasetOptions } from '#persia/train/datasets.js'
 import { prepare } from '#persia/data/prepare.js'
 
@@ -23,6 +26,33 @@ async function batchesOf(data: object, baseDir: string, options: DatasetOptions 
   return batches
 }
 
+t.test('repeat: Infinity gives batches for as long as they are asked for', async (t) => {
+  const config = parseConfig({ batchSize: 50, data: { train: { synth: { like: 'criteo', rows: 120 } }, labels: ['label'] },
+    features: { columns: { C1: {} } } })
+  const loaded = { config, baseDir: '.', file: '', sources: new Map() }
+  const sizes: number[] = []
+  for await (const { rows } of openDataset(loaded, 'train', {}, { repeat: Infinity })) {
+    sizes.push(rows)
+    if (sizes.length === 8) break
+  }
+  t.same(sizes, [50, 50, 20, 50, 50, 20, 50, 50])
+  for (const repeat of [0, 1.5, NaN, -1]) {
+    t.throws(() => openDataset(loaded, 'train', {}, { repeat }), { code: 'PERSIA_USAGE', message: /^repeat is/ })
+  }
+})
+
+t.test('with reuseMemory a batch that was kept cannot be used, and says why', async (t) => {
+  const config = parseConfig({ batchSize: 50, data: { train: { synth: { like: 'criteo', rows: 100 } }, labels: ['label'] },
+    features: { columns: { C1: {} } } })
+  const kept: Batch[] = []
+  const loaded = { config, baseDir: '.', file: '', sources: new Map() }
+  for await (const batch of openDataset(loaded, 'train', {}, { reuseMemory: true })) {
+    t.ok(native().Batcher.columnsOf(batch.handle(layout, 'labelled')).labels.length)
+    kept.push(batch)
+  }
+  t.throws(() => kept[0]!.handle(layout, 'labelled'), { code: 'PERSIA_BATCH_INVALID', message: /reuseMemory/ })
+})
+
 t.test('shuffled batches', async (t) => {
   const lines = (from: number) => Array.from({ length: 600 }, (_, i) => `${i % 2},v${from + i}\n`).join('')
   const baseDir = t.testdir(Object.fromEntries([0, 1, 2].map((i) => [`${i}.csv`, `label,C1\n${lines(i * 600)}`])))
@@ -30,8 +60,15 @@ t.test('shuffled batches', async (t) => {
   const config = parseConfig({ data: { train: { path }, labels: ['label'] }, features: { columns: { C1: {} } } })
   await prepare({ ...columnsOf({ config, baseDir, file: '', sources: new Map() }), out: join(baseDir, 'out'), train: { path }, seed: 0,
     threads: 2, partBytes: 2000 })
+  for (const file of [0, 1, 2]) {
+    const rows = Array.from({ length: 600 }, (_, i) => i)
+    const label = vectorFromArray(rows.map((i) => i % 2), new Float32())
+    const C1 = vectorFromArray(rows.map((i) => `v${file * 600 + i}`), new Utf8())
+    writeFileSync(join(baseDir, `${file}.arrow`), tableToIPC(new Table({ label, C1 }), 'file'))
+  }
   const sources = {
     text: { train: { path } },
+    arrow: { train: { path: '*.arrow' } },
     prepared: { train: { prepared: 'out/train' } },
     'prepared, with negative sampling': { train: { prepared: 'out/train' }, negativeSampling: { keep: 0.5 } },
     synthetic: { train: { synth: { like: 'criteo', rows: 1800 } } },
@@ -54,5 +91,13 @@ t.test('shuffled batches', async (t) => {
     const ordered = await batchesOf({ ...data, shuffle: undefined }, baseDir)
     t.same(ids(ordered), ids(pass), `${kind}: every row once`)
     t.notSame(ordered, pass)
+  }
+  t.same(await batchesOf(sources.arrow, baseDir), await batchesOf(sources.text, baseDir),
+    'the same rows have the same order in any format')
+  for (const data of [sources.text, sources.arrow, sources.prepared, sources.synthetic]) {
+    const [first, second, third] = await Promise.all([0, 1, 2].map((epoch) => batchesOf(data, baseDir, { epoch })))
+    t.same(await batchesOf(data, baseDir, { repeat: 3 }), [...first!, ...second!, ...third!], 'repeat: pass after pass')
+    t.same(await batchesOf(data, baseDir, { repeat: 2, epoch: 1, skipBatches: 5 }), [...second!.slice(5), ...third!])
+    t.same(await batchesOf(data, baseDir, { repeat: 2, reuseMemory: true }), [...first!, ...second!])
   }
 })

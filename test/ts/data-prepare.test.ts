@@ -4,7 +4,7 @@ import { createHash } from 'node:crypto'
 import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
-import { tableFromIPC } from 'apache-arrow'
+import { Table, Utf8, tableFromIPC, tableToIPC, vectorFromArray } from 'apache-arrow'
 import t from 'tap'
 import { batchNumbers, readBatches } from '#persia/data/indexed.js'
 import { prepare, type PrepareOptions } from '#persia/data/prepare.js'
@@ -48,7 +48,13 @@ t.test('every kind of source gives the samples that training reads from it, in p
   })
   await runSql(`copy (from read_csv('${baseDir}/x.csv', all_varchar = true)) to '${baseDir}/x.parquet';
     copy (from read_csv('${baseDir}/x.csv', all_varchar = true)) to '${baseDir}/x.csv.zst' (format csv, header, compression zstd)`)
+  const texts = lines(500).split('\n').slice(0, -1).map((row) => row.match(/("(""|[^"])*"|[^,]*)(,|$)/g)!.slice(0, 4)
+    .map((field) => field.replace(/,$/, '').replace(/^"(.*)"$/, (_, value: string) => value.replaceAll('""', '"'))))
+  const table = new Table(Object.fromEntries(['user', 'tags', 'age', 'click'].map((name, i) =>
+    [name, vectorFromArray(texts.map((row) => row[i] || null), new Utf8())])))
+  writeFiles(baseDir, { 'x.arrow': Buffer.from(tableToIPC(table, 'file')), 'x.arrows': Buffer.from(tableToIPC(table)) })
   const sources: DataSource[] = [
+    { path: ['x.arrow', 'x.arrows'] },
     ...['x.csv', 'x.csv.gz', 'bom.csv', 'x.csv.zst', 'x.parquet', 'crlf.csv', 'x.tsv'].map((path) => ({ path: [path] })),
     { path: ['*.csv.gz', 'x.csv'] }, { sql: "from 'x.parquet'" },
   ]

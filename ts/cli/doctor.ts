@@ -81,8 +81,6 @@ function transports(): Check[] {
 /** By the rule of cpp/net/transport_choice.h, as far as one side can tell. */
 function choiceText(found: Map<string, string>): string {
   const works = (name: string) => found.get(name)?.startsWith('works') ?? false
-  const hasNone = !['shm', 'rdma', 'tcp'].some(works)
-  if (hasNone) return 'no transport: a cluster needs UCX; one process does not'
   const oneHost = works('shm') ? 'shm, since memory can be shared' : 'tcp, since shared memory does not work'
   const hosts = works('rdma') ? 'rdma where the other side has a device too, else tcp' : 'tcp, since there is no rdma here'
   return `transport auto takes ${oneHost}, between processes of this host; to other hosts ${hosts}`

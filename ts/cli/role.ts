@@ -28,7 +28,7 @@ const descriptions: Record<Role, string> = {
   'parameter-server': 'Hold a part of the embedding table, in a cluster',
   'embedding-worker': 'Look embeddings up and sum their gradients, in a cluster',
   'nn-worker': 'Train the dense network, in a cluster',
-  'data-loader': 'Read the data and drive the training, in a cluster',
+  'data-loader': 'Read the data, in a cluster; number 0 drives the training',
 }
 
 const workOf = async (role: Role, { threads }: RoleArguments, printer: Printer): Promise<Work> => {

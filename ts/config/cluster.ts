@@ -21,7 +21,7 @@ export function checkCluster({ host, auth }: Config['cluster'], resolution: Reso
 export function checkOneProcess({ cluster }: Config): void {
   const { wire, ...options } = cluster
   const wanted = [
-    ...(['parameterServers', 'embeddingWorkers'] as const).filter((key) => options[key] !== 1),
+    ...(['parameterServers', 'embeddingWorkers', 'dataLoaders'] as const).filter((key) => options[key] !== 1),
     ...(options.transport === 'auto' ? [] : ['transport']),
     ...Object.entries(wire).filter(([, format]) => format !== 'fp32' && format !== 'none')
       .map(([key]) => `wire.${key}`),

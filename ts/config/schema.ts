@@ -418,7 +418,9 @@ const cluster = z.strictObject({
   nnWorkers: integer(1, 256).default(1)
     .describe('Number of NN workers: they share out the samples of each step. Under `persia train` threads of one '
       + 'process, which share out `threads` too; under `persia launch` processes'),
-  dataLoaders: role('data loaders'),
+  dataLoaders: integer(1, 1024).default(1)
+    .describe('Number of data loaders: they share out the batches of the training data; number 0 drives the training, '
+      + 'evaluates and writes the checkpoints'),
   transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto')
     .describe('How the roles exchange data; `auto`: shared memory on one host, RDMA where both sides have a device '
       + 'with an active port, else TCP'),

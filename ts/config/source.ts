@@ -34,7 +34,7 @@ type WrittenSource = NonNullable<FilledConfig['data']['train']>
 
 const kinds = ['path', 'sql', 'prepared', 'synth'] as const
 const textSettings = ['delimiter', 'header', 'columns'] as const
-const ending = /\.(?:(csv|tsv)(?:\.(?:gz|zst))?|(parquet|arrow))$/i
+const ending = /\.(?:(csv|tsv)(?:\.(?:gz|zst))?|(parquet)|(arrows?|feather|ipc))$/i
 
 export function resolveSource(written: WrittenSource, path: Path, resolution: Resolution): Source {
   const { path: files, sql, prepared, synth } = written
@@ -80,7 +80,7 @@ function resolveFiles(written: WrittenSource, paths: string[], format: DataForma
 /** The format that a file's ending says. */
 export function formatByEnding(file: string): DataFormat | undefined {
   const match = ending.exec(file)
-  return (match?.[1] ?? match?.[2])?.toLowerCase() as DataFormat | undefined
+  return match?.[3] ? 'arrow' : (match?.[1] ?? match?.[2])?.toLowerCase() as DataFormat | undefined
 }
 
 /** The format by the file endings; csv to go on with when they don't say, which is refused. */

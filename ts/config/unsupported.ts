@@ -14,26 +14,11 @@ interface Limit {
   instead: string
 }
 
-const only = (value: Value) => ({ refuses: (written: Value) => written === value, refused: String(value) })
 const allBut = (value: Value) => ({ refuses: (written: Value) => written !== value, refused: `anything but ${value}` })
-const splits = ['train', 'test'] as const
 
 export const limits: readonly Limit[] = [
-  ...splits.map((split) => (
-    { path: ['data', split, 'format'], read: formatOf(split), ...only('arrow'), instead: 'csv, tsv or parquet' })),
-  {
-    path: ['cluster', 'dataLoaders'], read: ({ cluster }) => cluster.dataLoaders, ...allBut(1),
-    instead: '1: it feeds all NN workers',
-  },
   { path: ['metrics', 'port'], read: ({ metrics }) => metrics.port, ...allBut(0), instead: '0: no endpoint' },
 ]
-
-function formatOf(split: 'train' | 'test') {
-  return ({ data }: Config) => {
-    const source = data[split]
-    return source && 'path' in source ? source.format : undefined
-  }
-}
 
 export function unsupportedProblems(config: Config): Problem[] {
   return limits.flatMap(({ path, read, refuses, instead }) => {

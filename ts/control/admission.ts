@@ -4,7 +4,7 @@ import { PersiaError } from '../errors.js'
 import { isLoopback } from './address.js'
 import type { MemberRecord } from './attendance.js'
 import { packageVersion, type JoinMessage } from './messages.js'
-import { countOf, isRole, memberName, roles, type Role } from './roles.js'
+import { countOf, isDriver, isRole, memberName, roles, type Role } from './roles.js'
 
 export const refused = (why: string) => new PersiaError('PERSIA_CLUSTER_REFUSED', why)
 
@@ -28,7 +28,7 @@ export function checkJoin({ role, rank, version, configHash }: JoinMessage, conf
 /** On several hosts nobody may listen where only its own host can reach it. */
 export function unreachableMember(members: MemberRecord[]): PersiaError | undefined {
   if (new Set(members.map(({ host }) => host)).size === 1) return undefined
-  const member = members.find(({ role, listensOn }) => role !== 'data-loader' && isLoopback(listensOn))
+  const member = members.find((one) => !isDriver(one) && isLoopback(one.listensOn))
   return member && new PersiaError('PERSIA_CLUSTER_REFUSED',
     `${memberName(member)} on ${member.host} listens on ${member.listensOn}, which the roles on other hosts cannot `
     + 'reach: start it with --listen ADDRESS', { role: member.role, rank: member.rank })

@@ -1,7 +1,7 @@
 // The coordinator's rules: who is in the cluster, what comes next, and how it ends. It knows nothing of gRPC; members
 // are reached through links.
 //
-//   gathering ──all listen──► connecting ──all ready──► running ──the loader has ended──► draining ──all gone──► ended
+//   gathering ──all listen──► connecting ──all ready──► running ──the driver has ended──► draining ──all gone──► ended
 //       └───────────────────── deadline, failure, stop ───────────────────────────────────►┘
 //
 // Members are keys with leases in a store, `members/ROLE/RANK`: a rank belongs to whoever created its key, and a member
@@ -21,7 +21,7 @@ import {
   packageVersion, type ClusterStatus, type Command, type JoinMessage, type Leaving, type SavedMessage, type ToMember,
   type Welcome,
 } from './messages.js'
-import { countOf, memberName, places, roles, type Role } from './roles.js'
+import { countOf, isDriver, memberName, places, roles, type Role } from './roles.js'
 import type { Change, Store } from './store.js'
 
 export type Phase = 'gathering' | 'connecting' | 'running' | 'draining' | 'ended'
@@ -234,7 +234,7 @@ export class Cluster {
       const error = new PersiaError(code as ErrorCode, `${name}: ${message}`, { role: record.role, rank: record.rank })
       return this.fail({ error, weight: code === 'PERSIA_PEER_LOST' || code === 'PERSIA_ABORTED' ? 1 : 2 })
     }
-    if (record.role === 'data-loader' && this.phase === 'running') this.drain({ kind: outcome })
+    if (isDriver(record) && this.phase === 'running') this.drain({ kind: outcome })
     else if (this.phase === 'gathering') this.options.log(`${name} left`)
     else if (this.phase !== 'draining') this.fail({ error: lostError(record, 'left too early'), weight: 2 })
   }
@@ -337,13 +337,13 @@ export class Cluster {
     }
     const saved = deferred<SavedMessage>()
     this.waiting.push(saved)
-    this.tellLoaders(command('checkpoint', 'asked for'))
+    this.tellDriver(command('checkpoint', 'asked for'))
     return saved.promise
   }
 
   /** Ends training after the step under way, with a checkpoint. Before it has begun, everything ends at once. */
   stop(): void {
-    if (this.phase === 'running') return this.tellLoaders(command('drain', 'stopped'))
+    if (this.phase === 'running') return this.tellDriver(command('drain', 'stopped'))
     if (this.phase === 'draining' || this.phase === 'ended') return
     this.drain({ kind: 'interrupted' })
     this.tellAll(command('stop', 'stopped before the cluster ran'))
@@ -372,8 +372,8 @@ export class Cluster {
     for (const { link } of this.attendances.values()) link?.send(message)
   }
 
-  private tellLoaders(message: ToMember): void {
-    for (const { record, link } of this.attendances.values()) if (record.role === 'data-loader') link?.send(message)
+  private tellDriver(message: ToMember): void {
+    for (const { record, link } of this.attendances.values()) if (isDriver(record)) link?.send(message)
   }
 }
 

@@ -19,6 +19,9 @@ export const countOf = ({ cluster }: Config, role: Role): number => cluster[coun
 /** How people call a member: `parameter-server 1`. */
 export const memberName = ({ role, rank }: { role: string; rank: number }) => `${role} ${rank}`
 
+/** Data loader 0 drives the training; the others read for it. */
+export const isDriver = ({ role, rank }: { role: Role; rank: number }) => role === 'data-loader' && rank === 0
+
 /** Every place in the cluster of a config. */
 export function places(config: Config): { role: Role; rank: number }[] {
   return roles.flatMap((role) => Array.from({ length: countOf(config, role) }, (_, rank) => ({ role, rank })))

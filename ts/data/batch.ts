@@ -25,6 +25,8 @@ export interface BatchSource {
 export interface BatchLayout { features: string[]; dense: string[]; labels: string[] }
 
 export class Batch {
+  private released = false
+
   private constructor(readonly rows: number, private readonly source: BatchSource | RecordBatchLike | NativeBatch) {}
 
   /**
@@ -58,8 +60,18 @@ export class Batch {
     return new Batch(handle.rows, handle)
   }
 
+  /** @internal Gives native memory back for the next batches; steps that have the batch keep it. */
+  release(): void {
+    this.released = true
+    if ('release' in this.source) this.source.release()
+  }
+
   /** @internal The native handle for a model with this layout; prediction leaves labels out. */
   handle(layout: BatchLayout, use: 'labelled' | 'unlabelled'): NativeBatch {
+    if (this.released) {
+      throw invalid('the batch was given back when the next one was asked for; leave reuseMemory out to keep batches',
+        'reuseMemory')
+    }
     const wanted = { ...layout, labels: use === 'labelled' ? layout.labels : [] }
     if (isRecordBatch(this.source)) return this.handleOf(columnsOfRecordBatch(this.source, wanted), wanted)
     return 'ids' in this.source ? this.handleOf(this.source, wanted) : this.source

@@ -1,5 +1,6 @@
 // The shape of the native Batcher (bindings/batcher_binding.cc). Internal.
 import type { NativeBatch } from '../native-types.js'
+import type { NativeArrowRows } from './native-arrow.js'
 
 export interface NativeDense {
   name: string
@@ -66,6 +67,8 @@ export interface NativeMoments { count: number; mean: number; m2: number }
 export interface NativeBatcher {
   /** Decodes the chunk on a worker thread; one push at a time. */
   push(chunk: NativeChunk): Promise<NativeBatcherOutput>
+  /** The same of rows [first, first + count). */
+  pushArrow(rows: NativeArrowRows, first: number, count: number): Promise<NativeBatcherOutput>
   finish(): NativeBatch[]
   moments(): NativeMoments[]
 }

@@ -1,5 +1,6 @@
 // The shape of the native sources and of the writer of prepared data (bindings/data_binding.cc). Internal.
 import type { NativeBatch } from '../native-types.js'
+import type { NativeArrow, NativeArrowRows } from './native-arrow.js'
 import type { NativeChunk, NativeDecoderOptions, NativeDense, NativeSampling, NativeShare } from './native-batcher.js'
 
 /** Data whose batches are made in any order, each by itself. */
@@ -106,11 +107,13 @@ export interface NativePartWriter {
   pushText(stream: NativeTextStream, bytes: Uint8Array | null): Promise<void>
   /** Rows [from, end) of the chunk. */
   pushChunk(chunk: NativeChunk, from: number, end: number): Promise<void>
+  /** Rows [first, end). */
+  pushArrow(rows: NativeArrowRows, first: number, end: number): Promise<void>
   pushSynth(rows: NativeSynthRows, first: number, end: number): Promise<void>
   finish(): Promise<NativePart>
 }
 
-export interface NativeData {
+export interface NativeData extends NativeArrow {
   openPrepared(options: NativePreparedOptions): Promise<NativeBatchSource>
   openSynth(options: NativeSynthOptions): Promise<NativeBatchSource>
   synthColumns(like: string): NativeSynthColumns

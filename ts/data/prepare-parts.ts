@@ -1,5 +1,6 @@
-// The parts of a source: which there are, and how one is made. Plain text files are cut into ranges of bytes that are
-// made by themselves; compressed files and what DuckDB reads come from front to back, a part after the other.
+// The parts of a source: which there are, and how one is made. Plain text files are cut into ranges of bytes, Arrow
+// files into ranges of rows, that are made by themselves; compressed files and what DuckDB reads come from front to
+// back, a part after the other.
 import { createReadStream } from 'node:fs'
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -13,11 +14,12 @@ import { partCard, type PartCard } from './data-card.js'
 import { decoderOptions, shareOptions } from './decoder-options.js'
 import { openDatabase } from './duckdb.js'
 import { damageOf, throwIfDamaged } from './integrity.js'
+import type { NativeArrowFile } from './native-arrow.js'
 import type { NativePart, NativePartWriter, NativeShard, NativeSynthRows, NativeTextFormat } from './native-data.js'
 import type { PrepareOptions } from './prepare.js'
 import { shardColumns, type PreparedColumns } from './prepared-manifest.js'
-import { unreadable, type Relation } from './relation.js'
-import { findColumn, selectColumns, type WantedColumns } from './select.js'
+import { unreadable, type QueryItem, type Relation } from './relation.js'
+import { arrowLayout, findColumn, selectColumns, type WantedColumns } from './select.js'
 import type { SynthSource } from './source.js'
 
 /** What one thread works on. */
@@ -28,8 +30,9 @@ export interface Piece {
   file: number
   /** Of files and queries. */
   relation?: Relation
-  /** Synthetic rows [first, end). */
+  /** Synthetic rows [first, end), and those of an Arrow file. */
   synth?: { rows: NativeSynthRows; first: number; end: number }
+  arrow?: { file: NativeArrowFile; first: number; end: number }
   /** Where rows go: to one folder, or to both as the split says. */
   sides: 'train' | 'test' | 'both'
   /** Size and time of change of its file, or the query. */
@@ -62,12 +65,22 @@ export const mostReports = 5
 const number = (n: number) => String(n).padStart(5, '0')
 
 export async function partsOf(relation: Relation, file: number, sides: Piece['sides'],
-  { partBytes = defaultPartBytes }: PrepareOptions): Promise<Piece[]> {
+  { partBytes = defaultPartBytes, partRows = defaultPartRows }: PrepareOptions): Promise<Piece[]> {
   const base = { file, relation, sides }
-  if (relation.path === undefined) return [{ ...base, name: `${number(file)}-`, identity: relation.from(false) }]
-  const { size, mtimeMs } = await stat(relation.path)
+  const { reads } = relation
+  const isQuery = typeof reads === 'function'
+  if (isQuery && relation.path === undefined) return [{ ...base, name: `${number(file)}-`, identity: reads(false) }]
+  const { size, mtimeMs } = await stat(relation.path!)
   const identity = `${relation.name} ${size} ${mtimeMs}`
-  if (!relation.text || /\.(gz|zst)$/i.test(relation.path)) {
+  if (!isQuery) {
+    const parts = Math.max(1, Math.ceil(reads.rows / partRows))
+    return Array.from({ length: parts }, (_, i) => ({
+      ...base, name: `${number(file)}-${number(i)}`, identity,
+      bytes: Math.floor((i + 1) * size / parts) - Math.floor(i * size / parts),
+      arrow: { file: reads, first: i * partRows, end: Math.min((i + 1) * partRows, reads.rows) },
+    }))
+  }
+  if (!relation.text || /\.(gz|zst)$/i.test(relation.path!)) {
     return [{ ...base, name: `${number(file)}-`, identity, bytes: size }]
   }
   return Array.from({ length: Math.max(1, Math.ceil(size / partBytes)) }, (_, i) => {
@@ -94,14 +107,13 @@ export function synthParts(synth: SynthSource['synth'], sides: Piece['sides'],
 
 /** Makes the parts of a piece that are not made, and notes them. */
 export async function* makePart(piece: Piece, context: PartContext): AsyncGenerator<PartResult, void, undefined> {
-  const isMade = piece.range && context.done.get(piece.name)
-  if (isMade && !(piece.range!.isLine && isMade.begin !== piece.range!.begin)) return
-  if (piece.synth) {
-    if (!context.done.has(piece.name)) yield await makeSynth(piece, piece.synth, context)
-    return
-  }
+  const { range, synth, arrow } = piece
+  const isMade = context.done.get(piece.name)
+  if (isMade && !(range?.isLine && isMade.begin !== range.begin)) return
   const inFile = piece as FilePiece
-  if (piece.range) yield await makeRange(inFile, piece.range, context)
+  if (synth) yield await makeWhole(piece, context, (writer) => writer.pushSynth(synth.rows, synth.first, synth.end))
+  else if (arrow) yield await makeWhole(piece, context, (writer) => pushArrow(writer, inFile, arrow, context.options))
+  else if (range) yield await makeWhole(piece, context, (writer) => pushRange(writer, inFile, range, context.options))
   else if (inFile.relation.text && /\.gz$/i.test(inFile.relation.path ?? '')) yield* makeFromStream(inFile, context)
   else yield* makeFromDuckDb(inFile, context)
 }
@@ -151,28 +163,28 @@ function textFormat(piece: FilePiece, options: PrepareOptions): NativeTextFormat
   }
 }
 
-async function makeSynth(piece: Piece, { rows, first, end }: NonNullable<Piece['synth']>, context: PartContext):
+/** A part that is pushed at once. */
+async function makeWhole(piece: Piece, context: PartContext, push: (writer: NativePartWriter) => Promise<void>):
 Promise<PartResult> {
   const writer = openPart(piece, piece.name, context)
-  await settling(() => writer.pushSynth(rows, first, end))
+  await settling(() => push(writer))
   const result = resultOf(piece, await settling(() => writer.finish()))
   await context.keep(piece.name, result)
-  context.onProgress(result.rows, 0)
+  context.onProgress(result.rows, piece.bytes ?? 0)
   return result
 }
 
-async function makeRange(piece: FilePiece, range: NonNullable<Piece['range']>, context: PartContext):
-Promise<PartResult> {
-  const writer = openPart(piece, piece.name, context)
+function pushArrow(writer: NativePartWriter, piece: FilePiece, { file, first, end }: NonNullable<Piece['arrow']>,
+  options: PrepareOptions): Promise<void> {
+  const rows = new (native().ArrowRows)(file, arrowLayout(piece.relation, wantedColumns(piece, options)))
+  return writer.pushArrow(rows, first, end)
+}
+
+function pushRange(writer: NativePartWriter, piece: FilePiece, range: NonNullable<Piece['range']>,
+  options: PrepareOptions): Promise<void> {
   const { path, text } = piece.relation
-  await settling(() => writer.pushFile({
-    path: path!, format: textFormat(piece, context.options), ...range,
-    linesToSkip: range.begin === 0 && text!.header ? 1 : 0,
-  }))
-  const result = resultOf(piece, await settling(() => writer.finish()))
-  await context.keep(piece.name, result)
-  context.onProgress(result.rows, range.end - range.begin)
-  return result
+  const linesToSkip = range.begin === 0 && text!.header ? 1 : 0
+  return writer.pushFile({ path: path!, format: textFormat(piece, options), ...range, linesToSkip })
 }
 
 /** The parts of a piece that are made already, from the first on without a gap. */
@@ -253,7 +265,7 @@ async function* makeFromDuckDb(piece: FilePiece, context: PartContext): AsyncGen
   }
   const database = await openDatabase(baseDir, threads)
   try {
-    yield* new DuckDbParts(piece, context, database.connection).make()
+    yield* new DuckDbParts(piece, relation.reads as QueryItem, context, database.connection).make()
   } catch (error) {
     if (error instanceof PersiaError || error instanceof TypeError) throw error
     const bad = badRowOf(error, relation)
@@ -271,15 +283,16 @@ class DuckDbParts {
   private writer: NativePartWriter | undefined
   private readonly wanted: WantedColumns
 
-  constructor(private readonly piece: FilePiece, private readonly context: PartContext,
-    private readonly connection: DuckDBConnection) {
+  constructor(private readonly piece: FilePiece, private readonly item: QueryItem,
+    private readonly context: PartContext, private readonly connection: DuckDBConnection) {
     this.wanted = wantedColumns(piece, context.options)
   }
 
   async *make(): AsyncGenerator<PartResult, void, undefined> {
     const { onBadRow, partRows = defaultPartRows } = this.context.options
     const skips = onBadRow === 'skip'
-    const result = await this.connection.stream(selectColumns(this.piece.relation, this.wanted, skips))
+    const query = selectColumns(this.piece.relation, this.wanted, this.item(skips))
+    const result = await this.connection.stream(query)
     for (;;) {
       const chunk = await result.fetchChunk()
       if (!chunk || chunk.rowCount === 0) break

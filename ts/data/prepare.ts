@@ -254,7 +254,7 @@ class Preparation {
 
   /** The parts of a piece that are made, in order. */
   private partsOfPiece(piece: Piece): [string, PartResult][] {
-    const isWhole = piece.range !== undefined || piece.synth !== undefined
+    const isWhole = piece.range !== undefined || piece.synth !== undefined || piece.arrow !== undefined
     const parts = [...this.done]
       .filter(([name]) => (isWhole ? name === piece.name : name.startsWith(piece.name)))
     return parts.sort(([a], [b]) => (a < b ? -1 : 1))

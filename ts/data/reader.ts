@@ -1,16 +1,15 @@
-// The reader: DuckDB reads and splits, native threads decode and cut batches, this file passes chunks from one to the
-// other.
+// The reader: DuckDB reads and splits (Arrow files: the addon), native threads decode and cut batches, this file passes
+// chunks from one to the other.
 //
-//   fetchChunk (DuckDB's threads) ─► batcher.push (pool thread) ─► up to `readAhead` ready batches ─► consumer
+//   next chunk (DuckDB's threads) ─► batcher.push (pool thread) ─► up to `readAhead` ready batches ─► consumer
 //
 // While a chunk is decoded the next one is fetched. Whoever doesn't pull batches stops the whole chain, so memory
 // stays the same however large the files are. Rows come in the order of the files, for any number of threads.
-import type { DuckDBDataChunk, DuckDBResult } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
 import type { NativeBatch } from '../native-types.js'
 import { badRowError, badRowOf, dropRejects, lineOf, takeRejects, type BadRow } from './bad-rows.js'
-import { nativeChunk } from './chunk.js'
+import { chunksOf, type Chunk, type OpenChunks } from './chunks.js'
 import { decoderOptions, shareOptions } from './decoder-options.js'
 import { openDatabase, type Database } from './duckdb.js'
 import { damageOf, throwIfDamaged } from './integrity.js'
@@ -18,7 +17,7 @@ import type { NativeBadRow, NativeBatcher, NativeBatcherOptions, NativeMoments }
 import type { NativeShuffle } from './native-data.js'
 import { readAhead } from './read-ahead.js'
 import { openRelations, unreadable, type Relation, type RelationColumn } from './relation.js'
-import { selectColumns, type WantedColumns } from './select.js'
+import type { WantedColumns } from './select.js'
 import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit } from './source.js'
 import type { Statistics } from './statistics.js'
 
@@ -105,7 +104,7 @@ class Reader implements BatchReader {
 
   private readonly skip: boolean
   private readonly wanted: WantedColumns
-  private readonly queries: string[]
+  private readonly chunks: OpenChunks[]
   private readonly batcher: NativeBatcher
   private readonly batches: AsyncGenerator<NativeBatch, void, undefined>
   private readonly checks = new AbortController()
@@ -116,7 +115,7 @@ class Reader implements BatchReader {
     this.skip = options.onBadRow === 'skip'
     const { ids, dense, labels, split } = options
     this.wanted = { ids, dense, labels: labels === 'none' ? [] : labels, split: split?.rule }
-    this.queries = relations.map((relation) => selectColumns(relation, this.wanted, this.skip))
+    this.chunks = relations.map((relation) => chunksOf(relation, this.wanted, this.skip))
     this.batcher = newBatcher(options, this.wanted, collectMoments)
     this.batches = readAhead(this.readAll(), options.readAhead ?? 4)
   }
@@ -149,26 +148,31 @@ class Reader implements BatchReader {
   }
 
   private async *readAll(): AsyncGenerator<NativeBatch, void, undefined> {
-    for (const [i, relation] of this.relations.entries()) yield* this.readRelation(relation, this.queries[i] as string)
+    for (const [i, relation] of this.relations.entries()) yield* this.readRelation(relation, this.chunks[i]!)
     yield* this.batcher.finish()
   }
 
-  private async *readRelation(relation: Relation, query: string): AsyncGenerator<NativeBatch, void, undefined> {
+  private async *readRelation(relation: Relation, open: OpenChunks): AsyncGenerator<NativeBatch, void, undefined> {
     const damage = damageIn(relation, this.checks.signal)
     const skipped: { n: number; bad: NativeBadRow }[] = []
     let rows = 0
-    let next: Promise<DuckDBDataChunk | null> | undefined
+    let next: Promise<Chunk | null> | undefined
     try {
-      const result = await this.database.connection.stream(query)
-      for (next = fetch(result); ;) {
+      const chunks = await open(this.database.connection)
+      const fetch = () => {
+        const coming = chunks.next()
+        coming.catch(() => {})  // whoever awaits it sees the error; nobody does when the reader stops first
+        return coming
+      }
+      for (next = fetch(); ;) {
         const chunk = await next
         if (!chunk) break
-        next = fetch(result)
-        const output = await this.batcher.push(nativeChunk(chunk, this.wanted))
+        next = fetch()
+        const output = await chunk.push(this.batcher)
         yield* output.batches
         const found = output.bad.map((bad) => ({ n: rows + bad.row + 1, bad }))
-        rows += chunk.rowCount
-        this.rowsRead += chunk.rowCount
+        rows += chunk.rows
+        this.rowsRead += chunk.rows
         if (this.skip) {
           this.skippedRows += output.badCount
           skipped.push(...found.slice(0, mostReports - skipped.length))
@@ -208,13 +212,6 @@ class Reader implements BatchReader {
     }
     this.skippedSamples.push(...found.sort((a, b) => a.line - b.line).slice(0, room))
   }
-}
-
-/** The next rows; null at the end. */
-function fetch(result: DuckDBResult): Promise<DuckDBDataChunk | null> {
-  const chunk = result.fetchChunk().then((fetched) => (fetched && fetched.rowCount > 0 ? fetched : null))
-  chunk.catch(() => {})  // whoever awaits it sees the error; nobody does when the reader stops first
-  return chunk
 }
 
 /** The check of the relation's file, which runs beside the reading. */

@@ -1,11 +1,14 @@
-// Relation: what one DuckDB query reads, a file or the user's SQL, with the names and types of its columns.
+// Relation: one file of a source, or the user's SQL, with the names and types of its columns. DuckDB reads all but
+// Arrow files, which the addon reads.
 //
 // CSV columns are declared, never sniffed: all are text under made-up names (c0, c1, …), so that neither DuckDB's
 // guesses nor odd header lines change what a value means. What a text means is decided in cpp/batch/chunk_decoder.
 import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
+import { native, settling } from '../native.js'
 import { reasonOf } from './bad-rows.js'
 import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
+import type { NativeArrowFile } from './native-arrow.js'
 import { isRemote, listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
 
 export interface RelationColumn {
@@ -20,13 +23,18 @@ export interface Relation {
   /** For messages. */
   name: string
   columns: RelationColumn[]
-  /** The FROM item. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors. */
-  from(reject: boolean): string
+  /** What reads it. */
+  reads: QueryItem | NativeArrowFile
   /** The file, where it is one on this machine. */
   path?: string
   /** For CSV and TSV: what is needed to count lines, and to split them without DuckDB. */
   text?: { header: boolean; delimiter: string; lines: string }
 }
+
+/**
+ * The FROM item of a query. With `reject`, DuckDB leaves out rows that it cannot split and notes them in reject_errors.
+ */
+export type QueryItem = (reject: boolean) => string
 
 /** The relations of a source in reading order, their columns read. */
 export async function openRelations(connection: DuckDBConnection, source: DataSource, baseDir: string):
@@ -34,20 +42,27 @@ Promise<Relation[]> {
   if ('sql' in source) return [await sqlRelation(connection, source.sql)]
   const relations: Relation[] = []
   for (const file of await listFiles(connection, source, baseDir)) {
-    const isParquet = file.format === 'parquet'
-    relations.push(await (isParquet ? parquetRelation(connection, file) : csvRelation(connection, file, source)))
+    if (file.format === 'arrow') relations.push(await arrowRelation(file))
+    else if (file.format === 'parquet') relations.push(await parquetRelation(connection, file))
+    else relations.push(await csvRelation(connection, file, source))
   }
   return relations
 }
 
 async function sqlRelation(connection: DuckDBConnection, sql: string): Promise<Relation> {
   const query = `(${sql.replace(/[;\s]+$/, '')}\n)`
-  return { name: 'data.sql', columns: await describe(connection, query, 'data.sql'), from: () => query }
+  return { name: 'data.sql', columns: await describe(connection, query, 'data.sql'), reads: () => query }
 }
 
 async function parquetRelation(connection: DuckDBConnection, { path, name }: DataFile): Promise<Relation> {
   const scan = `read_parquet(${literal(escapeGlob(path))}, hive_partitioning = false)`
-  return { name, ...local(path), columns: await describe(connection, scan, name), from: () => scan }
+  return { name, ...local(path), columns: await describe(connection, scan, name), reads: () => scan }
+}
+
+async function arrowRelation({ path, name }: DataFile): Promise<Relation> {
+  const file = await settling(() => native().openArrow(path, name))
+  const columns = file.columns.map((column) => ({ ...column, reference: identifier(column.name) }))
+  return { name, path, columns, reads: file }
 }
 
 const local = (path: string) => (isRemote(path) ? {} : { path })
@@ -83,7 +98,7 @@ async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, sou
     ...local(path),
     columns,
     text: { header, delimiter, lines },
-    from: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
+    reads: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
       + `escape = '"', header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
   }
 }

@@ -1,10 +1,11 @@
-// The query for a relation: finds the wanted columns, checks their types, brings them into the kinds that the batcher
-// takes.
+// What is read of a relation: finds the wanted columns, checks their types, brings them into the kinds that the batcher
+// takes, with a query or as the columns of an Arrow file.
 //
 // Texts stay texts: numbers in them are read natively, with the same rules for every format. Ids are hashed over
 // their text, so an integer column of a Parquet file gives the same ids as the same values in a CSV file.
 import { closestWord } from '../config/suggest.js'
 import { PersiaError } from '../errors.js'
+import type { NativeArrowColumn, NativeArrowLayout } from './native-arrow.js'
 import type { Relation, RelationColumn } from './relation.js'
 import type { DenseColumn, IdColumn, LabelColumn, RowSplit } from './source.js'
 
@@ -15,16 +16,38 @@ export interface WantedColumns {
   split?: RowSplit | undefined
 }
 
-/** The columns of the result: ids, dense, labels, then that of the split, if it has one. */
-export function selectColumns(relation: Relation, wanted: WantedColumns, reject: boolean): string {
-  const expressions = [
-    ...wanted.ids.map((id) => idExpression(relation, id)),
-    ...wanted.dense.map(({ column }) => numberExpression(relation, column)),
-    ...wanted.labels.map(({ column, positive }) =>
-      positive === undefined ? numberExpression(relation, column) : textExpression(relation, column)),
-    ...splitExpression(relation, wanted.split),
-  ]
-  return `select ${expressions.join(', ')} from ${relation.from(reject)}`
+/** The query from `item`. Columns of its result: ids, dense, labels, then that of the split, if it has one. */
+export function selectColumns(relation: Relation, wanted: WantedColumns, item: string): string {
+  const { ids, dense, labels, split } = castColumns(relation, wanted)
+  const expressions = [...ids, ...dense, ...labels, ...split].map(({ column: { reference, type }, as }) =>
+    (type === as ? reference : `cast(${reference} as ${as})`))
+  return `select ${expressions.join(', ')} from ${item}`
+}
+
+/** The same of an Arrow file. */
+export function arrowLayout(relation: Relation, wanted: WantedColumns): NativeArrowLayout {
+  const { ids, dense, labels, split } = castColumns(relation, wanted)
+  const place = ({ column, as }: CastColumn): NativeArrowColumn => {
+    const kind = as.startsWith('VARCHAR') ? 'text' : as === 'DOUBLE' ? 'number' : 'integer'
+    return { column: relation.columns.indexOf(column), kind }
+  }
+  const [splitBy] = split.map(place)
+  return {
+    ids: ids.map(place), dense: dense.map(place), labels: labels.map(place), ...(splitBy && { split: splitBy }),
+  }
+}
+
+/** A column, and the type that its values are handed on as. */
+interface CastColumn { column: RelationColumn; as: string }
+
+function castColumns(relation: Relation, { ids, dense, labels, split }: WantedColumns) {
+  return {
+    ids: ids.map((id) => idColumn(relation, id)),
+    dense: dense.map(({ column }) => numberColumn(relation, column)),
+    labels: labels.map(({ column, positive }) =>
+      (positive === undefined ? numberColumn(relation, column) : textColumn(relation, column))),
+    split: splitColumn(relation, split),
+  }
 }
 
 // Those that fit into 64 bits with a sign.
@@ -33,13 +56,13 @@ const numbers = /^(U?(TINYINT|SMALLINT|INTEGER|BIGINT|HUGEINT)|FLOAT|DOUBLE|DECI
 const textLike = /^(VARCHAR|ENUM\(.*\)|DATE|TIME\b.*|TIMESTAMP.*|UUID)$/
 const list = /^(.*)\[\d*\]$/
 
-function splitExpression(relation: Relation, split: RowSplit | undefined): string[] {
+function splitColumn(relation: Relation, split: RowSplit | undefined): CastColumn[] {
   if (!split || split.by === 'share') return []
   const isNumber = split.by === 'time' && typeof split.from === 'number'
-  return [isNumber ? numberExpression(relation, split.column) : textExpression(relation, split.column)]
+  return [isNumber ? numberColumn(relation, split.column) : textColumn(relation, split.column)]
 }
 
-function idExpression(relation: Relation, { name, column: from = name, encoding, slice }: IdColumn): string {
+function idColumn(relation: Relation, { name, column: from = name, encoding, slice }: IdColumn): CastColumn {
   const column = findColumn(relation, from)
   const element = list.exec(column.type)?.[1]
   const type = element ?? column.type
@@ -47,26 +70,23 @@ function idExpression(relation: Relation, { name, column: from = name, encoding,
     throw mistyped(relation, column, 'texts or integers, or lists of these')
   }
   const kind = encoding === 'hash' || slice ? 'VARCHAR' : integerKind(type)
-  return cast(column, element === undefined ? kind : `${kind}[]`)
+  return { column, as: element === undefined ? kind : `${kind}[]` }
 }
 
 const integerKind = (type: string) => (smallIntegers.test(type) ? 'BIGINT' : type === 'UBIGINT' ? type : 'VARCHAR')
 
-function numberExpression(relation: Relation, name: string): string {
+function numberColumn(relation: Relation, name: string): CastColumn {
   const column = findColumn(relation, name)
-  if (numbers.test(column.type)) return cast(column, 'DOUBLE')
-  if (column.type === 'VARCHAR' || column.type.startsWith('ENUM(')) return cast(column, 'VARCHAR')
+  if (numbers.test(column.type)) return { column, as: 'DOUBLE' }
+  if (column.type === 'VARCHAR' || column.type.startsWith('ENUM(')) return { column, as: 'VARCHAR' }
   throw mistyped(relation, column, 'numbers')
 }
 
-function textExpression(relation: Relation, name: string): string {
+function textColumn(relation: Relation, name: string): CastColumn {
   const column = findColumn(relation, name)
-  if (numbers.test(column.type) || textLike.test(column.type)) return cast(column, 'VARCHAR')
+  if (numbers.test(column.type) || textLike.test(column.type)) return { column, as: 'VARCHAR' }
   throw mistyped(relation, column, 'texts')
 }
-
-const cast = (column: RelationColumn, type: string) =>
-  column.type === type ? column.reference : `cast(${column.reference} as ${type})`
 
 export function findColumn(relation: Relation, name: string): RelationColumn {
   const column = relation.columns.find((candidate) => candidate.name === name)
@@ -81,5 +101,6 @@ export function findColumn(relation: Relation, name: string): RelationColumn {
 function mistyped(relation: Relation, column: RelationColumn, expected: string): PersiaError {
   return new PersiaError('PERSIA_DATA_UNREADABLE',
     `${relation.name}, column ${column.name} has the type ${column.type}, expected ${expected}. `
-    + 'Convert it in a query (`sql` instead of `path`).', { file: relation.name, column: column.name })
+    + (typeof relation.reads === 'function' ? 'Convert it in a query (`sql` instead of `path`).'
+      : 'Convert it where the file is written.'), { file: relation.name, column: column.name })
 }

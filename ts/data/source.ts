@@ -6,7 +6,7 @@ import type { DuckDBConnection } from '@duckdb/node-api'
 import { PersiaError } from '../errors.js'
 import { escapeGlob, literal, rowsOf } from './duckdb.js'
 
-export type FileFormat = 'csv' | 'tsv' | 'parquet'
+export type FileFormat = 'csv' | 'tsv' | 'parquet' | 'arrow'
 
 export interface FileSource {
   /** Files and globs, relative to the base folder; each glob's files are read in the order of their names. */
@@ -20,7 +20,7 @@ export interface FileSource {
 
 export interface SqlSource { sql: string }
 
-/** What DuckDB reads. */
+/** What a reader reads. */
 export type DataSource = FileSource | SqlSource
 
 /** A folder that `persia data prepare` has written. */
@@ -68,6 +68,7 @@ export async function listFiles(connection: DuckDBConnection, source: FileSource
 Promise<DataFile[]> {
   const files: DataFile[] = []
   for (const pattern of source.path) {
+    if (isRemote(pattern) && (source.format ?? formatOf(pattern)) === 'arrow') throw notMapped(pattern)
     for (const path of await expand(connection, pattern, baseDir)) {
       const inside = relative(baseDir, path)
       const name = isRemote(path) || inside.startsWith('..') || isAbsolute(inside) ? path : inside
@@ -117,17 +118,25 @@ async function loadHttpfs(connection: DuckDBConnection, pattern: string): Promis
   }
 }
 
+function notMapped(pattern: string): PersiaError {
+  return new PersiaError('PERSIA_CONFIG_UNSUPPORTED',
+    `${pattern}: Arrow files are mapped into memory, so they have to lie on this machine. Copy them, or use Parquet.`,
+    { file: pattern })
+}
+
 const byCodeUnits = (a: string, b: string) => (a < b ? -1 : a > b ? 1 : 0)
 
-const formats: Record<string, FileFormat> = { csv: 'csv', tsv: 'tsv', parquet: 'parquet' }
+const formats: Record<string, FileFormat> = {
+  csv: 'csv', tsv: 'tsv', parquet: 'parquet', arrow: 'arrow', arrows: 'arrow', feather: 'arrow', ipc: 'arrow',
+}
 
 function formatOf(name: string): FileFormat {
   const ending = /\.([^./]+?)(\.(gz|zst))?$/i.exec(name)?.[1]?.toLowerCase() ?? ''
   const format = formats[ending]
   if (format) return format
   throw new PersiaError('PERSIA_CONFIG_INVALID',
-    `The format of ${name} is not clear from its ending. Expected .csv, .tsv or .parquet (.gz or .zst may follow), `
-    + 'or `format` beside `path`.', { file: name })
+    `The format of ${name} is not clear from its ending. Expected .csv, .tsv (.gz or .zst may follow), .parquet or `
+    + '.arrow, or `format` beside `path`.', { file: name })
 }
 
 function notFound(message: string, pattern: string): PersiaError {

@@ -1,5 +1,5 @@
-// Parameter servers, embedding workers and NN workers: native roles that listen, connect to their peers and work until
-// the coordinator says that nobody needs them any more.
+// Parameter servers, embedding workers, NN workers, and data loaders that don't drive (reading.ts): native roles that
+// listen, connect to their peers and work until the coordinator says that nobody needs them any more.
 import { native, settling } from '../native.js'
 import type { NativeRole, NativeRoleOptions, NativeTrainerConfig } from '../native-types.js'
 import { nativeConfig } from '../train/native-config.js'
@@ -8,7 +8,7 @@ import { within } from './within.js'
 
 export type ServingRole = 'parameter-server' | 'embedding-worker' | 'nn-worker'
 
-type Create = (config: NativeTrainerConfig, options: NativeRoleOptions) => Promise<NativeRole>
+export type Create = (config: NativeTrainerConfig, options: NativeRoleOptions) => Promise<NativeRole>
 
 const creators = {
   'parameter-server': (config, options) => native().createParameterServer(config, options),
@@ -18,23 +18,26 @@ const creators = {
 
 /** `threads` of the dense network in this process; without it those of the config. */
 export function serving(role: ServingRole, threads?: number): Work {
-  return async (session) => {
-    const { config, net, wire, rank, log } = session
-    const natively = nativeConfig({ ...config, threads: threads ?? config.threads })
-    const server = await settling(() => creators[role](natively, { net, wire, rank }))
-    try {
-      await work(server, session)
-      log(countersText(server))
-      return 'done'
-    } finally {
-      await within(config.cluster.drainTimeoutSeconds / 2, settling(() => server.close()))
-    }
+  return (session) => serve(session, (config, options) =>
+    creators[role]({ ...config, model: { ...config.model, threads: threads ?? config.model.threads } }, options))
+}
+
+/** Makes a role that works until the coordinator ends it. What goes wrong `beside` it ends it too. */
+export async function serve(session: Session, create: Create, beside?: Promise<never>): Promise<'done'> {
+  const { config, net, wire, rank, log } = session
+  const server = await settling(() => create(nativeConfig(config), { net, wire, rank }))
+  try {
+    const ended = settling(() => server.ended())
+    await work(server, session, beside ? Promise.race([ended, beside]) : ended)
+    log(countersText(server))
+    return 'done'
+  } finally {
+    await within(config.cluster.drainTimeoutSeconds / 2, settling(() => server.close()))
   }
 }
 
-/** Until the coordinator ends it; fails with the role. */
-async function work(server: NativeRole, { membership, stopped, log }: Session): Promise<void> {
-  const failed = settling(() => server.ended())
+/** Until the coordinator ends it, or it has `failed`. */
+async function work(server: NativeRole, { membership, stopped, log }: Session, failed: Promise<void>): Promise<void> {
   const orEnded = <T>(step: Promise<T>) => Promise.race([step, failed, stopped])
   membership.listening(server.address())
   log(`listens on ${server.address()}`)

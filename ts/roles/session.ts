@@ -1,5 +1,5 @@
 // The life of a process in a cluster: it joins, does its role's work, and leaves, whatever happens. Roles differ in
-// their work alone (serving.ts, data-loader.ts).
+// their work alone (serving.ts, data-loader.ts, reading.ts).
 import { parseConfig, type Config } from '../config/index.js'
 import { addressText, isLoopback } from '../control/address.js'
 import { CoordinatorClient } from '../control/commands.js'
@@ -22,7 +22,7 @@ export interface Session {
   readonly rank: NativeRank
   /** Ends when the coordinator says that the work is done. Fails when the cluster has failed, or is gone. */
   readonly stopped: Promise<void>
-  /** Called with `checkpoint` and `drain`. */
+  /** Called with `checkpoint` and `drain`, which the driver gets. */
   onCommand: (command: Command) => void
   readonly log: (message: string) => void
 }
@@ -118,5 +118,6 @@ export function peersOf(members: MemberMessage[]): NativePeers {
     .sort((a, b) => a.rank - b.rank).map(({ address }) => address)
   return {
     parameterServers: of('parameter-server'), embeddingWorkers: of('embedding-worker'), nnWorkers: of('nn-worker'),
+    dataLoaders: of('data-loader'),
   }
 }

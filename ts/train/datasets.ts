@@ -32,6 +32,16 @@ export interface DatasetOptions {
   skipBatches?: number
   /** Of training data: which pass it is. With data.negativeSampling each has its own negatives. 0 unless given. */
   epoch?: number
+  /**
+   * How many passes follow each other, from `epoch` on, each shuffled and sampled anew; `Infinity`: as many as are
+   * asked for. `skipBatches` is of the first one. 1 unless given.
+   */
+  repeat?: number
+  /**
+   * A batch is there until the next one is asked for, which may take its memory: faster in loops that keep no batches.
+   * Steps and evaluations that were begun with it are not affected. false unless given.
+   */
+  reuseMemory?: boolean
   /** `all`: no negative sampling, for evaluation on training data. */
   negatives?: 'all'
   /** `none`: read files without label columns, for prediction; bad rows are then always errors. */
@@ -46,6 +56,28 @@ export interface DatasetOptions {
 /** The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. */
 export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
   options: DatasetOptions = {}): FileDataset {
+  const { repeat = 1, reuseMemory = false, ...pass } = options
+  const dataset = repeat === 1 ? openPass(loaded, split, statistics, pass)
+    : openPasses(loaded, split, statistics, repeat, pass)
+  return reuseMemory ? new LendingDataset(dataset) : dataset
+}
+
+function openPasses(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics, repeat: number,
+  pass: PassOptions): FileDataset {
+  if (!(repeat >= 1) || (repeat !== Infinity && !Number.isInteger(repeat))) {
+    throw new PersiaError('PERSIA_USAGE', `repeat is ${repeat}; expected a whole number from 1 on, or Infinity`)
+  }
+  const { epoch = 0, skipBatches = 0 } = pass
+  return new RepeatedDataset(split, repeat, (number) => {
+    const left = number === 0 ? skipBatches : 0
+    return openPass(loaded, split, statistics, { ...pass, epoch: epoch + number, skipBatches: left })
+  })
+}
+
+type PassOptions = Omit<DatasetOptions, 'repeat' | 'reuseMemory'>
+
+function openPass(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics, options: PassOptions):
+FileDataset {
   const { labels, skipBatches = 0, epoch = 0, negatives, loader = { index: 0, count: 1 } } = options
   const { config } = loaded
   const training = split === 'train' && negatives !== 'all' && labels !== 'none'
@@ -120,8 +152,7 @@ function samplingOf({ data: { negativeSampling, labels }, seed }: Config, epoch:
 
 function sourceOf(config: Config, split: 'train' | 'test'): DataSource | PreparedSource | SynthSource {
   const source = config.data[split]
-  // The format is one that the reader knows: config/unsupported.ts.
-  if (source) return source as DataSource | PreparedSource | SynthSource
+  if (source) return source
   throw new PersiaError('PERSIA_CONFIG_INVALID',
     `data.${split} is not given: expected { path }, { sql }, { prepared } or { synth }`, { path: `data.${split}` })
 }
@@ -135,6 +166,57 @@ export function ownDataset(split: string, batches: Dataset, skipBatches = 0): Fi
       for await (const batch of batches) if (left-- <= 0) yield batch
     },
     close: () => Promise.resolve(),
+  }
+}
+
+class LendingDataset implements FileDataset {
+  constructor(private readonly dataset: FileDataset) {}
+
+  get skipped(): SkippedRows {
+    return this.dataset.skipped
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    for await (const batch of this.dataset) {
+      yield batch
+      batch.release()
+    }
+  }
+
+  close(): Promise<void> {
+    return this.dataset.close()
+  }
+}
+
+class RepeatedDataset implements FileDataset {
+  private readonly ended: SkippedRows[] = []
+  private pass: FileDataset | undefined
+  private closed = false
+
+  constructor(private readonly split: string, private readonly passes: number,
+    private readonly open: (number: number) => FileDataset) {}
+
+  get skipped(): SkippedRows {
+    const all = [...this.ended, ...(this.pass ? [this.pass.skipped] : [])]
+    return { split: this.split, rows: all.reduce((sum, { rows }) => sum + rows, 0), first: all[0]?.first ?? [] }
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Batch, void, undefined> {
+    for (let number = 0, batches = 1; number < this.passes && batches > 0 && !this.closed; number++) {
+      batches = number === 0 ? 1 : 0  // the first pass may be left out whole; one without rows would never end
+      this.pass = this.open(number)
+      for await (const batch of this.pass) {
+        batches++
+        yield batch
+      }
+      this.ended.push(this.pass.skipped)
+      this.pass = undefined
+    }
+  }
+
+  async close(): Promise<void> {
+    this.closed = true
+    await this.pass?.close()
   }
 }
 
@@ -168,7 +250,7 @@ class ReaderDataset implements FileDataset {
 
   private get unit(): 'line' | 'row' {
     const { source } = this.options
-    return 'path' in source && source.format !== 'parquet' ? 'line' : 'row'
+    return 'path' in source && source.format !== 'parquet' && source.format !== 'arrow' ? 'line' : 'row'
   }
 
   get skipped(): SkippedRows {

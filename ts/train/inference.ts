@@ -42,7 +42,7 @@ export async function* predictFile(loaded: LoadedConfig,
   const labels = trainer.config.data.labels.map(({ column }) => JSON.stringify(column))
   if (style === 'csv') yield `${labels.map(csvField).join(',')}\n`
   let row = 1
-  for await (const batch of openDataset(source, 'test', trainer.statistics, { labels: 'none' })) {
+  for await (const batch of openDataset(source, 'test', trainer.statistics, { labels: 'none', reuseMemory: true })) {
     yield native().formatOutputs(await trainer.predict(batch), labels, style, row)
     row += batch.rows
   }

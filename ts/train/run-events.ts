@@ -1,6 +1,6 @@
 // What a run takes beside its config, and what it yields.
 import type { Callbacks } from './callbacks.js'
-import type { SkippedRows } from './datasets.js'
+import type { openDataset, SkippedRows } from './datasets.js'
 import type { Metrics } from './evaluation.js'
 import type { DoneReport, EvalReport, ProgressReport } from './reports.js'
 import type { Dataset, TrainerOptions } from './trainer.js'
@@ -32,6 +32,8 @@ export interface RunOptions {
   checkpointWhen?: () => boolean
   /** @internal As in TrainerOptions. */
   createNative?: TrainerOptions['createNative']
+  /** @internal Opens each pass over the training data of the config. */
+  openTrain?: typeof openDataset
 }
 
 export interface RunDatasets {

@@ -162,7 +162,9 @@ class Run {
     const { epoch, epochStep } = this.position
     const own = this.options.datasets?.train(epoch)
     if (own) return ownDataset('train', own, epochStep)
-    return openDataset(this.loaded, 'train', this.trainer.statistics, { skipBatches: epochStep, epoch })
+    const open = this.options.openTrain ?? openDataset
+    const options = { skipBatches: epochStep, epoch, reuseMemory: true }
+    return open(this.loaded, 'train', this.trainer.statistics, options)
   }
 
   /** Not a part of the time that training takes. */

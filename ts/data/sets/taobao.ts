@@ -3,12 +3,14 @@
 // last day is the test data. A table that is joined already (clk, uid, …, with ^-joined histories) is taken as well.
 import { PersiaError } from '../../errors.js'
 import { literal, openDatabase, rowsOf } from '../duckdb.js'
+import { damageOf, throwIfDamaged } from '../integrity.js'
 import { unreadable } from '../relation.js'
 import { type DataSetConfig, type Folder } from './folder.js'
 
 const userColumns = ['cms_segid', 'cms_group_id', 'final_gender_code', 'age_level', 'pvalue_level', 'shopping_level',
   'occupation', 'new_user_class_level']
 const adColumns = ['cate_id', 'campaign_id', 'customer', 'brand']
+const histories = ['btag', 'cate', 'brand']
 const mostBehaviours = 50
 const secondsOfDay = 86_400, hoursAhead = 8  // days are those of Shanghai
 
@@ -17,31 +19,27 @@ export async function taobao(folder: Folder): Promise<DataSetConfig> {
   return /raw_sample/.test(samples) ? joined(folder, samples) : readyMade(samples)
 }
 
-const sequence = { sequenceLength: mostBehaviours }
-
 export const taobaoColumns = () => ({
   labels: ['clk'],
   dense: [{ column: 'price', transform: 'log1p' as const }],
-  features: features({ user: {} }, sequence),
-})
-
-function readyMade(path: string): DataSetConfig {
-  const { labels, dense } = taobaoColumns()
-  return {
-    data: { train: { path, format: 'csv' }, split: { by: 'share', test: 0.2 }, labels, dense },
-    features: features({ user: { column: 'uid' } }, { ...sequence, separator: '^' }),
-  }
-}
-
-function features(user: object, history: object) {
-  const plain = [...userColumns, 'adgroup_id', ...adColumns, 'pid']
-  return {
+  features: {
     columns: {
-      ...user, ...Object.fromEntries(plain.map((name) => [name, {}])),
-      btag_his: history, cate_his: history, brand_his: history,
+      ...Object.fromEntries(['user', ...userColumns, 'adgroup_id', ...adColumns, 'pid'].map((name) => [name, {}])),
+      ...Object.fromEntries(histories.map((name) => [`${name}_his`, { sequenceLength: mostBehaviours }])),
     },
     groups: [['cate_id', 'cate_his'], ['brand', 'brand_his']],
-  }
+  },
+})
+
+/** Of a joined table the columns that joining makes, so that the same preset trains on both. */
+async function readyMade(path: string): Promise<DataSetConfig> {
+  await checkWhole(path)
+  const { labels, dense, features } = taobaoColumns()
+  const raw = table(path, ['clk', 'uid', ...userColumns, 'adgroup_id', ...adColumns, 'price', 'pid', 'his_len',
+    ...histories.map((name) => `${name}_his`)])
+  const lists = histories.map((name) => `string_split(${name}_his, '^') as ${name}_his`)
+  const sql = `select * exclude (uid, his_len) replace (${lists.join(', ')}), uid as user from ${raw}`
+  return { data: { train: { sql }, split: { by: 'share', test: 0.2 }, labels, dense }, features }
 }
 
 async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
@@ -52,6 +50,7 @@ async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
       `${folder.path} lacks ${ads === undefined ? 'ad_feature.csv' : 'user_profile.csv'}, which raw_sample.csv is `
       + 'joined with.', { file: folder.path })
   }
+  for (const file of [samples, ads, users, log]) await checkWhole(file)
   const columns = taobaoColumns()
   const raw = table(samples, ['user', 'time_stamp', 'adgroup_id', 'pid', 'nonclk', 'clk'])
   return {
@@ -63,6 +62,11 @@ async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
     },
     features: columns.features,
   }
+}
+
+/** PERSIA_DATA_UNREADABLE for a compressed file that is cut off: a query takes the end of its bytes for the data's. */
+async function checkWhole(file: string | undefined): Promise<void> {
+  if (file !== undefined) await throwIfDamaged(file, damageOf(file, new AbortController().signal))
 }
 
 /** A file with these columns, all of them texts; NULL and nothing are missing. The header's names are not looked at. */
@@ -78,11 +82,11 @@ function joinSql(raw: string, ads: string, users: string, log: string | undefine
   const profile = userColumns.map((name) => `u.${name}`).join(', ')
   const none = 'cast([] as varchar[])'
   const last = `greatest(h.n - ${mostBehaviours - 1}, 1):h.n`
-  const histories = ['btag', 'cate', 'brand'].map((name) =>
+  const lists = histories.map((name) =>
     `${log === undefined ? none : `coalesce(h.${name}[${last}], ${none})`} as ${name}_his`)
   const from = log === undefined ? '' : `left join (${historySql(raw, log)}) h on h.id = r.id`
   return `select r.user, r.time_stamp, r.adgroup_id, r.pid, r.clk, ${profile}, a.cate_id, a.campaign_id, a.customer,
-    a.brand, a.price, ${histories.join(', ')}
+    a.brand, a.price, ${lists.join(', ')}
     from (select *, row_number() over () as id from ${raw}) r
     left join ${ad} a on a.adgroup_id = r.adgroup_id
     left join ${user} u on u.userid = r.user

@@ -1,34 +1,39 @@
-// Kernels of the bf16 network: packing of float32 matrices, and products with everything that follows them done block
-// by block while a block is in cache.
+// Kernels of the networks on packed matrices: packing of float32 matrices, and products with everything that follows
+// them done block by block while a block is in cache. All of them for values of float32 and of bf16 (float, Bf16).
 //
 // Sums are of float32; each result's sum runs over its terms in order, whatever part of the result is computed at once.
-// Rounding to bf16 is to nearest, ties to even. The hardware takes numbers below the normal range for 0.
+// Rounding to bf16 is to nearest, ties to even; numbers below the normal range become 0.
 //
 // Thread-safety: pure functions on the caller's memory.
 #pragma once
 
 #include <cstdint>
 
-#include "dense/bf16_packed.h"
-#include "dense/bf16_unit.h"
+#include "dense/packed.h"
 #include "dense/product.h"
+#include "dense/product_unit.h"
 
 namespace persia {
 
-// A float32 matrix and the bf16 copies that are made of it: for products whose terms run along its columns and along
-// its rows. Each is for the right operand or the left one.
+enum class Operand { kLeft, kRight };
+
+// A float32 matrix and the packed copies that are made of it: for products whose terms run along its columns and along
+// its rows, each as one of their operands.
+template <typename T>
 struct Packing {
   Matrix<const float> from;
   uint32_t rows, columns;
-  PackedView along_columns;  // panels of rows, steps of columns
-  PackedView along_rows;     // panels of columns, steps of rows
-  enum class For { kLeft, kRight } columns_for, rows_for;
+  PackedView<T> along_columns;  // panels of rows, steps of columns
+  PackedView<T> along_rows;     // panels of columns, steps of rows
+  Operand columns_for, rows_for;
 };
 
 // Packs rows [32 · row_panel, 32 · row_panel + 32) of all columns.
-void PackRowPanel(Bf16Unit unit, const Packing& packing, uint32_t row_panel);
+template <typename T>
+void PackRowPanel(ProductUnit unit, const Packing<T>& packing, uint32_t row_panel);
 
 // What becomes of a block of the result.
+template <typename T>
 struct Finish {
   enum class Kind {
     kStore,  // to `out`, after `bias`, if there is one, and then max(·, 0), if `relu`
@@ -45,16 +50,17 @@ struct Finish {
   bool relu = false;
 
   // kRelu, kMask
-  PackedView along_columns{}, along_rows{};
-  PackedView activation{};        // kMask: of the result's shape, terms along its columns, left
-  float* column_sums = nullptr;   // kMask: (panels of rows, sums_stride)
+  PackedView<T> along_columns{}, along_rows{};
+  PackedView<T> activation{};    // kMask: of the result's shape, terms along its columns, left
+  float* column_sums = nullptr;  // kMask: (panels of rows, sums_stride)
   size_t sums_stride = 0;
 };
 
-struct Bf16Product {
-  PackedView left, right;
+template <typename T>
+struct PanelProduct {
+  PackedView<T> left, right;
   uint32_t steps;  // of terms
-  Finish finish;
+  Finish<T> finish;
 };
 
 // A rectangle of the result's blocks, in panels.
@@ -67,6 +73,7 @@ struct PanelRange {
 constexpr uint32_t kMostBlocks = 128;
 
 // Computes and finishes the blocks of `range`, kMostBlocks at most.
-void MultiplyPanels(Bf16Unit unit, const Bf16Product& product, const PanelRange& range);
+template <typename T>
+void MultiplyPanels(ProductUnit unit, const PanelProduct<T>& product, const PanelRange& range);
 
 }  // namespace persia
