@@ -28,7 +28,8 @@ function adult(folder) {
   }
 }
 
-// The last tenth by time is the test set; rows are sorted by hour.
+// The last tenth by time is the test set; rows are sorted by hour. In batches of 128 at the default rate mode sync is 0.010
+// of AUC worse: 164 steps don't train it through.
 function avazu(folder) {
   const rows = `(select *, row_number() over () as n, count(*) over () as total from read_csv(`
     + `${quoted(join(folder, 'train_23k.csv.gz'))}, all_varchar = true))`
@@ -36,7 +37,7 @@ function avazu(folder) {
     'app_category', 'device_id', 'device_ip', 'device_model', 'device_type', 'device_conn_type', ...names('C', 8, 14)]
   const select = `select *, hour[7:8] as hour_of_day from ${rows}`
   return {
-    batchSize: 128, epochs: 1,
+    batchSize: 32, epochs: 1, embedding: { optimizer: { type: 'adagrad', lr: 0.1 } },
     data: {
       train: { sql: `${select} where n <= 0.9 * total` }, test: { sql: `${select} where n > 0.9 * total` },
       labels: ['click'],
