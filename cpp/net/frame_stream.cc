@@ -11,12 +11,12 @@ constexpr size_t kPartBytes = 64 * 1024;
 
 }  // namespace
 
-FrameWriter::Wrote FrameWriter::Write(ByteLink* link) {
+FrameWriter::Wrote FrameWriter::Write(ByteLink* link, size_t most) {
   Wrote total;
-  while (!frames_.empty()) {
+  while (!frames_.empty() && total.bytes < most) {
     std::array<Bytes, ByteLink::kMostPieces> pieces;
     size_t count = 0;
-    const size_t gathered = Gather(pieces, &count);
+    const size_t gathered = Gather(most - total.bytes, pieces, &count);
     const size_t wrote = link->Write(std::span(pieces).first(count));
     total.bytes += wrote;
     written_ += wrote;
@@ -26,18 +26,19 @@ FrameWriter::Wrote FrameWriter::Write(ByteLink* link) {
   return total;
 }
 
-// What is left of the first frames. Returns its bytes.
-size_t FrameWriter::Gather(std::span<Bytes> pieces, size_t* count) const {
+// What is left of the first frames, at most so many bytes of it. Returns their number.
+size_t FrameWriter::Gather(size_t most, std::span<Bytes> pieces, size_t* count) const {
   size_t bytes = 0, skip = written_;
   const auto add = [&](Bytes piece) {
     const size_t skipped = std::min(skip, piece.size());
     skip -= skipped;
-    if (skipped == piece.size()) return;
-    pieces[(*count)++] = piece.subspan(skipped);
-    bytes += piece.size() - skipped;
+    const size_t taken = std::min(piece.size() - skipped, most - bytes);
+    if (taken == 0) return;
+    pieces[(*count)++] = piece.subspan(skipped, taken);
+    bytes += taken;
   };
   for (const auto& frame : frames_) {
-    if (*count + 1 + frame->payload.pieces() > pieces.size()) break;
+    if (bytes == most || *count + 1 + frame->payload.pieces() > pieces.size()) break;
     add({reinterpret_cast<const std::byte*>(&frame->head), sizeof(FrameHead)});
     for (size_t i = 0; i < frame->payload.pieces(); ++i) add(frame->payload.piece(i));
   }

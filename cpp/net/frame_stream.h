@@ -26,10 +26,11 @@ class FrameWriter {
     size_t bytes = 0;          // to the link
     size_t payload_bytes = 0;  // of the frames that are out, whose payloads are let go
   };
-  Wrote Write(ByteLink* link);
+  // Until the link is full, or has taken `most` bytes: others wait for their turn.
+  Wrote Write(ByteLink* link, size_t most);
 
  private:
-  size_t Gather(std::span<Bytes> pieces, size_t* count) const;
+  size_t Gather(size_t most, std::span<Bytes> pieces, size_t* count) const;
   size_t Drop();
 
   std::deque<std::unique_ptr<Outgoing>> frames_;

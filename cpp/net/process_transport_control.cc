@@ -21,13 +21,15 @@ constexpr uint32_t kWatchAlways = EPOLLIN | EPOLLRDHUP;
 
 void Configure(int socket) {
   const int one = 1, idle = 10, interval = 2, count = 5;
-  const unsigned timeout_ms = 20'000;
   setsockopt(socket, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
   // Notices a host that went without a word.
   setsockopt(socket, SOL_SOCKET, SO_KEEPALIVE, &one, sizeof(one));
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
   setsockopt(socket, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
+  // And one that does while data is on its way. The kernel ends a connection then too whose process is stopped and takes none,
+  // so this is as long as roles wait for each other.
+  const unsigned timeout_ms = 60'000;
   setsockopt(socket, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout_ms, sizeof(timeout_ms));
 }
 

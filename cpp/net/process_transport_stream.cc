@@ -71,14 +71,14 @@ bool ProcessTransport::MoveStream(const PeerPtr& peer) {
   return (peer->phase != Phase::kLost && WriteStream(peer)) || read;
 }
 
-// Writes what there is room for. False: nothing.
+// Writes what there is room for, at most a turn's worth. False: nothing.
 bool ProcessTransport::WriteStream(const PeerPtr& peer) {
   if (peer->writer.empty()) return false;
   if (peer->carrying && !peer->unsent.empty()) {
     FlushControl(peer);
     if (!peer->unsent.empty()) return false;
   }
-  const FrameWriter::Wrote wrote = peer->writer.Write(peer->link.get());
+  const FrameWriter::Wrote wrote = peer->writer.Write(peer->link.get(), kTurnBytes);
   if (wrote.payload_bytes > 0) Unqueue(peer.get(), wrote.payload_bytes);
   if (!peer->writer.empty()) KeepPolling(peer);
   if (wrote.bytes > 0 && peer->shm != nullptr && peer->shm->MustWake()) WriteControl(peer, EncodeWake());
