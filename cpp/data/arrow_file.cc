@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <new>
 #include <optional>
 #include <utility>
@@ -86,6 +87,19 @@ bool NeverFall(const ArrowColumn& column, uint64_t most) {
 }
 
 // The column, or the values of a list, that has the dictionary; null: there is none.
+bool SameValues(const ArrowField& a, const ArrowField& b) {
+  return a.type == b.type && a.bits == b.bits && a.is_signed == b.is_signed && a.unit == b.unit &&
+         a.has_zone == b.has_zone && a.list_size == b.list_size && std::ranges::equal(a.children, b.children, SameValues);
+}
+
+// Whether all columns with one dictionary say the same of its values.
+bool AgreeOnDictionaries(const std::vector<ArrowField>& fields, std::map<int64_t, const ArrowField*>* known) {
+  return std::ranges::all_of(fields, [&](const ArrowField& field) {
+    if (field.has_dictionary && !SameValues(*known->emplace(field.dictionary, &field).first->second, field)) return false;
+    return AgreeOnDictionaries(field.children, known);
+  });
+}
+
 const ArrowField* FieldOfDictionary(const std::vector<ArrowField>& fields, int64_t dictionary) {
   for (const ArrowField& field : fields) {
     if (field.has_dictionary && field.dictionary == dictionary) return &field;
@@ -196,10 +210,15 @@ class ArrowParser {
       file->fields_.emplace_back();
       PERSIA_RETURN_IF_ERROR(ParseField(fields.Table(i), kMostDepth, &file->fields_.back()));
     }
-    return broken_ ? Wrong("its metadata is damaged") : Status::Ok();
+    if (broken_) return Wrong("its metadata is damaged");
+    std::map<int64_t, const ArrowField*> dictionaries;
+    return AgreeOnDictionaries(file->fields_, &dictionaries)
+               ? Status::Ok()
+               : Wrong("two of its columns have one dictionary, but not the same type");
   }
 
   Status ParseField(const FlatTable& table, int depth, ArrowField* field) {
+    if (++field_count_ > kMostFields) return Wrong("it has too many columns");  // tables may be shared: bytes are no bound
     field->name = table.Text(0);
     field->type = static_cast<ArrowTypeId>(table.Value<uint8_t>(2));
     const FlatTable type = table.Table(3);
@@ -396,6 +415,10 @@ class ArrowParser {
     std::memcpy(&bytes, buffer->data(), sizeof(bytes));
     *buffer = buffer->subspan(sizeof(bytes));
     if (bytes == -1) return Status::Ok();
+    if (bytes == 0) {  // some writers put nothing behind it, not even a frame
+      *buffer = {};
+      return Status::Ok();
+    }
     if (bytes < 0 || bytes > kMostPlainBytes) {
       return Wrong("column " + field.name + " has a compressed buffer of more than 1 GiB; write smaller batches");
     }
@@ -413,6 +436,7 @@ class ArrowParser {
   const std::span<const uint8_t> bytes_;
   const std::string& name_;
   bool broken_ = false;
+  size_t field_count_ = 0;
   // What is being read.
   ArrowBlock block_;
   bool skips_ = false;  // the column is not wanted

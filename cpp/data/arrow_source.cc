@@ -57,7 +57,9 @@ size_t ArrowSource::BlockOf(uint64_t row) const {
 
 Result<std::shared_ptr<const ArrowBlock>> ArrowSource::Load(size_t block, const std::vector<bool>& wanted) {
   const std::lock_guard lock(mutex_);
-  if (last_ == block && last_wanted_ == wanted) return last_block_;
+  if (last_ == block && last_wanted_ == wanted) {
+    if (auto held = last_block_.lock()) return held;
+  }
   auto loaded = file_.Load(file_.blocks()[block], file_.fields(), wanted);
   if (!loaded.ok()) return loaded.status();
   for (size_t i = 0; i < wanted.size(); ++i) {
@@ -69,8 +71,9 @@ Result<std::shared_ptr<const ArrowBlock>> ArrowSource::Load(size_t block, const 
   }
   last_ = block;
   last_wanted_ = wanted;
-  last_block_ = std::make_shared<const ArrowBlock>(std::move(*loaded));
-  return last_block_;
+  auto held = std::make_shared<const ArrowBlock>(std::move(*loaded));
+  last_block_ = held;
+  return held;
 }
 
 std::string ArrowSource::TypeName(const ArrowField& field) {
@@ -163,10 +166,15 @@ Status ArrowRows::ReadDictionary(Column* column) {
   column->dictionary = std::make_shared<ArrowValues>();
   ArrowValues& dictionary = *column->dictionary;
   dictionary.Clear(column->wanted.kind);
-  for (size_t i = 0; i < dictionaries_; ++i) {
+  // From the last one that replaced those before it: a stream may replace it with every block.
+  size_t first = dictionaries_;
+  while (first > 0) {
+    const ArrowDictionary& part = file.dictionaries()[--first];
+    if (part.id == field.dictionary && !part.is_delta) break;
+  }
+  for (size_t i = first; i < dictionaries_; ++i) {
     const ArrowDictionary& part = file.dictionaries()[i];
     if (part.id != field.dictionary) continue;
-    if (!part.is_delta) dictionary.Clear(column->wanted.kind);
     auto block = file.Load(part.block, {&part.field, 1}, {true});
     if (!block.ok()) return block.status();
     const ArrowColumn& values = block->columns[0];

@@ -1,7 +1,7 @@
 // An Arrow file as a source of rows. ArrowSource gives its blocks, decompressed and checked; ArrowRows the wanted
 // columns of any rows as chunks, in the layout that ChunkDecoder reads.
 //
-//   ArrowFile ─► ArrowSource: the block that was loaded last is kept ─► ArrowRows: dictionaries, lists, values ─► chunk
+//   ArrowFile ─► ArrowSource: the block that was loaded last is shared ─► ArrowRows: dictionaries, lists, values ─► chunk
 //
 // Thread-safety: ArrowSource may be shared; ArrowRows is externally synchronised.
 #pragma once
@@ -47,7 +47,7 @@ class ArrowSource {
   // Guarded by mutex_: several readers are mostly in the same block.
   size_t last_ = SIZE_MAX;
   std::vector<bool> last_wanted_;
-  std::shared_ptr<const ArrowBlock> last_block_;
+  std::weak_ptr<const ArrowBlock> last_block_;  // who reads it keeps it
 };
 
 // A column that is read, and as what; lists as lists of it.

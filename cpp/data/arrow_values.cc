@@ -76,9 +76,8 @@ char* WriteTimestamp(char* out, size_t room, int64_t value, uint32_t unit) {
   end += std::snprintf(end, left(), " %02d:%02d:%02d", static_cast<int>(second / 3600),
                        static_cast<int>(second / 60 % 60), static_cast<int>(second % 60));
   const int64_t parts = value - seconds * units;
-  const int64_t micros = units > 1'000'000 ? parts / 1000 : parts * (1'000'000 / units);
-  if (micros == 0) return end;
-  end += std::snprintf(end, left(), ".%06d", static_cast<int>(micros));
+  if (parts == 0) return end;
+  end += std::snprintf(end, left(), ".%09d", static_cast<int>(parts * (1'000'000'000 / units)));
   while (end[-1] == '0') --end;
   return end;
 }

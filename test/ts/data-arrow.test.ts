@@ -3,7 +3,8 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import {
-  Dictionary, Float32, Float64, Int64, Int8, List, Field, Table, Uint64, Utf8, makeVector, tableToIPC, vectorFromArray,
+  Dictionary, Float32, Float64, Int64, Int8, List, Field, Table, TimestampNanosecond, Uint64, Utf8, makeData, makeVector,
+  tableToIPC, vectorFromArray,
 } from 'apache-arrow'
 import t, { type Test } from 'tap'
 import { describeColumns, openReader, type ReaderOptions } from '#persia/data/reader.js'
@@ -117,6 +118,35 @@ t.test('numbers have the ids that they have in a Parquet file', async (t) => {
   const parquet = await samplesOf({ ...options, source: { path: ['x.parquet'] } })
   const arrow = await samplesOf({ ...options, source: { path: ['x.arrow'] } })
   for (const [i, value] of doubles.entries()) t.same(arrow[i], parquet[i], `${value}`)
+})
+
+t.test('times of nanoseconds have the ids that they have in a Parquet file', async (t) => {
+  const folder = t.testdir()
+  const times = [1199145601889268321n, 1199145601889268000n, 1199145601889000000n, 1199145601000000000n, 1n, -1n, 1500n,
+    -86400000000001n]
+  const list = times.map((time) => `(make_timestamp_ns(${time}))`).join(',')
+  await runSql(`copy (select seen from (values ${list}) v(seen)) to '${folder}/x.parquet'`)
+  const seen = makeVector(makeData({ type: new TimestampNanosecond(), data: BigInt64Array.from(times) }))
+  writeFiles(folder, { 'x.arrow': Buffer.from(tableToIPC(new Table({ seen }), 'file')) })
+  const options = { ...wanted, baseDir: folder, labels: 'none' as const, dense: [],
+    ids: [{ name: 'seen', encoding: 'hash' as const }] }
+  const arrow = await samplesOf({ ...options, source: { path: ['x.arrow'] } })
+  t.same(arrow, await samplesOf({ ...options, source: { path: ['x.parquet'] } }))
+  t.same(arrow[0]!.ids, [texts('2008-01-01 00:00:01.889268321')])
+})
+
+t.test('two columns with one dictionary and different values are refused', async (t) => {
+  const folder = t.testdir()
+  const table = new Table({
+    user: vectorFromArray(['a', 'b'], new Dictionary(new Utf8(), new Int8(), 0x12345671)),
+    item: vectorFromArray([1n, 2n], new Dictionary(new Int64(), new Int8(), 0x12345672)),
+  })
+  const bytes = Buffer.from(tableToIPC(table, 'file'))
+  const other = Buffer.from([0x72, 0x56, 0x34, 0x12])
+  for (let at = bytes.indexOf(other); at >= 0; at = bytes.indexOf(other)) bytes[at] = 0x71
+  writeFiles(folder, { 'x.arrow': bytes })
+  await t.rejects(openReader({ ...wanted, baseDir: folder, source: { path: ['x.arrow'] } }),
+    { code: 'PERSIA_DATA_UNREADABLE', message: /x.arrow .*have one dictionary, but not the same type/ })
 })
 
 t.test('what apache-arrow writes: dictionaries, lists of integers, unsigned integers', async (t) => {
