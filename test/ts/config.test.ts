@@ -496,6 +496,10 @@ t.test('a cluster that others can reach needs to know who is let in', async (t) 
   for (const host of ['127.0.0.1', '127.9.9.9', '::1', 'localhost']) t.ok(parseConfig({ ...least, cluster: { host } }))
   check({ auth: {} }, 'cluster.auth', /either tokenFile or tokenEnv, got neither/)
   check({ auth: { tokenFile: 'a', tokenEnv: 'b' } }, 'cluster.auth', /got both/)
+  const ordered = (sql: string) => ({ ...least, data: { ...least.data, train: { sql } }, cluster: { dataLoaders: 2 } })
+  t.match(refusal(() => parseConfig(ordered('select * from clicks'))),
+    { code: 'PERSIA_CONFIG_INVALID', details: { path: 'cluster.dataLoaders' }, message: /add an order by/ })
+  t.ok(parseConfig(ordered('select * from clicks ORDER\n  BY id')))
 })
 
 t.test('training in one process refuses what only a cluster has', async (t) => {

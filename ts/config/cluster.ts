@@ -3,7 +3,7 @@ import { isLoopback } from '../control/address.js'
 import { PersiaError } from '../errors.js'
 import type { Config, Resolution } from './resolve.js'
 
-export function checkCluster({ host, auth }: Config['cluster'], resolution: Resolution): void {
+export function checkCluster({ cluster: { host, auth, dataLoaders }, data }: Config, resolution: Resolution): void {
   const { tokenFile, tokenEnv } = auth ?? {}
   if (auth && (tokenFile === undefined) === (tokenEnv === undefined)) {
     resolution.refuse(['cluster', 'auth'],
@@ -12,6 +12,11 @@ export function checkCluster({ host, auth }: Config['cluster'], resolution: Reso
   if (!auth && !isLoopback(host)) {
     resolution.refuse(['cluster', 'host'], `${host} can be reached from other machines: give cluster.auth, or use `
       + '127.0.0.1')
+  }
+  const { train } = data
+  if (dataLoaders > 1 && train && 'sql' in train && !/\border\s+by\b/i.test(train.sql)) {
+    resolution.refuse(['cluster', 'dataLoaders'], 'each data loader runs data.train.sql for itself and takes its share of '
+      + 'the rows as they come, so they need one order: add an order by that leaves no two rows equal')
   }
 }
 

@@ -118,7 +118,7 @@ export function resolveConfig(filled: FilledConfig, resolution: Resolution): Con
     evaluate: { ...evaluateRest, ...(stopping && { earlyStopping: stopping }) },
   }
   checkWorkers(config, resolution)
-  checkCluster(config.cluster, resolution)
+  checkCluster(config, resolution)
   if (config.mode === 'sync' && config.staleness !== 0) {
     config.staleness = 0
     resolution.note(['staleness'], { derived: 'mode: sync' })

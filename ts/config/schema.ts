@@ -420,7 +420,8 @@ const cluster = z.strictObject({
       + 'process, which share out `threads` too; under `persia launch` processes'),
   dataLoaders: integer(1, 1024).default(1)
     .describe('Number of data loaders: they share out the batches of the training data; number 0 drives the training, '
-      + 'evaluates and writes the checkpoints'),
+      + 'evaluates and writes the checkpoints. A query (`data.train.sql`) then needs an order by that leaves no two rows '
+      + 'equal'),
   transport: z.enum(['auto', 'tcp', 'rdma', 'shm']).default('auto')
     .describe('How the roles exchange data; `auto`: shared memory on one host, RDMA where both sides have a device '
       + 'with an active port, else TCP'),

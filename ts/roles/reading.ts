@@ -49,7 +49,7 @@ async function readPass(queue: NativeLoaderQueue, pass: number, { epoch, skipBat
   const loader = { index: rank.rank, count: rank.size }
   const layout = layoutOf(config)
   const numbers = batchNumbers(Infinity, skipBatches, loader)
-  const dataset = openDataset(loaded, 'train', statistics, { epoch, skipBatches, loader })
+  const dataset = openDataset(loaded, 'train', statistics, { epoch, skipBatches, loader, reuseMemory: true })
   try {
     for await (const batch of dataset) {
       const handle = batch.handle(layout, 'labelled')

@@ -262,7 +262,10 @@ class ReaderDataset implements FileDataset {
     const { index, count } = this.loader
     this.reader = await openReader(this.options)
     let number = this.options.skipBatches ?? 0
-    for await (const handle of this.reader) if (number++ % count === index) yield Batch.fromNative(handle)
+    for await (const handle of this.reader) {
+      if (number++ % count === index) yield Batch.fromNative(handle)
+      else handle.release()
+    }
   }
 
   async close(): Promise<void> {
