@@ -66,16 +66,17 @@ int64_t UnitsOfSecond(uint32_t unit) {
 }
 
 int64_t FloorDivide(int64_t a, int64_t b) { return a / b - (a % b < 0 ? 1 : 0); }
+int64_t FloorRest(int64_t a, int64_t b) { return a % b + (a % b < 0 ? b : 0); }
 
-// 2024-03-01 10:20:30.25: microseconds at most, without zeros at the end.
+// 2024-03-01 10:20:30.25: without zeros at the end.
 char* WriteTimestamp(char* out, size_t room, int64_t value, uint32_t unit) {
   const int64_t units = UnitsOfSecond(unit), seconds = FloorDivide(value, units);
-  const int64_t day = FloorDivide(seconds, 86'400), second = seconds - day * 86'400;
+  const int64_t day = FloorDivide(seconds, 86'400), second = FloorRest(seconds, 86'400);
   char* end = WriteDate(out, room, day);
   const auto left = [&] { return room - static_cast<size_t>(end - out); };
   end += std::snprintf(end, left(), " %02d:%02d:%02d", static_cast<int>(second / 3600),
                        static_cast<int>(second / 60 % 60), static_cast<int>(second % 60));
-  const int64_t parts = value - seconds * units;
+  const int64_t parts = FloorRest(value, units);
   if (parts == 0) return end;
   end += std::snprintf(end, left(), ".%09d", static_cast<int>(parts * (1'000'000'000 / units)));
   while (end[-1] == '0') --end;
