@@ -9,23 +9,10 @@
 #include <set>
 
 #include "allocation_count.h"
-#include "base/rng.h"
+#include "dense_data.h"
 
 namespace persia {
 namespace {
-
-struct Data {
-  std::vector<float> input, labels;
-};
-
-Data RandomData(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
-  Data data;
-  Rng rng(key);
-  data.input.resize(size_t{rows} * config.input_width());
-  for (float& value : data.input) value = static_cast<float>(rng.Normal());
-  for (size_t i = 0; i < rows * config.tasks.size(); ++i) data.labels.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
-  return data;
-}
 
 DenseModelConfig SmallConfig() {
   DenseModelConfig config;

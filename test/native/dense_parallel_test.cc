@@ -8,9 +8,9 @@
 #include <thread>
 #include <vector>
 
-#include "base/rng.h"
 #include "collective/local_collective.h"
 #include "dense/dense_model.h"
+#include "dense_data.h"
 
 namespace persia {
 namespace {
@@ -37,18 +37,6 @@ std::unique_ptr<DenseModel> Make(const DenseModelConfig& config) {
   auto model = MakeCpuDenseModel(config);
   REQUIRE(model.ok());
   return std::move(*model);
-}
-
-struct Data {
-  std::vector<float> input, labels;
-};
-
-Data RandomData(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
-  Data data;
-  Rng rng(key);
-  for (uint32_t i = 0; i < rows * config.input_width(); ++i) data.input.push_back(static_cast<float>(rng.Normal()));
-  for (size_t i = 0; i < rows * config.tasks.size(); ++i) data.labels.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
-  return data;
 }
 
 std::vector<float> Values(DenseModel& model) {

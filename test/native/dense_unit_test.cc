@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "allocation_count.h"
-#include "base/rng.h"
 #include "dense/cpu_model.h"
+#include "dense_data.h"
 #include "golden.h"
 #include "product_units.h"
 
@@ -42,18 +42,6 @@ std::unique_ptr<DenseModel> Make(const DenseModelConfig& config, ProductUnit uni
   auto model = MakeCpuDenseModel(config, unit);
   REQUIRE(model.ok());
   return std::move(*model);
-}
-
-struct Data {
-  std::vector<float> input, labels;
-};
-
-Data RandomData(const DenseModelConfig& config, uint32_t rows, uint64_t key) {
-  Data data;
-  Rng rng(key);
-  for (uint32_t i = 0; i < rows * config.input_width(); ++i) data.input.push_back(static_cast<float>(rng.Normal()));
-  for (size_t i = 0; i < rows * config.tasks.size(); ++i) data.labels.push_back(rng.Uniform() < 0.5 ? 0.0f : 1.0f);
-  return data;
 }
 
 // All gradients of a step, the embeddings' last, and its loss.
