@@ -3,6 +3,7 @@ import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t from 'tap'
+import { quietPort } from '../ts/ports.js'
 import { Running, adult, folder, leftAfter, persia, sleep, small, twoOfEach } from './cluster-fixtures.js'
 
 t.setTimeout(300_000)
@@ -121,7 +122,7 @@ t.test('roles that are started one by one, in any order, make a cluster that tak
   const config = small(join(directory, 'checkpoints'), {
     epochs: 400, 'cluster.parameterServers': 2, 'cluster.nnWorkers': 1, batchSize: 1024, 'cluster.auth.tokenFile': token,
   })
-  const port = 20_000 + (process.pid % 20_000)
+  const port = quietPort()
   const coordinator = ['--coordinator', `127.0.0.1:${port}`]
   const role = (name: string, ...more: string[]) => new Running(t, [name, ...coordinator, '--token-file', token, ...more])
   const early = [role('nn-worker'), role('parameter-server', ...config), role('data-loader', '--json')]

@@ -17,6 +17,7 @@ import { CoordinatorClient } from '#persia/control/commands.js'
 import { Membership, type JoinOptions } from '#persia/control/membership.js'
 import type { Role } from '#persia/control/roles.js'
 import { openCoordinator, type Coordinator } from '#persia/roles/coordinator.js'
+import { quietPort } from './ports.js'
 import { smallConfig } from './training-fixtures.js'
 
 const nobody: Credentials = { token: undefined, tls: undefined }
@@ -238,11 +239,10 @@ function certificates(folder: string): { ca: string; cert: string; key: string }
 }
 
 t.test('roles wait for the coordinator, until a deadline', async (t) => {
-  const { address } = await open(t)
-  const port = Number(address.split(':')[1])
-  const late = attend(t, { address: `127.0.0.1:${port + 1}` }, 'nn-worker')
+  const port = quietPort()
+  const late = attend(t, { address: `127.0.0.1:${port}` }, 'nn-worker')
   await new Promise((resolve) => setTimeout(resolve, 700))
-  await open(t, { port: port + 1 })
+  await open(t, { port })
   t.equal((await late.membership.welcome).rank, 0)
   const never = attend(t, { address: '127.0.0.1:1' }, 'nn-worker', { joinTimeoutSeconds: 1 })
   await t.rejects(never.membership.welcome, { code: 'PERSIA_CLUSTER_TIMEOUT', message: /127\.0\.0\.1:1 for 1 s/ })
