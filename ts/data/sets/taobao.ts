@@ -37,6 +37,7 @@ async function readyMade(path: string): Promise<DataSetConfig> {
   const { labels, dense, features } = taobaoColumns()
   const raw = table(path, ['clk', 'uid', ...userColumns, 'adgroup_id', ...adColumns, 'price', 'pid', 'his_len',
     ...histories.map((name) => `${name}_his`)])
+  await valueOf('count(*)', raw, path)
   const lists = histories.map((name) => `string_split(${name}_his, '^') as ${name}_his`)
   const sql = `select * exclude (uid, his_len) replace (${lists.join(', ')}), uid as user from ${raw}`
   return { data: { train: { sql }, split: { by: 'share', test: 0.2 }, labels, dense }, features }
@@ -106,11 +107,20 @@ function historySql(raw: string, log: string): string {
 
 /** When the last day of the samples begins. */
 async function lastDay(raw: string, file: string): Promise<number> {
+  const shift = hoursAhead * 3600
+  const last = Number(await valueOf('max(cast(time_stamp as bigint))', raw, file))
+  return Math.floor((last + shift) / secondsOfDay) * secondsOfDay - shift
+}
+
+/**
+ * A value of the whole table of a file. All of its columns are read for it: a query that leaves out some can't name the
+ * line of text that is not valid UTF-8.
+ */
+async function valueOf(expression: string, raw: string, file: string): Promise<unknown> {
   const database = await openDatabase('.', 2)
   try {
-    const [row] = await rowsOf(database.connection, `select max(cast(time_stamp as bigint)) from ${raw}`)
-    const shift = hoursAhead * 3600
-    return Math.floor((Number(row?.[0]) + shift) / secondsOfDay) * secondsOfDay - shift
+    const [row] = await rowsOf(database.connection, `select ${expression}, count(columns(*)) from ${raw}`)
+    return row![0]
   } catch (error) {
     throw unreadable(file, error)
   } finally {
