@@ -88,7 +88,9 @@ t.test('taobao: the joined sample, with its histories', needs('taobao-ad-sample'
   const events = prepare('taobao', sample('taobao-ad-sample'), out)
   const done = events.at(-1)!
   t.equal(done['rows'].train + done['rows'].test, 261)
-  const { ids } = events.find(({ event }) => event === 'card')!['train']
+  const { train: { ids, labels }, test } = events.find(({ event }) => event === 'card')!
+  t.ok(Math.abs(ids.user.distinct + test.ids.user.distinct - 198) <= 5, 'every user is on one side')
+  t.ok(labels.clk.positive >= 1 && test.labels.clk.positive >= 1, 'there are clicks on both')
   t.ok(ids.cate_his.ids > 5000)
   t.equal(train('taobao', out, 'batchSize=32').length, 1, 'the preset fits to the joined table too')
 })
@@ -237,6 +239,21 @@ t.test('a process that is killed half-way and started again leaves the same byte
   const [again, whole] = [contents(out), contents(join(work, 'whole'))]
   delete again['.lock']  // of the killed process
   t.same(again, whole)
+})
+
+t.test("synthetic files have the form of their owner's, so that they are prepared like those", (t) => {
+  const work = folder(t)
+  for (const [name, file] of [['criteo', 'train.tsv'], ['avazu', 'train.csv'], ['taobao', 'train.csv']] as const) {
+    const text = join(work, file)
+    t.equal(persia(['data', 'synth', '--like', name, '--rows', '2000', '--format', 'text', '--out', text]).status, 0)
+    const events = prepare(name, text, join(work, name))
+    const { rows, badRows } = events.at(-1)!
+    t.equal(rows.train + rows.test, 2000)
+    t.equal(badRows, 0)
+    const { ids } = events.find(({ event }) => event === 'card')!['train']
+    if (name === 'taobao') t.ok(ids.cate_his.ids > 2 * rows.train, 'histories are lists')
+  }
+  t.end()
 })
 
 t.test('synthetic data trains towards its ceiling, from shards and without a file alike', async (t) => {

@@ -1,6 +1,7 @@
 // Alibaba's "Ad Display/Click Data on Taobao.com" (Tianchi): raw_sample.csv joined with ad_feature.csv and
 // user_profile.csv, and with the last behaviours of the user before the impression where behavior_log.csv is there. The
-// last day is the test data. A table that is joined already (clk, uid, …, with ^-joined histories) is taken as well.
+// last day is the test data. A table that is joined already (clk, uid, …, with ^-joined histories) is taken as well; it
+// has no time, so a fifth of its users is the test data.
 import { PersiaError } from '../../errors.js'
 import { literal, openDatabase, rowsOf } from '../duckdb.js'
 import { damageOf, throwIfDamaged } from '../integrity.js'
@@ -40,7 +41,7 @@ async function readyMade(path: string): Promise<DataSetConfig> {
   await valueOf('count(*)', raw, path)
   const lists = histories.map((name) => `string_split(${name}_his, '^') as ${name}_his`)
   const sql = `select * exclude (uid, his_len) replace (${lists.join(', ')}), uid as user from ${raw}`
-  return { data: { train: { sql }, split: { by: 'share', test: 0.2 }, labels, dense }, features }
+  return { data: { train: { sql }, split: { by: 'hash', column: 'user', test: 0.2 }, labels, dense }, features }
 }
 
 async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
