@@ -19,7 +19,7 @@ interface RoleArguments extends CoordinatorArguments {
   set: string[]
   'join-timeout': number
   threads?: number
-  json: boolean
+  json?: boolean
   launched: boolean
 }
 
@@ -42,18 +42,24 @@ export const roleCommands = (Object.keys(descriptions) as Role[]).map(roleComman
 
 /** NN workers alone have a dense network. */
 function threadsOption<T>(yargs: Argv<T>, role: Role) {
-  const option = {
+  return role !== 'nn-worker' ? yargs : yargs.option('threads', {
     ...integerOption('threads', 1, 1024),
     describe: 'Threads of the dense network in this process [default: `threads` of the config]',
-  }
-  return role === 'nn-worker' ? yargs.option('threads', option) : yargs
+  })
+}
+
+/** Data loaders alone have events to print. */
+function jsonOption<T>(yargs: Argv<T>, role: Role) {
+  return role !== 'data-loader' ? yargs : yargs.option('json', {
+    type: 'boolean', default: false, describe: 'One JSON object a line on standard output',
+  })
 }
 
 function roleCommand(role: Role): CommandModule<object, RoleArguments> {
   return {
     command: role,
     describe: descriptions[role],
-    builder: (yargs) => threadsOption(coordinatorOptions(yargs), role)
+    builder: (yargs) => jsonOption(threadsOption(coordinatorOptions(yargs), role), role)
       .option('rank', {
         ...integerOption('rank', 0),
         describe: 'Which one of its role, from 0 [default: any free one]',
@@ -74,7 +80,6 @@ function roleCommand(role: Role): CommandModule<object, RoleArguments> {
         ...numberOption('join-timeout', 'a number of seconds above 0', (value) => value > 0 && Number.isFinite(value)),
         default: 60, describe: 'Seconds that the coordinator is waited for',
       })
-      .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on standard output' })
       .option('launched', { type: 'boolean', default: false, hidden: true }),
     handler: (args) => run(role, args),
   }
@@ -84,7 +89,7 @@ async function run(role: Role, args: RoleArguments): Promise<void> {
   if (args.set.length > 0 && args.config === undefined) throw new PersiaError('PERSIA_USAGE', '--set needs --config')
   if (args.launched) endWithLauncher()
   // The launcher shows events and adds the time.
-  const printer = args.launched ? silentPrinter : makePrinter(args.json)
+  const printer = args.launched ? silentPrinter : makePrinter(args.json ?? false)
   const log = args.launched ? (line: string) => { process.stderr.write(`${line}\n`) } : timedLog(printer)
   const options = {
     role, rank: args.rank, log,

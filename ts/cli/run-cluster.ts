@@ -39,7 +39,6 @@ export async function runCluster(
     stop.abort()
   }
   process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
-  process.stdout.on('error', () => {})  // a reader that goes away (`| head`) ends the reports, not the training
   try {
     const outcome = await run({
       loaded, credentials, printer, resume: args.resume, reportEverySeconds: args['report-every'], signal: stop.signal,

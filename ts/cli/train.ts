@@ -30,7 +30,6 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       stop.abort()
     }
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
-    process.stdout.on('error', () => {})  // a reader that goes away (`| head`) ends the reports, not the training
     const printer = makePrinter(args.json)
     try {
       const traceTo = args.profile
