@@ -6,6 +6,7 @@ import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
+import type { MetricsEndpoint } from '../observe/endpoint.js'
 import type { NativePipeline, NativeTrainer, NativeTrainerConfig } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
@@ -14,7 +15,7 @@ import { evalReport, OwnMetrics, type Metrics } from './evaluation.js'
 import type { EarlyStoppingState } from './early-stopping.js'
 import type { EvalReport, ProgressReport } from './reports.js'
 import { Table } from './table.js'
-import { rowClassCounters, type RowClassCounters } from './table-counters.js'
+import { rowClassCounters, tableReport, type RowClassCounters } from './table-counters.js'
 
 export type Dataset = Iterable<Batch> | AsyncIterable<Batch>
 
@@ -70,6 +71,8 @@ export class Trainer {
   /** A fit was ended by its signal: the pipeline rests in the middle of what was handed in. */
   private stopped = false
   private fitting = false
+  /** With metrics.port. */
+  private endpoint: MetricsEndpoint | undefined
 
   private constructor(
     readonly config: Config,
@@ -82,7 +85,8 @@ export class Trainer {
   }
 
   /**
-   * Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load.
+   * Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load,
+   * PERSIA_IO when metrics.port is taken.
    */
   static async create(
     config: ConfigInput | Config, statistics: Statistics = {}, options: TrainerOptions = {},
@@ -94,7 +98,25 @@ export class Trainer {
 
   private static async make(config: Config, statistics: Statistics, options: TrainerOptions): Promise<Trainer> {
     const create = options.createNative ?? ((natively) => native().createTrainer(natively))
-    return new Trainer(config, await settling(() => create(nativeConfig(config, options))), statistics)
+    const trainer = new Trainer(config, await settling(() => create(nativeConfig(config, options))), statistics)
+    try {
+      await trainer.exportMetrics()
+    } catch (error) {
+      await trainer.close()
+      throw error
+    }
+    return trainer
+  }
+
+  private async exportMetrics(): Promise<void> {
+    const { metrics: { port }, staleness } = this.config
+    if (port === 0) return
+    const { MetricsEndpoint } = await import('../observe/endpoint.js')
+    this.endpoint = await MetricsEndpoint.listen(port, {
+      progress: () => this.progress(),
+      pipeline: () => this.pipeline(),
+      table: () => tableReport(this.counters(), this.config),
+    }, staleness)
   }
 
   /**
@@ -220,8 +242,10 @@ export class Trainer {
       own.add(outputs, labels, batch)
       samples += batch.rows
     }
-    const report = await evalReport(evaluator, { split, step, samples }, this.config)
-    return Object.keys(metrics).length === 0 ? report : { ...report, metrics: own.results() }
+    const ofTasks = await evalReport(evaluator, { split, step, samples }, this.config)
+    const report = Object.keys(metrics).length === 0 ? ofTasks : { ...ofTasks, metrics: own.results() }
+    this.endpoint?.metrics.evaluated(report)
+    return report
   }
 
   /**
@@ -266,6 +290,7 @@ export class Trainer {
 
   /** Ends the threads and frees the memory; what was handed in but not trained is dropped. May be called again. */
   async close(): Promise<void> {
+    await this.endpoint?.close()
     await settling(() => this.nativeTrainer.close())
   }
 
