@@ -7,7 +7,7 @@ import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
 import type { MetricsEndpoint } from '../observe/endpoint.js'
-import type { NativePipeline, NativeTrainer, NativeTrainerConfig } from '../native-types.js'
+import type { NativeBatch, NativePipeline, NativeTrainer, NativeTrainerConfig } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
@@ -68,6 +68,7 @@ export class Trainer {
   readonly table: Table
   private readonly layout
   private saving: Promise<void> = Promise.resolve()
+  private stepping: Promise<unknown> = Promise.resolve()
   /** A fit was ended by its signal: the pipeline rests in the middle of what was handed in. */
   private stopped = false
   private fitting = false
@@ -194,6 +195,7 @@ export class Trainer {
    */
   async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {
     this.checkGoing()
+    checkIterable(dataset)
     const meter = new Meter(this.nativeTrainer, options.reportEverySeconds ?? 1)
     const steps = new Meter(this.nativeTrainer, 0)
     const tellSteps = async () => { if (options.onStep && steps.hasNews()) await options.onStep(steps.report()) }
@@ -219,17 +221,28 @@ export class Trainer {
     if (meter.hasNews()) yield meter.report()
   }
 
-  /** Trains one step on one batch and ends when it is applied, for loops of your own. */
+  /**
+   * Trains one step on one batch and ends when it is applied, for loops of your own. Steps that are asked for at once are
+   * trained one after another.
+   */
   async step(batch: Batch): Promise<ProgressReport> {
+    const handle = this.handleOf(batch, 'labelled')
+    const stepped = this.stepping.then(() => this.stepAlone(handle))
+    this.stepping = stepped.catch(() => {})
+    return stepped
+  }
+
+  private async stepAlone(batch: NativeBatch): Promise<ProgressReport> {
     this.checkGoing()
     const meter = new Meter(this.nativeTrainer, 0)
-    await settling(() => this.nativeTrainer.push(this.handleOf(batch, 'labelled')))
+    await settling(() => this.nativeTrainer.push(batch))
     await settling(() => this.nativeTrainer.drain(false))
     return meter.report()
   }
 
   /** Metrics over labelled batches; the model does not change. */
   async evaluate(dataset: Dataset, { split = 'test', metrics = {} }: EvaluateOptions = {}): Promise<EvalReport> {
+    checkIterable(dataset)
     const { groupBy } = this.config.evaluate
     const group = groupBy === undefined ? undefined : this.layout.features.indexOf(groupBy)
     const evaluator = calling(() => new (native().Evaluator)(this.nativeTrainer, group))
@@ -316,4 +329,10 @@ export class Trainer {
   private progress() {
     return calling(() => this.nativeTrainer.progress())
   }
+}
+
+function checkIterable(dataset: unknown): void {
+  const object = Object(dataset) as object
+  if (Symbol.iterator in object || Symbol.asyncIterator in object) return
+  throw new PersiaError('PERSIA_USAGE', `expected an iterable or async iterable of Batch, got ${typeof dataset}`)
 }
