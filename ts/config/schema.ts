@@ -498,8 +498,10 @@ export const configSchema = z.strictObject({
     keep: integer(0).default(3).describe('Newest checkpoints that are kept; 0: all'),
   }).prefault({}).describe('When and where the state is saved'),
   metrics: z.strictObject({
-    port: integer(0, 65535).default(0).describe('TCP port of the Prometheus endpoint; 0: off'),
-  }).prefault({}).describe('What is exported while it runs'),
+    port: integer(0, 65535).default(0)
+      .describe('TCP port of the Prometheus endpoint, http://127.0.0.1:PORT/metrics; 0: off. In a cluster it is that of '
+        + 'data loader 0, for all'),
+  }).prefault({}).describe('What is exported while it trains'),
 })
 
 /** What users write: everything that has a default may be left out. */

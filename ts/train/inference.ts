@@ -19,9 +19,12 @@ async function loadModel(loaded: LoadedConfig, checkpoint: string | undefined): 
   return (await Trainer.load(directory, inferenceConfig(loaded.config))).trainer
 }
 
-/** Replicas of the dense network and summed gradients are for training only. */
+/**
+ * Replicas of the dense network and summed gradients are for training only, and so is the port of its metrics, which a
+ * training under way may have.
+ */
 function inferenceConfig(config: Config): Config {
-  return { ...config, accumulate: 1, cluster: { ...config.cluster, nnWorkers: 1 } }
+  return { ...config, accumulate: 1, cluster: { ...config.cluster, nnWorkers: 1 }, metrics: { port: 0 } }
 }
 
 export async function* evaluateCheckpoint(loaded: LoadedConfig, split: 'train' | 'test',
