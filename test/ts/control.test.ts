@@ -142,6 +142,14 @@ t.test('of several data loaders number 0 takes the commands and ends the run; th
   t.same(await coordinator.ended, { kind: 'interrupted' })
 })
 
+t.test('when a role does not end in time it is named, not those that waited for it', async (t) => {
+  const coordinator = await open(t, { drainTimeoutSeconds: 1 })
+  const { 'data-loader': driver } = await running(t, coordinator)
+  await driver.membership.leave(done)
+  t.match(await coordinator.ended, { kind: 'failed', error: {
+    code: 'PERSIA_CLUSTER_TIMEOUT', message: /^nn-worker 0 did not end in time/ } })
+})
+
 t.test('a data loader that does not drive and leaves early ends the cluster, by name', async (t) => {
   const coordinator = await open(t, { dataLoaders: 2 })
   const second = attend(t, coordinator, 'data-loader', { rank: 1 })

@@ -305,7 +305,9 @@ export class Cluster {
   }
 
   private giveUp(): void {
-    const left = [...this.members.values()].map(memberName).join(', ')
+    // Those behind whoever was told to end have only waited for that.
+    const late = [...this.attendances.values()].filter(({ told }) => this.failure || told).map(({ record }) => record)
+    const left = (late.length > 0 ? late : [...this.members.values()]).map(memberName).join(', ')
     this.failure ??= { weight: 1, error: new PersiaError('PERSIA_CLUSTER_TIMEOUT',
       `${left} did not end in time (cluster.drainTimeoutSeconds)`) }
     this.options.log(`${left} did not end in time`)
