@@ -327,6 +327,19 @@ t.test('a process that ends before it joined, after the cluster has failed, does
   t.match(await coordinator.ended, { kind: 'failed', error: { code: 'PERSIA_DEVICE', message: 'nn-worker 0: there is no GPU' } })
 })
 
+t.test('a cluster that is stopped before all have joined is interrupted, whatever becomes of those who come too late', async (t) => {
+  const coordinator = await open(t)
+  const { membership, commands } = attend(t, coordinator, 'nn-worker')
+  await membership.welcome
+  coordinator.cluster.stop()
+  await t.rejects(attend(t, coordinator, 'data-loader').membership.welcome, { code: 'PERSIA_CLUSTER_REFUSED' })
+  const ended = new PersiaError('PERSIA_PEER_LOST', 'data-loader 0 ended with exit code 2')
+  t.notOk(await coordinator.cluster.lost({ role: 'data-loader', rank: 0 }, ended), 'no news')
+  await until(() => commands.includes('stop'), 'who was there is told')
+  await membership.leave({ outcome: 'interrupted', code: '', message: '' })
+  t.same(await coordinator.ended, { kind: 'interrupted' })
+})
+
 t.test('before the cluster runs a lost role makes room for another', async (t) => {
   const coordinator = await open(t, { peerTimeoutSeconds: 3 })
   const first = attend(t, coordinator, 'nn-worker')

@@ -177,12 +177,14 @@ export class Cluster {
 
   /**
    * Says that a member is gone, of whoever knows first: the launcher sees its processes end. Whether that was news: it
-   * had not left in good order. Who is no member when the cluster has failed already may have ended for that.
+   * had not left in good order, and it ended for a reason of its own: who has not joined when the cluster ends is not let
+   * in any more.
    */
   async lost(place: { role: Role; rank: number }, error: PersiaError): Promise<boolean> {
     if (this.departed.has(keyOf(place))) return false
     const attendance = [...this.attendances.values()].find(({ record }) => keyOf(record) === keyOf(place))
-    this.fail({ error, weight: attendance || !this.failure ? 3 : 1 })
+    if (!attendance && (this.phase === 'draining' || this.phase === 'ended')) return false
+    this.fail({ error, weight: 3 })
     if (attendance) await this.options.store.revoke(attendance.lease)
     return true
   }
