@@ -311,6 +311,7 @@ t.test('a folder that holds anything but a checkpoint is not replaced by one', a
   t.match(await rejected(trainer.save(run)), { code: 'PERSIA_USAGE', message: /not empty/ })
   t.same(readdirSync(run), ['thesis.txt'])
   t.match(await rejected(trainer.save(join(run, 'thesis.txt', 'x'))), { code: 'PERSIA_IO' })
+  t.match(await rejected(trainer.save('/proc/none/x')), { code: 'PERSIA_IO' }, 'where no folder can be made')
 })
 
 t.test('saves at the same time, beside periodic ones too, are all complete', async (t) => {

@@ -444,8 +444,8 @@ const cluster = z.strictObject({
     .describe('Seconds that roles have to end in good order once the work is done or the cluster has failed'),
   auth: z.strictObject({
     tokenFile: text().optional()
-      .describe('File with the token that every role must show, at least 16 characters. Either `tokenFile` or '
-        + '`tokenEnv`'),
+      .describe('File with the token that every role must show, at least 16 characters; relative to the current '
+        + 'directory, like those of `tls`. Either `tokenFile` or `tokenEnv`'),
     tokenEnv: text().optional().describe('Environment variable with the token'),
     tls: z.strictObject({
       ca: text().describe('Certificate of the authority that signs those of all roles (PEM)'),
