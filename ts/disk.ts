@@ -1,6 +1,6 @@
 // Files that are complete or absent, and checksummed JSON: what checkpoints and prepared data are made of.
 import { constants } from 'node:fs'
-import { mkdir, open, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { PersiaError } from './errors.js'
 import { native } from './native.js'
@@ -47,6 +47,26 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+/** A folder, and those above it. Node's own `recursive` never ends where folders can't be made at all, as in /proc. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await makeOne(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || dirname(path) === path) throw error
+    await makeFolder(dirname(path))
+    await makeOne(path)
+  }
+}
+
+async function makeOne(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    const isThere = (error as NodeJS.ErrnoException).code === 'EEXIST' && (await stat(path)).isDirectory()
+    if (!isThere) throw error
+  }
+}
+
 /** Errors of the file system as PERSIA_IO, with the path. */
 export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
@@ -65,7 +85,7 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
 export async function lockFolder(folder: string, remedy: string): Promise<() => Promise<void>> {
   const path = join(folder, '.lock')
   await onDisk(folder, async () => {
-    await mkdir(folder, { recursive: true })
+    await makeFolder(folder)
     const [owner, started] = (await readFile(path, 'utf8').catch(() => '')).split(' ')
     if (owner && started && started === await startOf(owner)) {
       throw new PersiaError('PERSIA_USAGE', `${folder} is in use by process ${owner}. Wait for it, or ${remedy}`,

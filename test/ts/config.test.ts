@@ -476,16 +476,6 @@ t.test('values that do not go together', async (t) => {
   })
 })
 
-t.test('what this version cannot do is refused with what to use', async (t) => {
-  const check = (set: string, path: string, instead: string) => {
-    const error = refusal(() => parseConfig(least, { set: [set] }))
-    t.equal(error.code, 'PERSIA_CONFIG_UNSUPPORTED', set)
-    t.equal(error.details['path'], path)
-    t.match(error.message, `not supported by this version; use ${instead}`)
-  }
-  check('metrics.port=9090', 'metrics.port', '0')
-})
-
 t.test('a cluster that others can reach needs to know who is let in', async (t) => {
   const check = (cluster: object, path: string, message: RegExp) =>
     t.match(refusal(() => parseConfig({ ...least, cluster })), { code: 'PERSIA_CONFIG_INVALID', details: { path }, message })
@@ -579,7 +569,7 @@ t.test('what the addon is told of the tables', async (t) => {
 
 t.test('all problems are reported at once, in the order of the file', async (t) => {
   const error = refusal(() => load(t, yaml(`staleness: "8"
-metrics: { port: 9090 }
+metrics: { port: 99999 }
 model: { hiden: [1], hidden: [0] }
 checkpoint: { keep: -1 }
 `).replace('[income]', '[income, income]').replace('dim: 16', 'dim: 0')))
@@ -588,7 +578,7 @@ checkpoint: { keep: -1 }
     'c.yml:3:20: data.labels.1: income is already a label (data.labels.0)',
     'c.yml:6:47: features.columns.education.dim: expected an integer from 1 to 65536, got 0',
     "c.yml:7:12: staleness: expected an integer from 0 to 1024, got '8'; write 8",
-    'c.yml:8:18: metrics.port: 9090 is not supported by this version; use 0: no endpoint',
+    'c.yml:8:18: metrics.port: expected an integer from 0 to 65535, got 99999',
     'c.yml:9:10: model.hiden: unknown key; did you mean model.hidden?',
     'c.yml:9:31: model.hidden.0: expected an integer from 1 to 65536, got 0',
     'c.yml:10:21: checkpoint.keep: expected an integer >= 0, got -1',

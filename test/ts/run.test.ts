@@ -381,6 +381,26 @@ t.test('what a run cannot begin with is refused before anything is written', asy
     { code: 'PERSIA_CONFIG_INVALID', message: /scripted is not a metric of this run's own .*; there are other/ })
   const standardized = { data: { labels: ['click'], dense: [{ column: 'x', transform: 'standardize' }], test: { path: 'none.csv' } } }
   t.match(await refused(standardized), { code: 'PERSIA_USAGE', message: /data.test cannot be standardized: mean and deviation of x are/ })
+  const absent = { data: { ...smallConfig.data, test: { path: 'none.csv' } } }
+  t.match(await refused(absent), { code: 'PERSIA_DATA_NOT_FOUND', message: /none\.csv/ })
+  const file = join(folder(t), 'test.csv')
+  writeFileSync(file, 'user,item,click\n1,2,0\n')
+  const narrow = { data: { ...smallConfig.data, test: { path: file } } }
+  t.match(await refused(narrow), { code: 'PERSIA_DATA_MISSING_COLUMN', message: /test\.csv has no column x/ })
+  t.throws(() => readdirSync(dir), { code: 'ENOENT' })
+})
+
+t.test('options of a run that are no functions, or callbacks that do not exist, are refused before anything is written', async (t) => {
+  const dir = join(folder(t), 'none')
+  const refused = (options: object) => rejected(run(configOf(dir), options as RunOptions))
+  const check = async (options: object, option: string, message: RegExp) =>
+    t.match(await refused(options), { code: 'PERSIA_USAGE', details: { option }, message })
+  await check({ datasets: { train: batches(3) } }, 'datasets.train', /expected a function of the epoch, got object/)
+  await check({ datasets: { ...datasets, test: 5 } }, 'datasets.test', /expected a function, got number/)
+  await check({ callbacks: 5 }, 'callbacks', /expected an object of callbacks, got number/)
+  await check({ callbacks: [{}, { onStep: 'x' }] }, 'callbacks[1].onStep', /expected a function, got string/)
+  await check({ callbacks: { onStpe() {} } }, 'callbacks.onStpe', /no such callback; did you mean onStep\?/)
+  await check({ metrics: { half: 0.5 } }, 'metrics.half', /expected a function, or \{ start \}, got number/)
   t.throws(() => readdirSync(dir), { code: 'ENOENT' })
 })
 

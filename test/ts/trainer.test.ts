@@ -187,6 +187,27 @@ t.test('single steps train too, and give the loss of their batch', async (t) => 
   t.ok(trainer.counters().every(({ rows, missedUpdates }) => rows > 0 && missedUpdates === 0))
 })
 
+t.test('steps that are asked for at once are trained one after another, and each gives the loss of its batch', async (t) => {
+  const losses = async (ask: (trainer: Trainer) => Promise<{ step: number; loss: number }[]>) => {
+    await using trainer = await Trainer.create({ ...smallConfig, mode: 'sync' })
+    return (await ask(trainer)).map(({ step, loss }) => ({ step, loss }))
+  }
+  const wanted = await losses(async (trainer) => {
+    const reports = []
+    for (let i = 0; i < 5; i++) reports.push(await trainer.step(makeBatch(i)))
+    return reports
+  })
+  t.same(await losses((trainer) => Promise.all([0, 1, 2, 3, 4].map((i) => trainer.step(makeBatch(i))))), wanted)
+})
+
+t.test('what is no dataset is refused by name', async (t) => {
+  await using trainer = await Trainer.create(smallConfig)
+  const refused = { code: 'PERSIA_USAGE', message: /expected an iterable or async iterable of Batch, got number/ }
+  await t.rejects(drained(trainer.fit(5 as never)), refused)
+  await t.rejects(trainer.evaluate(5 as never), refused)
+  t.equal((await trainer.step(makeBatch(0))).step, 1)
+})
+
 t.test('deterministic runs end in the same bytes', async (t) => {
   const run = folder(t)
   for (const name of ['a', 'b']) {
@@ -290,6 +311,7 @@ t.test('a folder that holds anything but a checkpoint is not replaced by one', a
   t.match(await rejected(trainer.save(run)), { code: 'PERSIA_USAGE', message: /not empty/ })
   t.same(readdirSync(run), ['thesis.txt'])
   t.match(await rejected(trainer.save(join(run, 'thesis.txt', 'x'))), { code: 'PERSIA_IO' })
+  t.match(await rejected(trainer.save('/proc/none/x')), { code: 'PERSIA_IO' }, 'where no folder can be made')
 })
 
 t.test('saves at the same time, beside periodic ones too, are all complete', async (t) => {

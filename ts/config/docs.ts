@@ -1,7 +1,5 @@
-// The generated part of docs/config.md: a table of every key for each section, and what this version refuses.
+// The generated part of docs/config.md: a table of every key for each section.
 import { rootNode, typeText, variantName, variantsOf, type Node } from './key-tree.js'
-import { limits } from './unsupported.js'
-import { pathText } from './path.js'
 
 interface Row {
   key: string
@@ -25,7 +23,7 @@ function generatedPart(): string {
   const single = sections.filter(([, node]) => !node.properties).flatMap(([key, node]) => rowsOf(node, key))
   const tables = sections.filter(([, node]) => node.properties)
     .map(([key, node]) => `### ${key}\n\n${node.description}.\n\n${table(rowsOf(node, key).slice(1))}`)
-  return [`### The run\n\n${table(single)}`, ...tables, `### Not yet\n\n${limitsText()}`].join('\n')
+  return [`### The run\n\n${table(single)}`, ...tables].join('\n')
 }
 
 /** The row of a key and the rows of all keys below it. */
@@ -84,11 +82,6 @@ function takesText(node: Node): string {
 function defaultText(node: Node): string {
   if (node.default === undefined || (node.properties ?? node.oneOf)) return ''
   return `\`${typeof node.default === 'string' ? node.default : JSON.stringify(node.default)}\``
-}
-
-function limitsText(): string {
-  const lines = limits.map(({ path, refused, instead }) => `- \`${pathText(path)}\`: ${refused}; use ${instead}`)
-  return `This version refuses, with \`PERSIA_CONFIG_UNSUPPORTED\`:\n\n${lines.join('\n')}\n`
 }
 
 function table(rows: Row[]): string {

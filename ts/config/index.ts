@@ -8,7 +8,6 @@ import { configError, schemaProblems, withoutEchoes, type Problem } from './prob
 import { resolveConfig, Resolution, type Config } from './resolve.js'
 import { configSchema, type ConfigInput, type FilledConfig } from './schema.js'
 import { applySettings } from './set.js'
-import { unsupportedProblems } from './unsupported.js'
 import { readConfigFile, type Written } from './written.js'
 
 export { configJsonSchema, type ConfigInput } from './schema.js'
@@ -56,7 +55,7 @@ function check(written: Written): { config: Config; resolution: Resolution } {
   const resolution = new Resolution()
   if (filled) {
     const config = resolveConfig(filled, resolution)
-    const more = [...resolution.problems, ...unsupportedProblems(config)]
+    const { problems: more } = resolution
     problems.push(...more.filter(({ path: at }) => !problems.some((problem) => touch(problem.path, at))))
     if (problems.length === 0) return { config, resolution }
   }

@@ -444,8 +444,8 @@ const cluster = z.strictObject({
     .describe('Seconds that roles have to end in good order once the work is done or the cluster has failed'),
   auth: z.strictObject({
     tokenFile: text().optional()
-      .describe('File with the token that every role must show, at least 16 characters. Either `tokenFile` or '
-        + '`tokenEnv`'),
+      .describe('File with the token that every role must show, at least 16 characters; relative to the current '
+        + 'directory, like those of `tls`. Either `tokenFile` or `tokenEnv`'),
     tokenEnv: text().optional().describe('Environment variable with the token'),
     tls: z.strictObject({
       ca: text().describe('Certificate of the authority that signs those of all roles (PEM)'),
@@ -498,8 +498,10 @@ export const configSchema = z.strictObject({
     keep: integer(0).default(3).describe('Newest checkpoints that are kept; 0: all'),
   }).prefault({}).describe('When and where the state is saved'),
   metrics: z.strictObject({
-    port: integer(0, 65535).default(0).describe('TCP port of the Prometheus endpoint; 0: off'),
-  }).prefault({}).describe('What is exported while it runs'),
+    port: integer(0, 65535).default(0)
+      .describe('TCP port of the Prometheus endpoint, http://127.0.0.1:PORT/metrics; 0: off. In a cluster it is that of '
+        + 'data loader 0, for all'),
+  }).prefault({}).describe('What is exported while it trains'),
 })
 
 /** What users write: everything that has a default may be left out. */

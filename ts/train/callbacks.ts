@@ -28,6 +28,9 @@ export interface Callbacks {
   onCheckpoint?(report: SavedReport, run: RunControl): unknown
 }
 
+export const callbackNames = ['onStart', 'onStep', 'onEval', 'onEpoch', 'onCheckpoint'] as const satisfies
+  readonly (keyof Callbacks)[]
+
 export class CallbackRunner {
   /** Of the first callback that threw; afterwards none is called. */
   failure: PersiaError | undefined

@@ -19,9 +19,12 @@ async function loadModel(loaded: LoadedConfig, checkpoint: string | undefined): 
   return (await Trainer.load(directory, inferenceConfig(loaded.config))).trainer
 }
 
-/** Replicas of the dense network and summed gradients are for training only. */
+/**
+ * Replicas of the dense network and summed gradients are for training only, and so is the port of its metrics, which a
+ * training under way may have.
+ */
 function inferenceConfig(config: Config): Config {
-  return { ...config, accumulate: 1, cluster: { ...config.cluster, nnWorkers: 1 } }
+  return { ...config, accumulate: 1, cluster: { ...config.cluster, nnWorkers: 1 }, metrics: { port: 0 } }
 }
 
 export async function* evaluateCheckpoint(loaded: LoadedConfig, split: 'train' | 'test',
@@ -40,12 +43,15 @@ export async function* predictFile(loaded: LoadedConfig,
   const source = input === undefined ? loaded : withInput(loaded, input)
   await using trainer = await loadModel(loaded, checkpoint)
   const labels = trainer.config.data.labels.map(({ column }) => JSON.stringify(column))
-  if (style === 'csv') yield `${labels.map(csvField).join(',')}\n`
+  let head = style === 'csv' ? `${labels.map(csvField).join(',')}\n` : ''
   let row = 1
   for await (const batch of openDataset(source, 'test', trainer.statistics, { labels: 'none', reuseMemory: true })) {
+    if (head) yield head  // not before the data is there and can be read
+    head = ''
     yield native().formatOutputs(await trainer.predict(batch), labels, style, row)
     row += batch.rows
   }
+  if (head) yield head
 }
 
 const csvField = (json: string) => {

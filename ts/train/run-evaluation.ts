@@ -2,6 +2,7 @@
 import { join } from 'node:path'
 import type { Config, LoadedConfig } from '../config/index.js'
 import type { DenseColumn } from '../config/resolve.js'
+import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import type { CallbackRunner } from './callbacks.js'
 import { openDataset, ownDataset, type FileDataset } from './datasets.js'
@@ -19,11 +20,27 @@ export function checkEvaluation({ data, evaluate }: Config, { datasets, metrics 
     `evaluate.${wants} needs data to evaluate on: give data.test`, { path: `evaluate.${wants}` })
 }
 
-/** Test data of the config that no evaluation could read, which would show only after an epoch. */
-export function checkTestData({ data }: Config, { datasets }: RunOptions, { statistics }: Trainer): void {
+/**
+ * Test data of the config that no evaluation could read, such as a file or column that is not there: it would show only
+ * after an epoch.
+ */
+export async function checkTestData(
+  loaded: LoadedConfig, { datasets }: RunOptions, { statistics }: Trainer,
+): Promise<void> {
+  const { data } = loaded.config
   if (!data.test || datasets?.test) return
+  checkStandardized(data, statistics)
+  const dataset = openDataset(loaded, 'test', statistics)
+  try {
+    for await (const _first of dataset) break
+  } finally {
+    await dataset.close()
+  }
+}
+
+function checkStandardized({ dense }: Config['data'], statistics: Statistics): void {
   const isUnknown = ({ column, transform }: DenseColumn) => transform === 'standardize' && !statistics[column]
-  const { column } = data.dense.find(isUnknown) ?? {}
+  const { column } = dense.find(isUnknown) ?? {}
   if (column === undefined) return
   throw new PersiaError('PERSIA_USAGE',
     `data.test cannot be standardized: mean and deviation of ${column} are those of data.train, which a run on batches `

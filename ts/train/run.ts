@@ -5,6 +5,7 @@ import { checkOneProcess } from '../config/cluster.js'
 import { parseConfig, type Config, type ConfigInput, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
 import { CallbackRunner } from './callbacks.js'
+import { checkRunOptions } from './check-options.js'
 import { lockRun, markLatest, pruneCheckpoints, type Position } from './checkpoint.js'
 import { openDataset, ownDataset, type FileDataset } from './datasets.js'
 import { PipelineMeter } from './pipeline-report.js'
@@ -23,6 +24,7 @@ export async function* runTraining(
   config: LoadedConfig | ConfigInput | Config, options: RunOptions = {},
 ): AsyncGenerator<RunEvent, void, undefined> {
   const loaded = loadedConfig(config)
+  checkRunOptions(options)
   if (!options.createNative) checkOneProcess(loaded.config)
   checkEvaluation(loaded.config, options)
   const { checkpoint, epochs, name } = loaded.config
@@ -30,7 +32,7 @@ export async function* runTraining(
   try {
     const { trainer, rows, ...start } = await openTrainer(loaded, options)
     try {
-      checkTestData(loaded.config, options, trainer)
+      await checkTestData(loaded, options, trainer)
       yield { event: 'start', name, resumedFrom: start.resumedFrom, totalSamples: rows && rows * epochs }
       yield* withTrace(new Run(loaded, options, trainer, start).events(), trainer, options)
     } finally {

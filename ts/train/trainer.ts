@@ -6,7 +6,8 @@ import { Batch } from '../data/batch.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import { calling, native, settling } from '../native.js'
-import type { NativePipeline, NativeTrainer, NativeTrainerConfig } from '../native-types.js'
+import type { MetricsEndpoint } from '../observe/endpoint.js'
+import type { NativeBatch, NativePipeline, NativeTrainer, NativeTrainerConfig } from '../native-types.js'
 import { readingCheckpoint, writeCheckpoint, type Manifest, type Position } from './checkpoint.js'
 import { Feeder, Meter } from './feeder.js'
 import { layoutOf, nativeConfig } from './native-config.js'
@@ -14,7 +15,7 @@ import { evalReport, OwnMetrics, type Metrics } from './evaluation.js'
 import type { EarlyStoppingState } from './early-stopping.js'
 import type { EvalReport, ProgressReport } from './reports.js'
 import { Table } from './table.js'
-import { rowClassCounters, type RowClassCounters } from './table-counters.js'
+import { rowClassCounters, tableReport, type RowClassCounters } from './table-counters.js'
 
 export type Dataset = Iterable<Batch> | AsyncIterable<Batch>
 
@@ -67,9 +68,12 @@ export class Trainer {
   readonly table: Table
   private readonly layout
   private saving: Promise<void> = Promise.resolve()
+  private stepping: Promise<unknown> = Promise.resolve()
   /** A fit was ended by its signal: the pipeline rests in the middle of what was handed in. */
   private stopped = false
   private fitting = false
+  /** With metrics.port. */
+  private endpoint: MetricsEndpoint | undefined
 
   private constructor(
     readonly config: Config,
@@ -82,7 +86,8 @@ export class Trainer {
   }
 
   /**
-   * Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load.
+   * Makes a new model. PERSIA_CONFIG_* when the config is wrong, PERSIA_ADDON_NOT_FOUND when the addon does not load,
+   * PERSIA_IO when metrics.port is taken.
    */
   static async create(
     config: ConfigInput | Config, statistics: Statistics = {}, options: TrainerOptions = {},
@@ -94,7 +99,25 @@ export class Trainer {
 
   private static async make(config: Config, statistics: Statistics, options: TrainerOptions): Promise<Trainer> {
     const create = options.createNative ?? ((natively) => native().createTrainer(natively))
-    return new Trainer(config, await settling(() => create(nativeConfig(config, options))), statistics)
+    const trainer = new Trainer(config, await settling(() => create(nativeConfig(config, options))), statistics)
+    try {
+      await trainer.exportMetrics()
+    } catch (error) {
+      await trainer.close()
+      throw error
+    }
+    return trainer
+  }
+
+  private async exportMetrics(): Promise<void> {
+    const { metrics: { port }, staleness } = this.config
+    if (port === 0) return
+    const { MetricsEndpoint } = await import('../observe/endpoint.js')
+    this.endpoint = await MetricsEndpoint.listen(port, {
+      progress: () => this.progress(),
+      pipeline: () => this.pipeline(),
+      table: () => tableReport(this.counters(), this.config),
+    }, staleness)
   }
 
   /**
@@ -172,6 +195,7 @@ export class Trainer {
    */
   async *fit(dataset: Dataset, options: FitOptions = {}): AsyncGenerator<ProgressReport, void, undefined> {
     this.checkGoing()
+    checkIterable(dataset)
     const meter = new Meter(this.nativeTrainer, options.reportEverySeconds ?? 1)
     const steps = new Meter(this.nativeTrainer, 0)
     const tellSteps = async () => { if (options.onStep && steps.hasNews()) await options.onStep(steps.report()) }
@@ -197,17 +221,28 @@ export class Trainer {
     if (meter.hasNews()) yield meter.report()
   }
 
-  /** Trains one step on one batch and ends when it is applied, for loops of your own. */
+  /**
+   * Trains one step on one batch and ends when it is applied, for loops of your own. Steps that are asked for at once are
+   * trained one after another.
+   */
   async step(batch: Batch): Promise<ProgressReport> {
+    const handle = this.handleOf(batch, 'labelled')
+    const stepped = this.stepping.then(() => this.stepAlone(handle))
+    this.stepping = stepped.catch(() => {})
+    return stepped
+  }
+
+  private async stepAlone(batch: NativeBatch): Promise<ProgressReport> {
     this.checkGoing()
     const meter = new Meter(this.nativeTrainer, 0)
-    await settling(() => this.nativeTrainer.push(this.handleOf(batch, 'labelled')))
+    await settling(() => this.nativeTrainer.push(batch))
     await settling(() => this.nativeTrainer.drain(false))
     return meter.report()
   }
 
   /** Metrics over labelled batches; the model does not change. */
   async evaluate(dataset: Dataset, { split = 'test', metrics = {} }: EvaluateOptions = {}): Promise<EvalReport> {
+    checkIterable(dataset)
     const { groupBy } = this.config.evaluate
     const group = groupBy === undefined ? undefined : this.layout.features.indexOf(groupBy)
     const evaluator = calling(() => new (native().Evaluator)(this.nativeTrainer, group))
@@ -220,8 +255,10 @@ export class Trainer {
       own.add(outputs, labels, batch)
       samples += batch.rows
     }
-    const report = await evalReport(evaluator, { split, step, samples }, this.config)
-    return Object.keys(metrics).length === 0 ? report : { ...report, metrics: own.results() }
+    const ofTasks = await evalReport(evaluator, { split, step, samples }, this.config)
+    const report = Object.keys(metrics).length === 0 ? ofTasks : { ...ofTasks, metrics: own.results() }
+    this.endpoint?.metrics.evaluated(report)
+    return report
   }
 
   /**
@@ -266,6 +303,7 @@ export class Trainer {
 
   /** Ends the threads and frees the memory; what was handed in but not trained is dropped. May be called again. */
   async close(): Promise<void> {
+    await this.endpoint?.close()
     await settling(() => this.nativeTrainer.close())
   }
 
@@ -291,4 +329,10 @@ export class Trainer {
   private progress() {
     return calling(() => this.nativeTrainer.progress())
   }
+}
+
+function checkIterable(dataset: unknown): void {
+  const object = Object(dataset) as object
+  if (Symbol.iterator in object || Symbol.asyncIterator in object) return
+  throw new PersiaError('PERSIA_USAGE', `expected an iterable or async iterable of Batch, got ${typeof dataset}`)
 }
