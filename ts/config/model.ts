@@ -3,7 +3,8 @@ import type { z } from 'zod'
 import { unknownName } from './problems.js'
 import type { Resolution } from './resolution.js'
 import type { Config, FeatureColumn, LabelColumn, Task } from './resolved.js'
-import { crossSchema, type FilledConfig } from './schema.js'
+import type { FilledConfig } from './schema.js'
+import { crossSchema } from './schema/model.js'
 
 type Interaction = Pick<FilledConfig['model'], 'type' | 'cross' | 'bottom'>
 
