@@ -74,7 +74,9 @@ export function checkColumns(
 }
 
 /** Synthetic rows are made one by one, with nothing known of the others. */
-export function checkSynth({ train, dense, negativeSampling }: ReturnType<typeof resolveData>, resolution: Resolution): void {
+export function checkSynth(
+  { train, dense, negativeSampling }: ReturnType<typeof resolveData>, resolution: Resolution,
+): void {
   if (!train || !('synth' in train)) return
   if (negativeSampling) resolution.refuse(['data', 'negativeSampling'], 'is not for synthetic data')
   dense.forEach(({ transform }, index) => {

@@ -1,7 +1,7 @@
-// The schema: the one source of all options, with a file for each large section in schema/. Types, defaults, validation,
-// JSON Schema, `persia config explain` and the table in docs/config.md come from it. Every key is described with its
-// unit; maps are strict, so a misspelt key is an error. What ties two sections together (groups name features, tasks
-// name labels) is checked in resolve.ts.
+// The schema: the one source of all options, with a file for each large section in schema/. Types, defaults,
+// validation, JSON Schema, `persia config explain` and the table in docs/config.md come from it. Every key is described
+// with its unit; maps are strict, so a misspelt key is an error. What ties two sections together (groups name features,
+// tasks name labels) is checked in resolve.ts.
 import { z } from 'zod'
 import { cluster } from './schema/cluster.js'
 import { data } from './schema/data.js'
