@@ -5,10 +5,10 @@
 // other batch on the way, so nothing has happened to them.
 //
 // It is measured on a sample of the signs, chosen by their hash, with a counter of updates for each. At first all are
-// sampled; whenever a lookup has more than kMostSampled of them, half as many are from then on, down to one in `one_in`:
-// so a small model is measured as well as a large one. Counters are found by the hash as well, without the sign: where
-// two of the sampled signs that are on the way at once share one of the 2^18 counters, a little too much is counted
-// (about 1 % of the samples with 4000 such signs on the way).
+// sampled; whenever a lookup has more than kMostSampled of them, half as many are from then on, down to one in
+// `one_in`: so a small model is measured as well as a large one. Counters are found by the hash as well, without the
+// sign: where two of the sampled signs that are on the way at once share one of the 2^18 counters, a little too much is
+// counted (about 1 % of the samples with 4000 such signs on the way).
 //
 // Thread-safety: internally synchronised. Counters are relaxed atomics: stages that are to see each other's updates are
 // ordered by the StalenessGate. The mask is relaxed too: it only gains bits, and a sample that it has left behind is
