@@ -1,25 +1,18 @@
 // The command line on real data: the contracts of output, exit codes, checkpoints and interruption.
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DuckDBInstance } from '@duckdb/node-api'
 import type { DoneReport, TableReport } from 'persia'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { contents, folder } from '../ts/folders.js'
 
 t.setTimeout(300_000)
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
 const main = join(root, 'dist', 'cli', 'main.js')
 const adult = join(root, 'examples', 'adult-income', 'persia.yml')
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-cli-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
 
 interface Outcome { status: number | null; stdout: string; stderr: string; events: Record<string, never>[] }
 
@@ -33,11 +26,6 @@ const eventsOf = (stdout: string) => stdout.split('\n').filter((line) => line.st
 /** Options that make the reference model small enough for a test. */
 const small = (run: string) => ['--config', adult, '--set', 'model.hidden=[64, 32]', '--set', 'model.optimizer.lr=0.003',
   '--set', `checkpoint.dir=${run}`, '--set', 'threads=1']
-
-function contents(directory: string): Record<string, string> {
-  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
-    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
-}
 
 t.test('train, eval and predict on adult-income keep the contract', async (t) => {
   const run = join(folder(t), 'checkpoints')
@@ -298,7 +286,7 @@ t.test('predictions appear as a whole or not at all', async (t) => {
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 2)
   t.equal(readFileSync(output, 'utf8'), 'before')
   t.equal(persia(['train', ...small(run), '--set', 'epochs=1']).status, 0)
-  t.match(persia(['predict', ...small(run), '--input', 'none.csv']), { status: 2, stdout: '' }, 'not even a header')
+  t.match(persia(['predict', ...small(run), '--input', 'none.csv']), { status: 2, stdout: '' }, 'nor a header without data')
   t.match(persia(['predict', ...small(run), '--output', '/dev/full']), { status: 1, stderr: /PERSIA_IO/ })
   t.match(persia(['predict', ...small(run), '--output', join(directory, 'none', 'x')]), { status: 1, stderr: /PERSIA_IO/ })
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 0)

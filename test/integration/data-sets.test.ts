@@ -1,13 +1,12 @@
 // The public data sets by the command line: prepared from their owners' files, trained on by the presets. The real samples
 // are not in the repository; tests of them are skipped where they are not found.
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync, gzipSync } from 'node:zlib'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { contents, folder } from '../ts/folders.js'
 
 t.setTimeout(300_000)
 
@@ -17,12 +16,6 @@ const samples = process.env['PERSIA_SAMPLES'] ?? join(root, '..', 'shared', 'dat
 const sample = (name: string) => join(samples, name)
 const needs = (name: string) => (existsSync(sample(name)) ? {} : { skip: `${name} is not in ${samples}` })
 const preset = (name: string) => join(root, 'examples', name, `${name}.yml`)
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-sets-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
 
 type Event = Record<string, any>
 
@@ -45,14 +38,6 @@ function train(name: string, out: string, ...settings: string[]): number[] {
       `checkpoint.dir=${join(out, '..', 'checkpoints')}`, 'checkpoint.resume=never', ...settings].flatMap((setting) => ['--set', setting])])
   t.equal(status, 0, stderr)
   return events.filter(({ event }) => event === 'eval').map(({ auc }) => Object.values(auc as Record<string, number>)[0]!)
-}
-
-function contents(directory: string, below = ''): Record<string, string> {
-  return Object.fromEntries(readdirSync(join(directory, below)).sort().flatMap((name) => {
-    const path = join(below, name)
-    if (statSync(join(directory, path)).isDirectory()) return Object.entries(contents(directory, path))
-    return [[path, createHash('sha256').update(readFileSync(join(directory, path))).digest('hex')]]
-  }))
 }
 
 t.test('criteo: the sample is prepared, and one epoch reaches the AUC of its README', needs('criteo-1tb-sample'), async (t) => {

@@ -127,14 +127,14 @@ t.test('Parquet and SQL count rows', async (t) => {
     { code: 'PERSIA_DATA_BAD_ROW', message: /^x.parquet row 3, column age: nan is not a finite number/ })
   const reader = await openReader({ ...clicks, onBadRow: 'skip', baseDir, source: { sql: "from 'x.parquet'" } })
   t.equal((await readAll(reader)).samples.length, 3)
-  const file = 'data.sql'
+  const file = 'sql query'
   t.match(reader.skippedSamples, [{ file, line: 3, column: 'age' }, { file, line: 4, column: 'click' }])
 })
 
 t.test('SQL that does not run is unreadable data', async (t) => {
   const options = { ...clicks, baseDir: t.testdir({}) }
   const code = 'PERSIA_DATA_UNREADABLE'
-  await t.rejects(openReader({ ...options, source: { sql: 'selec 1' } }), { code, message: /Parser Error/ })
+  await t.rejects(openReader({ ...options, source: { sql: 'selec 1' } }), { code, message: /^sql query cannot be read: Parser Error/ })
   const late = "select 'u' as user, 't' as tags, 1 as age, if(i < 9000, '1', 'x')::int as click from range(10000) r(i)"
   await t.rejects(samplesOf({ ...options, source: { sql: late } }), { code, message: /Could not convert string 'x'/ })
 })

@@ -1,25 +1,12 @@
 // The public API: training from batches of one's own, prediction, saving and loading, the event loop.
-import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
 import { Batch, PersiaError, Trainer, hashId, hashIds, type BatchSource, type ConfigInput } from 'persia'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { contents, folder } from './folders.js'
 import { batches, drained, makeBatch, numbers, smallConfig } from './training-fixtures.js'
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-trainer-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
-
-/** The bytes of a checkpoint, as one hash a file. */
-function contents(directory: string): Record<string, string> {
-  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
-    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
-}
 
 const rejected = (promise: Promise<unknown>) => promise.then(() => undefined, (error: unknown) => error as PersiaError)
 
@@ -208,14 +195,15 @@ t.test('what is no dataset is refused by name', async (t) => {
   t.equal((await trainer.step(makeBatch(0))).step, 1)
 })
 
-t.test('deterministic runs end in the same bytes', async (t) => {
+t.test('deterministic runs end in the same bytes, the manifest included, also with other numbers of threads', async (t) => {
   const run = folder(t)
-  for (const name of ['a', 'b']) {
-    await using trainer = await Trainer.create({ ...smallConfig, deterministic: true })
+  for (const [name, threads] of [['a', 1], ['b', 1], ['c', 2]] as const) {
+    await using trainer = await Trainer.create({ ...smallConfig, deterministic: true, threads })
     await drained(trainer.fit(batches(50)))
     await trainer.save(join(run, name, '50'))
   }
   t.same(contents(join(run, 'a', '50')), contents(join(run, 'b', '50')))
+  t.same(contents(join(run, 'a', '50')), contents(join(run, 'c', '50')))
 })
 
 t.test('a deterministic run that is stopped by a signal, saved, loaded and continued ends like one that was not', async (t) => {

@@ -40,8 +40,8 @@ function watchStandardOutput(): void {
 }
 
 const commands = [
-  trainCommand, evalCommand, predictCommand, dataCommand, configCommand, doctorCommand, launchCommand, coordinatorCommand,
-  ...roleCommands, clusterCommand,
+  trainCommand, evalCommand, predictCommand, dataCommand, configCommand, doctorCommand, launchCommand,
+  coordinatorCommand, ...roleCommands, clusterCommand,
 ] as CommandModule[]
 const words = hideBin(process.argv)
 const commandLine = yargs(words) as Argv & { getOptions(): { key: object } }

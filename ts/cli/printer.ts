@@ -39,5 +39,6 @@ function printLine(event: RunEvent): void {
   (event.event === 'warning' ? process.stderr : process.stdout).write(`${eventText(event)}\n`)
   if (event.event !== 'done') return
   process.stderr.write(`${tableText(event.table)}\n`)
-  if (event.pipeline.length > 0) process.stderr.write(`${pipelineText(event)}\n`)  // none where nothing was left to train
+  if (event.pipeline.length === 0) return  // nothing was left to train
+  process.stderr.write(`${pipelineText(event)}\n`)
 }

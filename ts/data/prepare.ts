@@ -15,9 +15,8 @@ import { native } from '../native.js'
 import { badRowError, describeBadRow, type BadRow } from './bad-rows.js'
 import { mergeCards, type DataCard } from './data-card.js'
 import { openDatabase } from './duckdb.js'
-import {
-  makePart, mostReports, partsOf, synthParts, type PartContext, type PartResult, type Piece,
-} from './prepare-parts.js'
+import { mostReports, type PartContext, type PartResult, type Piece } from './prepare-part.js'
+import { makePart, partsOf, synthParts } from './prepare-parts.js'
 import { preparedFormat, type PreparedColumns, type PreparedManifest } from './prepared-manifest.js'
 import { openRelations, type Relation } from './relation.js'
 import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit, SynthSource } from './source.js'

@@ -51,7 +51,7 @@ Promise<Relation[]> {
 
 async function sqlRelation(connection: DuckDBConnection, sql: string): Promise<Relation> {
   const query = `(${sql.replace(/[;\s]+$/, '')}\n)`
-  return { name: 'data.sql', columns: await describe(connection, query, 'data.sql'), reads: () => query }
+  return { name: 'sql query', columns: await describe(connection, query, 'sql query'), reads: () => query }
 }
 
 async function parquetRelation(connection: DuckDBConnection, { path, name }: DataFile): Promise<Relation> {
