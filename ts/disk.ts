@@ -2,6 +2,7 @@
 import { constants } from 'node:fs'
 import { mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { PersiaError } from './errors.js'
 import { native } from './native.js'
 
@@ -78,6 +79,8 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
   }
 }
 
+const lockPollMs = 20
+
 /**
  * Keeps other processes out of a folder, which is made if need be, until the returned function is called.
  * PERSIA_USAGE names the process that has it and says what to do (`remedy`), PERSIA_IO why it can't be written.
@@ -85,18 +88,31 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
 export async function lockFolder(folder: string, remedy: string): Promise<() => Promise<void>> {
   const path = join(folder, '.lock')
   await onDisk(folder, async () => {
-    await makeFolder(folder)
-    const [owner, started] = (await readFile(path, 'utf8').catch(() => '')).split(' ')
-    if (owner && started && started === await startOf(owner)) {
-      throw new PersiaError('PERSIA_USAGE', `${folder} is in use by process ${owner}. Wait for it, or ${remedy}`,
-        { owner })
-    }
-    await rm(path, { force: true })  // of a process that is gone
-    await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
+    for (let attempt = 0; !(await takesLock(folder, path, remedy, attempt)); attempt++) await sleep(lockPollMs)
   })
   return async () => {
     await rm(path, { force: true })
     await rmdir(folder).catch(() => {})  // only if nothing was written to it
+  }
+}
+
+/** Whether the lock is this process's now; false where another one came first, which tells its number in a moment. */
+async function takesLock(folder: string, path: string, remedy: string, attempt: number): Promise<boolean> {
+  await makeFolder(folder)
+  const text = await readFile(path, 'utf8').catch(() => undefined)
+  const [owner, started] = text?.split(' ') ?? []
+  if (owner && started && started === await startOf(owner)) {
+    throw new PersiaError('PERSIA_USAGE', `${folder} is in use by process ${owner}. Wait for it, or ${remedy}`,
+      { owner })
+  }
+  if (text === '' && attempt === 0) return false  // being written, unless its process is gone
+  if (text !== undefined) await rm(path, { force: true })  // of a process that is gone
+  try {
+    await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    throw error
   }
 }
 

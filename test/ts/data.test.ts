@@ -231,3 +231,10 @@ t.test('a URL needs an extension of DuckDB, which is never downloaded; the error
   t.ok(['PERSIA_CONFIG_UNSUPPORTED', 'PERSIA_DATA_NOT_FOUND'].includes(error.code), error.message)
   if (error.code === 'PERSIA_CONFIG_UNSUPPORTED') t.match(error.message, /s3:\/\/no-such-bucket\/x.csv needs DuckDB's extension httpfs/)
 })
+
+t.test('a URL in a query says the same', async (t) => {
+  const sql = "select * from read_csv('s3://no-such-bucket/x.csv')"
+  const error = await openReader({ ...userOnly, baseDir: t.testdir({}), source: { sql } }).then(() => undefined, (failure) => failure)
+  if (error.code !== 'PERSIA_CONFIG_UNSUPPORTED') t.equal(error.code, 'PERSIA_DATA_UNREADABLE')  // httpfs is installed
+  else t.match(error.message, /^data.sql needs DuckDB's extension httpfs, which is not installed/)
+})

@@ -392,6 +392,19 @@ t.test('options of a run that are no functions, or callbacks that do not exist, 
   t.throws(() => readdirSync(dir), { code: 'ENOENT' })
 })
 
+t.test('of runs that begin in one folder at once one runs, and the others are told which process has it', async (t) => {
+  for (let round = 0; round < 5; round++) {
+    const dir = join(folder(t), 'run')
+    const callbacks = { onStart: () => sleep(500) }  // longer than the others take to be refused
+    const ends = await Promise.allSettled([1, 2, 3].map(() => run(configOf(dir, { epochs: 1 }), { callbacks })))
+    const refusals = ends.flatMap((end) => (end.status === 'rejected' ? [end.reason as PersiaError] : []))
+    t.equal(refusals.length, 2)
+    for (const refusal of refusals) {
+      t.match(refusal, { code: 'PERSIA_USAGE', message: new RegExp(`in use by process ${process.pid}`) })
+    }
+  }
+})
+
 t.test('standardized columns are no hindrance where evaluations take batches of one\'s own', async (t) => {
   const data = { labels: ['click'], dense: [{ column: 'x', transform: 'standardize' }], test: { path: 'none.csv' } }
   t.equal(done(await run(configOf(folder(t), { data }))).steps, 40)

@@ -195,14 +195,15 @@ t.test('what is no dataset is refused by name', async (t) => {
   t.equal((await trainer.step(makeBatch(0))).step, 1)
 })
 
-t.test('deterministic runs end in the same bytes', async (t) => {
+t.test('deterministic runs end in the same bytes, the manifest included, also with other numbers of threads', async (t) => {
   const run = folder(t)
-  for (const name of ['a', 'b']) {
-    await using trainer = await Trainer.create({ ...smallConfig, deterministic: true })
+  for (const [name, threads] of [['a', 1], ['b', 1], ['c', 2]] as const) {
+    await using trainer = await Trainer.create({ ...smallConfig, deterministic: true, threads })
     await drained(trainer.fit(batches(50)))
     await trainer.save(join(run, name, '50'))
   }
   t.same(contents(join(run, 'a', '50')), contents(join(run, 'b', '50')))
+  t.same(contents(join(run, 'a', '50')), contents(join(run, 'c', '50')))
 })
 
 t.test('a deterministic run that is stopped by a signal, saved, loaded and continued ends like one that was not', async (t) => {

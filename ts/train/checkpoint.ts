@@ -35,7 +35,7 @@ export interface Manifest {
   finished: boolean
   /** Only of a run with early stopping. */
   earlyStopping?: EarlyStoppingState
-  /** The run's config without what says nothing about the model: `checkpoint`, `evaluate`, `metrics`. */
+  /** The run's config without what says nothing about the model: `checkpoint`, `evaluate`, `metrics`, `threads`. */
   config: unknown
   statistics: Statistics
   files: { name: string; bytes: number; checksum: string }[]
@@ -82,7 +82,7 @@ export async function markLatest(run: string, name: string): Promise<void> {
 }
 
 function manifestText({ config, ...content }: CheckpointContent, files: NativeSnapshotFile[]): string {
-  const { checkpoint: _checkpoint, evaluate: _evaluate, metrics: _metrics, ...modelConfig } = config
+  const { checkpoint: _checkpoint, evaluate: _evaluate, metrics: _metrics, threads: _threads, ...modelConfig } = config
   const manifest: Manifest = {
     format,
     ...content,
