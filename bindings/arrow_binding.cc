@@ -56,16 +56,12 @@ class ArrowFileWrap : public Napi::ObjectWrap<ArrowFileWrap> {
 
 // openArrow(path: string, name: string): Promise<NativeArrowFile>
 Napi::Value OpenArrow(const Napi::CallbackInfo& info) {
-  auto opened = std::make_shared<std::shared_ptr<ArrowSource>>();
-  return RunInPool(
+  return MakeInPool<ArrowSource>(
       info.Env(),
-      [opened, path = info[0].As<Napi::String>().Utf8Value(), name = info[1].As<Napi::String>().Utf8Value()] {
-        auto source = ArrowSource::Open(path, name);
-        if (!source.ok()) return source.status();
-        *opened = std::move(*source);
-        return Status::Ok();
+      [path = info[0].As<Napi::String>().Utf8Value(), name = info[1].As<Napi::String>().Utf8Value()] {
+        return ArrowSource::Open(path, name);
       },
-      [opened](Napi::Env env) { return ArrowFileWrap::Create(env, std::move(*opened)); });
+      ArrowFileWrap::Create);
 }
 
 ArrowWanted ToWanted(const Napi::Value& value) {

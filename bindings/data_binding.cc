@@ -78,16 +78,8 @@ class SourceWrap : public Napi::ObjectWrap<SourceWrap> {
   Napi::Value Read(const Napi::CallbackInfo& info) {
     const auto batch = static_cast<uint64_t>(info[0].As<Napi::Number>().Int64Value());
     if (batch >= source_->batches()) throw Napi::RangeError::New(info.Env(), "native call: there is no such batch");
-    auto made = std::make_shared<std::shared_ptr<const Batch>>();
-    return RunInPool(
-        info.Env(),
-        [source = source_, batch, made] {
-          auto read = source->Read(batch);
-          if (!read.ok()) return read.status();
-          *made = std::move(*read);
-          return Status::Ok();
-        },
-        [made](Napi::Env env) -> Napi::Value { return BatchHandle::Create(env, std::move(*made)); });
+    return MakeInPool<const Batch>(
+        info.Env(), [source = source_, batch] { return source->Read(batch); }, BatchHandle::Create);
   }
 
   std::shared_ptr<const IndexedSource> source_;
@@ -96,16 +88,7 @@ class SourceWrap : public Napi::ObjectWrap<SourceWrap> {
 // Opens a source on libuv's pool and resolves with it.
 template <typename Open>
 Napi::Value OpenSource(Napi::Env env, Open open) {
-  auto opened = std::make_shared<std::shared_ptr<const IndexedSource>>();
-  return RunInPool(
-      env,
-      [opened, open] {
-        auto source = open();
-        if (!source.ok()) return source.status();
-        *opened = std::move(*source);
-        return Status::Ok();
-      },
-      [opened](Napi::Env on) { return SourceWrap::Create(on, std::move(*opened)); });
+  return MakeInPool<const IndexedSource>(env, std::move(open), SourceWrap::Create);
 }
 
 PreparedOptions::Shard ToShard(const Napi::Value& value) {

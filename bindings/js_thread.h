@@ -67,4 +67,19 @@ class Settler {
 // Runs `work` on the libuv pool and settles with what it returns; `value` makes the result.
 Napi::Promise RunInPool(Napi::Env env, std::function<Status()> work, MakeValue value = nullptr);
 
+// Makes an object on the pool, since that takes a while: `make` gives a Result of a pointer to it. Resolves with what
+// `wrap(env, std::shared_ptr<T>)` shows of it.
+template <typename T, typename Make, typename Wrap>
+Napi::Promise MakeInPool(Napi::Env env, Make make, Wrap wrap) {
+  auto made = std::make_shared<std::shared_ptr<T>>();
+  auto work = [make = std::move(make), made] {
+    auto result = make();
+    if (result.ok()) *made = std::move(*result);
+    return result.status();
+  };
+  return RunInPool(env, std::move(work), [wrap = std::move(wrap), made](Napi::Env there) -> Napi::Value {
+    return wrap(there, std::move(*made));
+  });
+}
+
 }  // namespace persia::bindings

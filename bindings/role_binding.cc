@@ -1,6 +1,5 @@
 #include "role_binding.h"
 
-#include <functional>
 #include <memory>
 #include <utility>
 
@@ -41,19 +40,21 @@ class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
   // create…(config, options): Promise<Role>
   template <MakeRole make>
   static Napi::Value Create(const Napi::CallbackInfo& info) {
-    return MakeInPool(info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>()),
-                                   options = ReadRoleOptions(info[1].As<Napi::Object>())] {
-      return make(config, options);
-    });
+    return MakeInPool<ClusterRole>(
+        info.Env(),
+        [config = ReadTrainerConfig(info[0].As<Napi::Object>()), options = ReadRoleOptions(info[1].As<Napi::Object>())] {
+          return make(config, options);
+        },
+        New);
   }
 
   // createDataLoader(config, options, queue): Promise<Role>
   static Napi::Value CreateDataLoader(const Napi::CallbackInfo& info) {
-    return MakeInPool(info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>()),
-                                   options = ReadRoleOptions(info[1].As<Napi::Object>()),
-                                   queue = LoaderQueueOf(info[2])] {
-      return MakeDataLoaderRole(config, options, queue);
-    });
+    return MakeInPool<ClusterRole>(
+        info.Env(),
+        [config = ReadTrainerConfig(info[0].As<Napi::Object>()), options = ReadRoleOptions(info[1].As<Napi::Object>()),
+         queue = LoaderQueueOf(info[2])] { return MakeDataLoaderRole(config, options, queue); },
+        New);
   }
 
   explicit RoleBinding(const Napi::CallbackInfo& info) : Napi::ObjectWrap<RoleBinding>(info) {
@@ -65,16 +66,8 @@ class RoleBinding : public Napi::ObjectWrap<RoleBinding> {
   static thread_local Napi::FunctionReference constructor;
 
  private:
-  static Napi::Value MakeInPool(Napi::Env env, std::function<MadeRole()> make) {
-    auto made = std::make_shared<std::shared_ptr<ClusterRole>>();
-    auto work = [make = std::move(make), made] {
-      MadeRole role = make();
-      if (role.ok()) *made = std::move(*role);
-      return role.status();
-    };
-    return RunInPool(env, work, [made](Napi::Env there) -> Napi::Value {
-      return constructor.New({Napi::External<std::shared_ptr<ClusterRole>>::New(there, made.get())});
-    });
+  static Napi::Value New(Napi::Env env, std::shared_ptr<ClusterRole> role) {
+    return constructor.New({Napi::External<std::shared_ptr<ClusterRole>>::New(env, &role)});
   }
 
   Napi::Value Address(const Napi::CallbackInfo& info) { return Napi::String::New(info.Env(), role_->address()); }

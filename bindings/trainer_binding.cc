@@ -1,6 +1,5 @@
 #include "trainer_binding.h"
 
-#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -95,19 +94,6 @@ class TrainerBinding : public Napi::ObjectWrap<TrainerBinding> {
                         InstanceMethod<&TrainerBinding::Pipeline>("pipeline"),
                         InstanceMethod<&TrainerBinding::Trace>("trace"),
                         InstanceMethod<&TrainerBinding::Close>("close")});
-  }
-
-  // Makes a trainer on the pool: filling weights takes a while.
-  static Napi::Value Create(Napi::Env env, std::function<Result<std::shared_ptr<ModelTrainer>>()> make) {
-    auto made = std::make_shared<std::shared_ptr<ModelTrainer>>();
-    auto work = [make = std::move(make), made] {
-      Result<std::shared_ptr<ModelTrainer>> trainer = make();
-      if (trainer.ok()) *made = std::move(*trainer);
-      return trainer.status();
-    };
-    return RunInPool(env, work, [made](Napi::Env there) -> Napi::Value {
-      return New(there, std::move(*made));
-    });
   }
 
   static Napi::Object New(Napi::Env env, std::shared_ptr<ModelTrainer> trainer) {
@@ -312,12 +298,9 @@ namespace {
 
 // createTrainer(config): Promise<Trainer>
 Napi::Value CreateTrainer(const Napi::CallbackInfo& info) {
-  return TrainerBinding::Create(
-      info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>())]() -> Result<std::shared_ptr<ModelTrainer>> {
-        Result<std::unique_ptr<Trainer>> trainer = Trainer::Create(config);
-        if (!trainer.ok()) return trainer.status();
-        return std::shared_ptr<ModelTrainer>(std::move(*trainer));
-      });
+  return MakeInPool<ModelTrainer>(
+      info.Env(), [config = ReadTrainerConfig(info[0].As<Napi::Object>())] { return Trainer::Create(config); },
+      TrainerBinding::New);
 }
 
 // createClusterTrainer(config, options): Promise<{ trainer, loaders }>

@@ -9,17 +9,17 @@
 #include <string>
 #include <utility>
 
-#include "net/transport.h"
+#include "net/forwarding_transport.h"
 
 namespace persia {
 
-class CountingTransport final : public Transport {
+class CountingTransport final : public ForwardingTransport {
  public:
   struct Counts {
     uint64_t received = 0, sent = 0;
   };
 
-  explicit CountingTransport(std::unique_ptr<Transport> inner) : inner_(std::move(inner)) {}
+  explicit CountingTransport(std::unique_ptr<Transport> inner) : ForwardingTransport(std::move(inner)) {}
   ~CountingTransport() override { Close(); }
 
   Counts counts() const { return {totals_->received, totals_->sent}; }
@@ -32,15 +32,6 @@ class CountingTransport final : public Transport {
   Result<std::string> Listen(const std::string& address, Acceptor acceptor) override;
   Result<PeerId> Connect(const std::string& address, std::shared_ptr<PeerHandler> handler) override;
   Status Send(PeerId peer, const MessageHeader& header, Payload payload) override;
-  void Admit(PeerId peer) override { inner_->Admit(peer); }
-  void Disconnect(PeerId peer) override { inner_->Disconnect(peer); }
-  void Post(std::function<void()> task) override { inner_->Post(std::move(task)); }
-  void PostAt(SteadyClock::time_point time, std::function<void()> task) override {
-    inner_->PostAt(time, std::move(task));
-  }
-  bool OnProgressThread() const override { return inner_->OnProgressThread(); }
-  void Close() override { inner_->Close(); }
-  std::string Describe(PeerId peer) const override { return inner_->Describe(peer); }
 
  private:
   class Handler;
@@ -52,7 +43,6 @@ class CountingTransport final : public Transport {
     std::set<std::string> carriers;  // guarded by it
   };
 
-  const std::unique_ptr<Transport> inner_;
   const std::shared_ptr<Totals> totals_ = std::make_shared<Totals>();
 };
 

@@ -7,7 +7,7 @@
 namespace persia {
 
 FaultTransport::FaultTransport(std::unique_ptr<Transport> inner, const FaultOptions& options)
-    : inner_(std::move(inner)), options_(options) {}
+    : ForwardingTransport(std::move(inner)), options_(options) {}
 
 FaultCounts FaultTransport::counts() const {
   std::lock_guard lock(mutex_);
@@ -17,14 +17,6 @@ FaultCounts FaultTransport::counts() const {
 void FaultTransport::Heal() {
   std::lock_guard lock(mutex_);
   healed_ = true;
-}
-
-Result<std::string> FaultTransport::Listen(const std::string& address, Acceptor acceptor) {
-  return inner_->Listen(address, std::move(acceptor));
-}
-
-Result<PeerId> FaultTransport::Connect(const std::string& address, std::shared_ptr<PeerHandler> handler) {
-  return inner_->Connect(address, std::move(handler));
 }
 
 // Called under the lock.

@@ -11,7 +11,7 @@
 #include <mutex>
 #include <string>
 
-#include "net/transport.h"
+#include "net/forwarding_transport.h"
 
 namespace persia {
 
@@ -30,7 +30,7 @@ struct FaultCounts {
   uint64_t sent = 0, dropped = 0, duplicated = 0, delayed = 0, cut = 0;
 };
 
-class FaultTransport final : public Transport {
+class FaultTransport final : public ForwardingTransport {
  public:
   FaultTransport(std::unique_ptr<Transport> inner, const FaultOptions& options);
   ~FaultTransport() override { Close(); }
@@ -39,17 +39,7 @@ class FaultTransport final : public Transport {
   // From now on nothing is broken any more.
   void Heal();
 
-  Result<std::string> Listen(const std::string& address, Acceptor acceptor) override;
-  Result<PeerId> Connect(const std::string& address, std::shared_ptr<PeerHandler> handler) override;
   Status Send(PeerId peer, const MessageHeader& header, Payload payload) override;
-  void Admit(PeerId peer) override { inner_->Admit(peer); }
-  void Disconnect(PeerId peer) override { inner_->Disconnect(peer); }
-  void Post(std::function<void()> task) override { inner_->Post(std::move(task)); }
-  void PostAt(SteadyClock::time_point time, std::function<void()> task) override {
-    inner_->PostAt(time, std::move(task));
-  }
-  bool OnProgressThread() const override { return inner_->OnProgressThread(); }
-  void Close() override { inner_->Close(); }
   std::string Describe(PeerId peer) const override { return inner_->Describe(peer) + " with faults"; }
 
  private:
@@ -60,7 +50,6 @@ class FaultTransport final : public Transport {
 
   Fate Draw();
 
-  const std::unique_ptr<Transport> inner_;
   const FaultOptions options_;
   mutable std::mutex mutex_;  // guards what follows
   FaultCounts counts_;

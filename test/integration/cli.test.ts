@@ -171,6 +171,7 @@ t.test('wrong usage, config and data end with exit code 2 and change nothing', a
     [['train'], /Missing required argument: config/],
     [['train', '--confg', 'a.yml'], /Unknown option --confg; did you mean --config\?/],
     [['nn-worker', '--coordinator', 'a:1', '--json'], /Unknown option --json/],
+    [['nn-worker', '--coordinator', 'a:1', '--token-file', 'none'], /the cluster's credentials: cannot read none/],
     [['train', '--config', '/nonexistent.yml'], /PERSIA_CONFIG_UNREADABLE.*\/nonexistent.yml/],
     [['train', '--config'], /PERSIA_USAGE/],
     [['train', ...small(run), '--config', 'other.yml'], /--config is given 2 times/],

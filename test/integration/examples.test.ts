@@ -1,17 +1,16 @@
 // The examples run as their readers run them, and do what they say.
 import { spawnSync } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
+import { folder as emptyFolder } from '../ts/folders.js'
 
 t.setTimeout(120_000)
 
 const root = join(import.meta.dirname, '..', '..', '..')
 
 function example(t: Test, name: string): { stdout: string; folder: string } {
-  const folder = mkdtempSync(join(tmpdir(), 'persia-example-'))
-  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const folder = emptyFolder(t)
   const { status, stdout, stderr } = spawnSync('npm', ['run', '-s', 'example', name, folder], { cwd: root, encoding: 'utf8' })
   t.equal(status, 0, `${stdout}\n${stderr}`)
   return { stdout, folder }

@@ -46,8 +46,8 @@ function read(file: string): Buffer {
   try {
     return readFileSync(file)
   } catch (error) {
-    throw new PersiaError('PERSIA_CONFIG_INVALID', `cluster.auth: cannot read ${file}: ${(error as Error).message}`,
-      { path: 'cluster.auth', file })
+    throw new PersiaError('PERSIA_CONFIG_INVALID',
+      `the cluster's credentials: cannot read ${file}: ${(error as Error).message}`, { path: 'cluster.auth', file })
   }
 }
 

@@ -8,7 +8,7 @@ import { openDatabase } from './duckdb.js'
 import { damageOf, throwIfDamaged } from './integrity.js'
 import type { NativePart, NativePartWriter } from './native-data.js'
 import {
-  defaultPartRows, openPart, partNumber, resultOf, wantedColumns, type FilePiece, type PartContext, type PartResult,
+  defaultPartRows, fiveDigits, openPart, resultOf, wantedColumns, type FilePiece, type PartContext, type PartResult,
 } from './prepare-part.js'
 import { unreadable, type QueryItem } from './relation.js'
 import { selectColumns, type WantedColumns } from './select.js'
@@ -69,7 +69,7 @@ class DuckDbParts {
   }
 
   private get name(): string {
-    return this.piece.name + partNumber(this.part)
+    return this.piece.name + fiveDigits(this.part)
   }
 
   /** Rows [from, end) of a chunk, unless their part is made. */

@@ -53,7 +53,7 @@ export const defaultPartBytes = 1 << 26
 export const defaultPartRows = 1 << 18
 export const mostReports = 5
 
-export const partNumber = (n: number) => String(n).padStart(5, '0')
+export const fiveDigits = (n: number) => String(n).padStart(5, '0')
 
 /** A writer of one part. */
 export function openPart(piece: Piece, name: string, { options, columns }: PartContext): NativePartWriter {

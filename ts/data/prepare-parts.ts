@@ -6,7 +6,7 @@ import { native, settling } from '../native.js'
 import type { NativePartWriter } from './native-data.js'
 import { makeFromDuckDb } from './prepare-duckdb.js'
 import {
-  defaultPartBytes, defaultPartRows, openPart, partNumber, resultOf, textFormat, wantedColumns,
+  defaultPartBytes, defaultPartRows, fiveDigits, openPart, resultOf, textFormat, wantedColumns,
   type FilePiece, type PartContext, type PartResult, type Piece,
 } from './prepare-part.js'
 import { makeFromStream } from './prepare-stream.js'
@@ -20,24 +20,24 @@ export async function partsOf(relation: Relation, file: number, sides: Piece['si
   const base = { file, relation, sides }
   const { reads } = relation
   const isQuery = typeof reads === 'function'
-  if (isQuery && relation.path === undefined) return [{ ...base, name: `${partNumber(file)}-`, identity: reads(false) }]
+  if (isQuery && relation.path === undefined) return [{ ...base, name: `${fiveDigits(file)}-`, identity: reads(false) }]
   const { size, mtimeMs } = await stat(relation.path!)
   const identity = `${relation.name} ${size} ${mtimeMs}`
   if (!isQuery) {
     const parts = Math.max(1, Math.ceil(reads.rows / partRows))
     return Array.from({ length: parts }, (_, i) => ({
-      ...base, name: `${partNumber(file)}-${partNumber(i)}`, identity,
+      ...base, name: `${fiveDigits(file)}-${fiveDigits(i)}`, identity,
       bytes: Math.floor((i + 1) * size / parts) - Math.floor(i * size / parts),
       arrow: { file: reads, first: i * partRows, end: Math.min((i + 1) * partRows, reads.rows) },
     }))
   }
   if (!relation.text || /\.(gz|zst)$/i.test(relation.path!)) {
-    return [{ ...base, name: `${partNumber(file)}-`, identity, bytes: size }]
+    return [{ ...base, name: `${fiveDigits(file)}-`, identity, bytes: size }]
   }
   return Array.from({ length: Math.max(1, Math.ceil(size / partBytes)) }, (_, i) => {
     const begin = i * partBytes
     const end = Math.min(size, begin + partBytes)
-    const name = `${partNumber(file)}-${partNumber(i)}`
+    const name = `${fiveDigits(file)}-${fiveDigits(i)}`
     return { ...base, name, identity, bytes: end - begin, range: { begin, end, isLine: i === 0 } }
   })
 }
@@ -48,7 +48,7 @@ export function synthParts(synth: SynthSource['synth'], sides: Piece['sides'],
   return Array.from({ length: Math.ceil(synth.rows / partRows) }, (_, i) => {
     const first = synth.firstRow + i * partRows
     const end = Math.min(first + partRows, synth.firstRow + synth.rows)
-    const name = `${partNumber(0)}-${partNumber(i)}`
+    const name = `${fiveDigits(0)}-${fiveDigits(i)}`
     return { file: 0, sides, name, identity: JSON.stringify(synth), synth: { rows, first, end } }
   })
 }

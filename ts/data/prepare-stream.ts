@@ -4,7 +4,7 @@ import { createGunzip } from 'node:zlib'
 import { PersiaError } from '../errors.js'
 import { native, settling } from '../native.js'
 import {
-  defaultPartBytes, openPart, partNumber, resultOf, textFormat,
+  defaultPartBytes, fiveDigits, openPart, resultOf, textFormat,
   type FilePiece, type PartContext, type PartResult, type Piece,
 } from './prepare-part.js'
 import type { Relation } from './relation.js'
@@ -20,7 +20,7 @@ export async function* makeFromStream(
   const stream = new (native().TextStream)(textFormat(piece, context.options), begin,
     made.length === 0 && relation.text!.header ? 1 : 0)
   let part = made.length
-  let writer = openPart(piece, piece.name + partNumber(part), context)
+  let writer = openPart(piece, piece.name + fiveDigits(part), context)
   let linesBefore = 0, fileBytes = 0
   const close = async (): Promise<PartResult> => {
     const native_ = await settling(() => writer.finish())
@@ -28,7 +28,7 @@ export async function* makeFromStream(
       ...native_, lines: stream.lines - linesBefore, begin: 0, end: stream.position,
       bad: native_.bad.map((bad) => ({ ...bad, line: bad.line - linesBefore })),
     })
-    await context.keep(piece.name + partNumber(part), result)
+    await context.keep(piece.name + fiveDigits(part), result)
     linesBefore = stream.lines
     part += 1
     return result
@@ -43,7 +43,7 @@ export async function* makeFromStream(
       const result = await close()
       context.onProgress(result.rows, 0)
       yield result
-      writer = openPart(piece, piece.name + partNumber(part), context)
+      writer = openPart(piece, piece.name + fiveDigits(part), context)
     }
     position += bytes.length
     context.onProgress(0, read - fileBytes)
@@ -76,6 +76,6 @@ async function* decompressed({ path, name }: Relation): AsyncGenerator<{ bytes: 
 /** The parts of a piece that are made already, from the first on without a gap. */
 function madeParts({ name }: Piece, { done }: PartContext): PartResult[] {
   const parts: PartResult[] = []
-  for (let part; (part = done.get(name + partNumber(parts.length)));) parts.push(part)
+  for (let part; (part = done.get(name + fiveDigits(parts.length)));) parts.push(part)
   return parts
 }
