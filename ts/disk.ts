@@ -1,6 +1,6 @@
 // Files that are complete or absent, and checksummed JSON: what checkpoints and prepared data are made of.
 import { constants } from 'node:fs'
-import { mkdir, open, readFile, rename, rm, rmdir, writeFile } from 'node:fs/promises'
+import { mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PersiaError } from './errors.js'
@@ -48,6 +48,26 @@ export async function syncDirectory(path: string): Promise<void> {
   }
 }
 
+/** A folder, and those above it. Node's own `recursive` never ends where folders can't be made at all, as in /proc. */
+export async function makeFolder(path: string): Promise<void> {
+  try {
+    await makeOne(path)
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || dirname(path) === path) throw error
+    await makeFolder(dirname(path))
+    await makeOne(path)
+  }
+}
+
+async function makeOne(path: string): Promise<void> {
+  try {
+    await mkdir(path)
+  } catch (error) {
+    const isThere = (error as NodeJS.ErrnoException).code === 'EEXIST' && (await stat(path)).isDirectory()
+    if (!isThere) throw error
+  }
+}
+
 /** Errors of the file system as PERSIA_IO, with the path. */
 export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T> {
   try {
@@ -60,6 +80,7 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
 }
 
 const lockPollMs = 20
+const mostLockAttempts = 50
 
 /**
  * Keeps other processes out of a folder, which is made if need be, until the returned function is called.
@@ -78,7 +99,7 @@ export async function lockFolder(folder: string, remedy: string): Promise<() => 
 
 /** Whether the lock is this process's now; false where another one came first, which tells its number in a moment. */
 async function takesLock(folder: string, path: string, remedy: string, attempt: number): Promise<boolean> {
-  await mkdir(folder, { recursive: true })
+  await makeFolder(folder)
   const text = await readFile(path, 'utf8').catch(() => undefined)
   const [owner, started] = text?.split(' ') ?? []
   if (owner && started && started === await startOf(owner)) {
@@ -91,7 +112,7 @@ async function takesLock(folder: string, path: string, remedy: string, attempt: 
     await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
     return true
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && attempt < mostLockAttempts) return false
     throw error
   }
 }

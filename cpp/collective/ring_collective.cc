@@ -62,7 +62,7 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
   RingCore(Transport* transport, std::string secret) : transport_(transport), secret_(std::move(secret)) {}
 
   Result<std::string> Listen(const std::string& address);
-  Status Join(uint32_t rank, const std::vector<std::string>& addresses, uint64_t join_ms, const CollectiveOptions& options);
+  Status Join(uint32_t rank, const std::vector<std::string>& addresses, uint64_t join_ms, const RingOptions& options);
   void Leave();
 
   uint32_t rank() const { return rank_; }
@@ -93,6 +93,11 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
 
   enum class Progress : uint8_t { kUnderWay, kSummed, kComplete };  // complete: summed, and its memory is not in use
 
+  // A bucket from its start until it is waited for.
+  struct Started {
+    Progress progress;
+    uint64_t bytes;
+  };
   struct Early {
     MessageHeader header;
     Buffer payload;
@@ -124,6 +129,8 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
   void OnJoin(PeerId peer, Bytes payload);
   void Begin(uint64_t number, Bucket bucket);
   void OnData(const MessageHeader& header, Buffer payload);
+  void KeepEarly(const MessageHeader& header, Buffer payload);
+  bool MayComeEarly(const RingStep& step, size_t bytes) const;
   std::span<std::byte> ShareOf(const RingStep& step, const Bucket& bucket) const;
   void TakeShare(const RingStep& step, Bucket* bucket, Buffer payload);
   void SendShare(const RingStep& step, const Bucket& bucket, uint32_t share);
@@ -148,7 +155,7 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
   // named; nothing else goes by them until the join, which the mutex orders.
   std::atomic<uint32_t> rank_{0}, ranks_{1};
   std::string next_address_;
-  CollectiveOptions options_;
+  RingOptions options_;
 
   mutable std::mutex mutex_;  // guards what follows
   std::condition_variable changed_;
@@ -159,14 +166,17 @@ class RingCore final : public std::enable_shared_from_this<RingCore> {
   PeerId next_ = 0, previous_ = 0;
   uint64_t started_ = 0;    // buckets 0 … started_ - 1
   uint64_t finished_ = 0;   // of these, waited for
-  std::deque<Progress> progress_;  // of buckets from finished_ on
+  std::deque<Started> under_way_;  // buckets from finished_ on
+  uint64_t bytes_under_way_ = 0;
   uint64_t lent_ = 0;              // buckets whose memory is in use here
   Status failure_;
   std::map<uint32_t, uint64_t> left_;  // ranks that left, and the buckets that they had finished
 
   // The progress thread's.
   std::map<uint64_t, Bucket> buckets_;
-  std::map<uint64_t, std::vector<Early>> early_;  // of buckets that are not started here
+  uint64_t begun_ = 0;  // buckets 0 … begun_ - 1
+  std::map<uint64_t, std::vector<Early>> early_;  // of buckets from begun_ on
+  uint64_t early_bytes_ = 0;
 };
 
 Status RingCore::LostRank(uint32_t rank, const std::string& what) const {
@@ -183,7 +193,7 @@ Result<std::string> RingCore::Listen(const std::string& address) {
 }
 
 Status RingCore::Join(uint32_t rank, const std::vector<std::string>& addresses, uint64_t join_ms,
-                      const CollectiveOptions& options) {
+                      const RingOptions& options) {
   if (rank >= addresses.size() || addresses.size() > kMostRingRanks) {
     return Status(ErrorCode::kUsage, "a ring has 1 to " + std::to_string(kMostRingRanks) + " ranks, and this is one of them");
   }
@@ -277,11 +287,19 @@ uint64_t RingCore::Start(void* values, size_t count, bool f64) {
   std::unique_lock lock(mutex_);
   const uint64_t number = started_++;
   PERSIA_CHECK(count <= ~uint32_t{0});
-  progress_.push_back(ranks_ == 1 ? Progress::kComplete : Progress::kUnderWay);
-  if (ranks_ == 1 || !failure_.ok()) return number;
-  ++lent_;
   Bucket bucket;
   bucket.layout = {ranks_, f64, count};
+  const uint64_t bytes = count * bucket.layout.value_bytes();
+  under_way_.push_back({ranks_ == 1 ? Progress::kComplete : Progress::kUnderWay, bytes});
+  bytes_under_way_ += bytes;
+  if (ranks_ == 1 || !failure_.ok()) return number;
+  if (under_way_.size() > kMostRingBuckets || bytes_under_way_ > options_.most_bytes) {
+    lock.unlock();
+    Abort(Status(ErrorCode::kUsage, "more than " + std::to_string(kMostRingBuckets) + " buckets or " +
+                                        std::to_string(options_.most_bytes) + " bytes of them were under way at once"));
+    return number;
+  }
+  ++lent_;
   bucket.values = static_cast<std::byte*>(values);
   bucket.blocks_left = bucket.layout.blocks();
   // When nothing holds it any more, neither the sums nor a message on its way, the memory is the caller's again.
@@ -294,7 +312,7 @@ uint64_t RingCore::Start(void* values, size_t count, bool f64) {
 void RingCore::Returned(uint64_t number) {
   std::lock_guard lock(mutex_);
   --lent_;
-  Progress& progress = progress_[number - finished_];
+  Progress& progress = under_way_[number - finished_].progress;
   if (progress == Progress::kSummed) progress = Progress::kComplete;
   Announce();
 }
@@ -305,14 +323,15 @@ Status RingCore::Wait(uint64_t bucket) {
   std::unique_lock lock(mutex_);
   PERSIA_CHECK(bucket < started_);
   while (finished_ <= bucket) {
-    if (progress_.front() == Progress::kComplete) {
-      progress_.pop_front();
+    if (under_way_.front().progress == Progress::kComplete) {
+      bytes_under_way_ -= under_way_.front().bytes;
+      under_way_.pop_front();
       ++finished_;
       continue;
     }
     if (!failure_.ok()) {
       changed_.wait(lock, [&] { return lent_ == 0; });  // then nobody touches the buckets any more
-      if (progress_.front() == Progress::kComplete) continue;
+      if (under_way_.front().progress == Progress::kComplete) continue;
       return failure_;
     }
     if (WaitForEvent(lock, deadline)) continue;
@@ -355,9 +374,13 @@ void RingCore::Begin(uint64_t number, Bucket bucket) {
     SendShare({number, block, 0, begun.layout.f64, static_cast<uint32_t>(begun.layout.count)}, begun, rank_);
   }
   FailIfMissing();
+  begun_ = number + 1;
   const auto early = early_.extract(number);
   if (early.empty()) return;
-  for (Early& message : early.mapped()) OnData(message.header, std::move(message.payload));
+  for (Early& message : early.mapped()) {
+    early_bytes_ -= message.payload.size();
+    OnData(message.header, std::move(message.payload));
+  }
 }
 
 void RingCore::SendShare(const RingStep& step, const Bucket& bucket, uint32_t share) {
@@ -398,10 +421,7 @@ void RingCore::OnData(const MessageHeader& header, Buffer payload) {
   const RingStep step = RingStep::FromHeader(header);
   if (!status().ok()) return;
   const auto found = buckets_.find(step.bucket);
-  if (found == buckets_.end()) {
-    early_[step.bucket].push_back({header, std::move(payload)});
-    return;
-  }
+  if (found == buckets_.end()) return KeepEarly(header, std::move(payload));
   Bucket& bucket = found->second;
   const Layout& layout = bucket.layout;
   if (step.count != layout.count || step.f64 != layout.f64) {
@@ -421,9 +441,31 @@ void RingCore::OnData(const MessageHeader& header, Buffer payload) {
   if (bucket.blocks_left > 0) return;
   {
     std::lock_guard lock(mutex_);
-    progress_[step.bucket - finished_] = Progress::kSummed;
+    under_way_[step.bucket - finished_].progress = Progress::kSummed;
   }
   buckets_.erase(found);
+}
+
+// Keeps what comes of a bucket until that begins here.
+void RingCore::KeepEarly(const MessageHeader& header, Buffer payload) {
+  const RingStep step = RingStep::FromHeader(header);
+  if (!MayComeEarly(step, payload.size())) {
+    return Fail(Status(ErrorCode::kProtocol, "NN worker " + std::to_string(previous_rank()) +
+                                                 " sent what cannot be a part of bucket " + std::to_string(step.bucket)));
+  }
+  early_bytes_ += payload.size();
+  early_[step.bucket].push_back({header, std::move(payload)});
+}
+
+// A neighbour gets as far without this rank as shares that this one has no part in: those of reduce-scatter. Of all of
+// its buckets these are fewer bytes than it may have under way.
+bool RingCore::MayComeEarly(const RingStep& step, size_t bytes) const {
+  const Layout layout{ranks_, step.f64, step.count};
+  if (step.bucket - begun_ >= kMostRingBuckets || step.block >= layout.blocks() || !reducing(step)) return false;
+  const size_t share_bytes = layout.Share(step.block, ShareIn(step)).second * layout.value_bytes();
+  if (bytes != share_bytes || early_bytes_ + bytes > options_.most_bytes) return false;
+  const auto kept = early_.find(step.bucket);
+  return kept == early_.end() || kept->second.size() < size_t{layout.blocks()} * (ranks_ - 1);
 }
 
 // Adds a share that is on its way to be complete, or takes one that is; then hands it on.
@@ -530,9 +572,9 @@ void RingCore::FailIfMissing() {
   {
     std::lock_guard lock(mutex_);
     for (const auto& [rank, finished] : left_) {
-      if (started_ <= finished || progress_.empty()) continue;
+      if (started_ <= finished || under_way_.empty()) continue;
       bucket = std::max(finished, finished_);
-      if (bucket >= started_ || progress_[bucket - finished_] != Progress::kUnderWay) continue;
+      if (bucket >= started_ || under_way_[bucket - finished_].progress != Progress::kUnderWay) continue;
       missing += (missing.empty() ? "" : ", ") + std::to_string(rank);
     }
   }
@@ -583,6 +625,7 @@ void RingCore::Fail(const Status& reason) {
   transport_->Post([self = shared_from_this()] {
     self->buckets_.clear();
     self->early_.clear();
+    self->early_bytes_ = 0;
   });
 }
 
@@ -617,7 +660,7 @@ class Member final : public RingMember {
 
   const std::string& address() const override { return address_; }
   Result<std::unique_ptr<Collective>> Join(uint32_t rank, const std::vector<std::string>& addresses, uint64_t join_ms,
-                                           const CollectiveOptions& options) override {
+                                           const RingOptions& options) override {
     PERSIA_CHECK(core_ != nullptr);
     PERSIA_RETURN_IF_ERROR(core_->Join(rank, addresses, join_ms, options));
     return std::unique_ptr<Collective>(std::make_unique<RingCollective>(transport_, std::move(core_)));

@@ -19,6 +19,11 @@
 // Failure goes round in the direction of data and behind it: a bucket that is complete on one rank becomes complete on all. A
 // rank that waits past the deadline asks round who has not started the bucket; whoever has not is named.
 //
+// Bounds: a rank has at most kMostRingBuckets buckets and RingOptions::most_bytes of them under way, started and not waited
+// for; one that starts more fails the ring with kUsage. So what a neighbour sends of buckets that are not started here,
+// which is kept, has a bound as well: at most the shares of reduce-scatter, once each. One that sends anything else is no
+// rank of ours and fails the ring with kProtocol.
+//
 // Thread-safety: as Collective says. Orders: one mutex guards what callers and progress thread share; the events counter is
 // changed under it and spun on without (relaxed, the rest is looked at under the lock).
 #pragma once
@@ -34,6 +39,12 @@
 namespace persia {
 
 constexpr size_t kRingShareBytes = 256 * 1024;
+constexpr uint64_t kMostRingBuckets = 4096;
+
+struct RingOptions {
+  uint64_t deadline_ms = CollectiveOptions().deadline_ms;  // as there
+  uint64_t most_bytes = 1u << 30;                          // of values under way; the same for all ranks
+};
 
 // A place in a ring that is to be: listens, so that its address can be told to the others.
 class RingMember {
@@ -45,7 +56,7 @@ class RingMember {
   // Joins the ring whose ranks listen at `addresses`, this one among them, and waits until both neighbours are there.
   // kDeadline: they did not come within join_ms (one with another secret never does). Once.
   virtual Result<std::unique_ptr<Collective>> Join(uint32_t rank, const std::vector<std::string>& addresses, uint64_t join_ms,
-                                                   const CollectiveOptions& options) = 0;
+                                                   const RingOptions& options) = 0;
 };
 
 // `secret` is the same for all members, and nobody else's. The transport outlives the collective by its shared pointer.

@@ -345,7 +345,7 @@ void AppendInteger(int64_t value, std::string* text) {
 
 void AppendSynthText(const SynthGenerator& generator, uint64_t first_row, uint32_t rows, std::string* text) {
   const SynthSpec& spec = generator.spec();
-  enum class Kind { kLabel, kRow, kHour, kField, kDense };
+  enum class Kind { kLabel, kRow, kHour, kField, kDense, kHistoryLength };
   std::vector<std::pair<Kind, size_t>> columns;
   for (const std::string& name : spec.text_columns) {
     const auto has_name = [&](const auto& column) { return column.name == name; };
@@ -359,6 +359,8 @@ void AppendSynthText(const SynthGenerator& generator, uint64_t first_row, uint32
       columns.emplace_back(Kind::kDense, dense - spec.dense.begin());
     } else if (name == "uid") {
       columns.emplace_back(Kind::kField, spec.user);
+    } else if (name == "his_len") {
+      columns.emplace_back(Kind::kHistoryLength, spec.fields.size() - 1);  // all histories have the same length
     } else {
       columns.emplace_back(name == "hour" ? Kind::kHour : Kind::kRow, 0);
     }
@@ -372,6 +374,7 @@ void AppendSynthText(const SynthGenerator& generator, uint64_t first_row, uint32
       if (kind == Kind::kLabel) text->push_back(row.click ? '1' : '0');
       if (kind == Kind::kRow) AppendInteger(static_cast<int64_t>(number), text);
       if (kind == Kind::kDense && !std::isnan(row.dense[at])) AppendInteger(static_cast<int64_t>(row.dense[at]), text);
+      if (kind == Kind::kHistoryLength) AppendInteger(static_cast<int64_t>(row.histories[at].size()), text);
       if (kind == Kind::kHour) {
         constexpr int64_t kFirstDay = 14102100;  // YYMMDDHH
         AppendInteger(kFirstDay + static_cast<int64_t>(number / 4'000'000 % 10) * 100 + row.ranks[0], text);

@@ -163,8 +163,11 @@ bool MakeSynthSpec(const std::string& name, double ids, SynthSpec* spec) {
     spec->dense = {{"price", 0, -1, 0.01, {9, 57, 168, 459, 1350, 6000}, 1e8, 0.1}};
     spec->user = 0;
     spec->text_columns = {"clk", "uid"};
-    for (size_t i = 1; i < spec->fields.size(); ++i) spec->text_columns.push_back(spec->fields[i].name);
-    spec->text_columns.push_back("price");
+    for (size_t i = 1; i < spec->fields.size(); ++i) {
+      if (spec->fields[i].name == "pid") spec->text_columns.push_back("price");
+      spec->text_columns.push_back(spec->fields[i].name);
+      if (spec->fields[i].name == "pid") spec->text_columns.push_back("his_len");
+    }
   } else {
     return false;
   }

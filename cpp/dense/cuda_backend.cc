@@ -4,6 +4,8 @@
 
 #include <cstdlib>
 
+#include "base/own_folder.h"
+
 namespace persia {
 namespace {
 
@@ -14,15 +16,6 @@ struct Loaded {
   const CudaPlugin* plugin = nullptr;
   Status status;
 };
-
-// The folder of the shared object or program that holds this function.
-std::string OwnFolder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&OwnFolder), &info) == 0 || info.dli_fname == nullptr) return ".";
-  const std::string path = info.dli_fname;
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash);
-}
 
 Loaded Load() {
   const char* named = std::getenv("PERSIA_CUDA_LIBRARY");

@@ -9,6 +9,8 @@
 
 #include <ucm/api/ucm.h>
 
+#include "base/own_folder.h"
+
 namespace persia {
 namespace {
 
@@ -18,15 +20,6 @@ struct Loaded {
   UcxApi api;
   Status status;
 };
-
-// The folder of the shared object or program that holds this function.
-std::string OwnFolder() {
-  Dl_info info{};
-  if (dladdr(reinterpret_cast<const void*>(&OwnFolder), &info) == 0 || info.dli_fname == nullptr) return ".";
-  const std::string path = info.dli_fname;
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : path.substr(0, slash);
-}
 
 // The handlers of the signals for which UCX installs its own, as they were.
 class KeptSignals {

@@ -182,6 +182,12 @@ std::vector<std::string> PartsOf(const std::vector<std::string>& addresses, bool
   return parts;
 }
 
+// At least what the gradients of a step take: here, or padded on a GPU.
+uint64_t MostGradientBytes(const DenseModelConfig& config) {
+  constexpr double kPadding = 64u << 20, kMost = 1e18;
+  return static_cast<uint64_t>(std::min(2 * DenseModelBytes(config) + kPadding, kMost));
+}
+
 class NnWorkerRole final : public Role<NnServer> {
  public:
   using Role::Role;
@@ -190,8 +196,9 @@ class NnWorkerRole final : public Role<NnServer> {
     if (ring_transport_ != nullptr) ring_transport_->Close();
   }
 
-  // Takes a place in a ring, with a transport of its own. After Listen.
-  Status ListenForRing() {
+  // Takes a place in a ring for the gradients of a network, with a transport of its own. After Listen.
+  Status ListenForRing(const DenseModelConfig& config) {
+    most_gradient_bytes_ = MostGradientBytes(config);
     auto transport = MakeTransport(options_.net);
     if (!transport.ok()) return transport.status();
     ring_transport_ = *transport;
@@ -207,7 +214,7 @@ class NnWorkerRole final : public Role<NnServer> {
     std::unique_ptr<Collective> collective;
     if (ring_ != nullptr) {
       auto joined = ring_->Join(options_.rank, PartsOf(peers.nn_workers, true), options_.net.deadline_ms,
-                                {.deadline_ms = kSilence * options_.net.deadline_ms});
+                                {.deadline_ms = kSilence * options_.net.deadline_ms, .most_bytes = most_gradient_bytes_});
       if (!joined.ok()) return joined.status();
       collective = std::move(*joined);
     }
@@ -226,6 +233,7 @@ class NnWorkerRole final : public Role<NnServer> {
 
   std::shared_ptr<CountingTransport> ring_transport_;
   std::unique_ptr<RingMember> ring_;
+  uint64_t most_gradient_bytes_ = 0;
 };
 
 class DataLoaderRole final : public Role<LoaderServer> {
@@ -281,7 +289,7 @@ Result<std::unique_ptr<ClusterRole>> MakeNnWorkerRole(const TrainerConfig& confi
   auto role = std::make_unique<NnWorkerRole>(*transport, std::make_unique<NnServer>(*transport, std::move(server)),
                                              options);
   PERSIA_RETURN_IF_ERROR(role->Listen());
-  if (MergesParts(config)) PERSIA_RETURN_IF_ERROR(role->ListenForRing());
+  if (MergesParts(config)) PERSIA_RETURN_IF_ERROR(role->ListenForRing(config.dense));
   return std::unique_ptr<ClusterRole>(std::move(role));
 }
 

@@ -88,14 +88,39 @@ class Accumulator final : public GradientSink {
   uint64_t started_ = 0;  // last bucket that was started
 };
 
+// Of a network of the worker's own.
+class OwnModelTraining : public DenseTraining {
+ public:
+  Status Predict(uint32_t rows, const float* input, float* outputs) final {
+    std::lock_guard lock(mutex_);
+    return model_->Predict(rows, input, outputs);
+  }
+
+  Status CopyWeights(DenseModel& to) final {
+    std::lock_guard lock(mutex_);
+    return CopyTensors(*model_, to);
+  }
+
+  DenseModel& model() final { return *model_; }
+  HostMemory* host_memory() final { return model_->host_memory(); }
+
+ protected:
+  OwnModelTraining(std::unique_ptr<DenseModel> model, std::shared_ptr<LossScaler> scaler)
+      : model_(std::move(model)), scaler_(std::move(scaler)) {}
+
+  std::mutex mutex_;  // one user of the network at a time: a step that computes or starts, or a prediction
+  const std::unique_ptr<DenseModel> model_;
+  const std::shared_ptr<LossScaler> scaler_;
+  uint64_t skipped_ = 0;  // steps
+};
+
 // Gradients are summed between the halves of the model's steps.
-class AllReduceTraining final : public DenseTraining {
+class AllReduceTraining final : public OwnModelTraining {
  public:
   AllReduceTraining(std::unique_ptr<DenseModel> model, std::unique_ptr<Collective> collective,
                     std::shared_ptr<LossScaler> scaler, uint32_t accumulate)
-      : model_(std::move(model)),
+      : OwnModelTraining(std::move(model), std::move(scaler)),
         collective_(std::move(collective)),
-        scaler_(std::move(scaler)),
         accumulator_(*model_, collective_.get(), accumulate) {}
 
   Status Start(const DensePart& part) override {
@@ -119,34 +144,18 @@ class AllReduceTraining final : public DenseTraining {
     if (collective_ != nullptr) collective_->Abort(reason);
   }
 
-  Status Predict(uint32_t rows, const float* input, float* outputs) override {
-    std::lock_guard lock(mutex_);
-    return model_->Predict(rows, input, outputs);
-  }
-
-  Status CopyWeights(DenseModel& to) override {
-    std::lock_guard lock(mutex_);
-    return CopyTensors(*model_, to);
-  }
-
-  DenseModel& model() override { return *model_; }
-  HostMemory* host_memory() override { return model_->host_memory(); }
-
  private:
-  std::mutex mutex_;  // one user of the network at a time: a step or a prediction
-  std::unique_ptr<DenseModel> model_;
   std::unique_ptr<Collective> collective_;
-  std::shared_ptr<LossScaler> scaler_;
   Accumulator accumulator_;
   DenseOutcome outcome_;  // of the step that was started
-  uint64_t skipped_ = 0;  // steps
 };
 
 // The model's whole steps, several at a time where it takes them: of a worker alone, or of models that sum by themselves.
-class WholeStepTraining final : public DenseTraining {
+// Finishing a step only waits for what was started: it takes no turn.
+class WholeStepTraining final : public OwnModelTraining {
  public:
   WholeStepTraining(std::unique_ptr<DenseModel> model, std::shared_ptr<LossScaler> scaler)
-      : model_(std::move(model)), scaler_(std::move(scaler)), steps_(model_->steps_in_flight()) {}
+      : OwnModelTraining(std::move(model), std::move(scaler)), steps_(model_->steps_in_flight()) {}
 
   uint32_t steps_in_flight() const override { return static_cast<uint32_t>(steps_.size()); }
 
@@ -176,26 +185,9 @@ class WholeStepTraining final : public DenseTraining {
 
   void Abort(const Status& reason) override { model_->AbortSums(reason); }
 
-  Status Predict(uint32_t rows, const float* input, float* outputs) override {
-    std::lock_guard lock(mutex_);
-    return model_->Predict(rows, input, outputs);
-  }
-
-  Status CopyWeights(DenseModel& to) override {
-    std::lock_guard lock(mutex_);
-    return CopyTensors(*model_, to);
-  }
-
-  DenseModel& model() override { return *model_; }
-  HostMemory* host_memory() override { return model_->host_memory(); }
-
  private:
-  std::mutex mutex_;  // a step starts or a prediction is made; finishing only waits for what was started
-  std::unique_ptr<DenseModel> model_;
-  std::shared_ptr<LossScaler> scaler_;
   std::vector<DenseStep> steps_;  // a ring of those started and not finished
   uint64_t started_ = 0, finished_ = 0;
-  uint64_t skipped_ = 0;  // steps
 };
 
 class SharedStoreTraining final : public DenseTraining {

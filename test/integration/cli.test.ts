@@ -1,25 +1,18 @@
 // The command line on real data: the contracts of output, exit codes, checkpoints and interruption.
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, readFileSync, readdirSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { DuckDBInstance } from '@duckdb/node-api'
 import type { DoneReport, TableReport } from 'persia'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { contents, folder } from '../ts/folders.js'
 
 t.setTimeout(300_000)
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
 const main = join(root, 'dist', 'cli', 'main.js')
 const adult = join(root, 'examples', 'adult-income', 'persia.yml')
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-cli-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
 
 interface Outcome { status: number | null; stdout: string; stderr: string; events: Record<string, never>[] }
 
@@ -33,11 +26,6 @@ const eventsOf = (stdout: string) => stdout.split('\n').filter((line) => line.st
 /** Options that make the reference model small enough for a test. */
 const small = (run: string) => ['--config', adult, '--set', 'model.hidden=[64, 32]', '--set', 'model.optimizer.lr=0.003',
   '--set', `checkpoint.dir=${run}`, '--set', 'threads=1']
-
-function contents(directory: string): Record<string, string> {
-  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
-    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
-}
 
 t.test('train, eval and predict on adult-income keep the contract', async (t) => {
   const run = join(folder(t), 'checkpoints')
@@ -153,6 +141,8 @@ t.test('a finished run starts anew, an unfinished one goes on, --resume says whi
   const nothing = persia(['train', ...args, '--set', 'epochs=2', '--resume'])
   t.equal(nothing.status, 0)
   t.match(nothing.events.at(-1), { event: 'done', steps: 64, samplesPerSecond: 0 })
+  const shown = persia(['train', ...small(run), '--set', 'epochs=2', '--resume']).stderr
+  t.ok(shown.startsWith('table: ') && !shown.includes('queue (most)'), 'no table of stages that did nothing')
 })
 
 t.test('a checkpoint of another model and a damaged one are refused', async (t) => {
@@ -175,13 +165,20 @@ t.test('wrong usage, config and data end with exit code 2 and change nothing', a
   const run = join(folder(t), 'checkpoints')
   const cases: [string[], RegExp][] = [
     [[], /Which command/],
-    [['trian'], /trian/],
-    [['train'], /config/],
+    [['trian', '--config', 'a.yml'], /^PERSIA_USAGE: Unknown command trian; did you mean train\? See persia --help/],
+    [['serve', '--config', 'a.yml'], /Unknown command serve\. See/],
+    [['config', 'explan'], /Did you mean explain\?/],
+    [['train'], /Missing required argument: config/],
+    [['train', '--confg', 'a.yml'], /Unknown option --confg; did you mean --config\?/],
+    [['nn-worker', '--coordinator', 'a:1', '--json'], /Unknown option --json/],
     [['train', '--config', '/nonexistent.yml'], /PERSIA_CONFIG_UNREADABLE.*\/nonexistent.yml/],
     [['train', '--config'], /PERSIA_USAGE/],
     [['train', ...small(run), '--config', 'other.yml'], /--config is given 2 times/],
     [['train', ...small(run), '--report-every', '-1'], /--report-every/],
-    [['train', ...small(run), '--bogus'], /bogus/],
+    [['train', ...small(run), '--report-every', 'often'], /--report-every takes a number of seconds, 0 or more, got no number/],
+    [['train', ...small(run), '--report-every'], /Not enough arguments following: report-every/],
+    [['train', ...small(run), '--bogus'], /Unknown option --bogus\./],
+    [['train', ...small(run), 'bogus'], /Unknown argument: bogus/],
     [['train', ...small(run), '--set', 'model.hiden=[1]'], /PERSIA_CONFIG_UNKNOWN_KEY[^]*model.hidden/],
     [['train', ...small(run), '--set', 'batchSize=many'], /PERSIA_CONFIG_INVALID[^]*batchSize/],
     [['train', ...small(run), '--set', 'data.train.path=none.csv'], /PERSIA_DATA_NOT_FOUND[^]*none.csv/],
@@ -266,6 +263,10 @@ t.test('a reader that goes away does not end training', async (t) => {
   t.equal(status, 0)
   t.ok(readdirSync(run).includes('96'), 'the run was finished and saved')
   t.equal(spawnSync('bash', ['-c', `set -o pipefail; "$0" "$@" | head -n 1`, process.execPath, main, 'predict', ...small(run)]).status, 0)
+  const schemaInto = (end: string) => spawnSync('bash', ['-c', `set -o pipefail; "$0" "$@" ${end}`, process.execPath, main, 'config', 'schema'],
+    { encoding: 'utf8' })
+  t.match(schemaInto('| head -n 1'), { status: 0, stderr: '' })
+  t.match(schemaInto('> /dev/full'), { status: 1, stderr: /^PERSIA_IO: cannot write to standard output: ENOSPC/ })
 })
 
 t.test('a batch size can change between epochs but not within one', async (t) => {
@@ -285,7 +286,7 @@ t.test('predictions appear as a whole or not at all', async (t) => {
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 2)
   t.equal(readFileSync(output, 'utf8'), 'before')
   t.equal(persia(['train', ...small(run), '--set', 'epochs=1']).status, 0)
-  t.match(persia(['predict', ...small(run), '--input', 'none.csv']), { status: 2, stdout: '' }, 'nor a header without data')
+  t.match(persia(['predict', ...small(run), '--input', 'none.csv']), { status: 2, stdout: '' }, 'not even a header')
   t.match(persia(['predict', ...small(run), '--output', '/dev/full']), { status: 1, stderr: /PERSIA_IO/ })
   t.match(persia(['predict', ...small(run), '--output', join(directory, 'none', 'x')]), { status: 1, stderr: /PERSIA_IO/ })
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 0)

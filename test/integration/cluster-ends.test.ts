@@ -4,7 +4,8 @@ import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t from 'tap'
 import { quietPort } from '../ts/ports.js'
-import { Running, adult, folder, leftAfter, persia, sleep, small, twoOfEach } from './cluster-fixtures.js'
+import { folder } from '../ts/folders.js'
+import { Running, adult, leftAfter, persia, sleep, small, twoOfEach } from './cluster-fixtures.js'
 
 t.setTimeout(300_000)
 

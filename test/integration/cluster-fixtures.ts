@@ -1,7 +1,6 @@
 // Clusters as processes: started by the command line, watched through its output.
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { Trainer, hashIds } from 'persia'
@@ -10,12 +9,6 @@ import type { Test } from 'tap'
 export const root = join(dirname(fileURLToPath(import.meta.url)), '..', '..', '..')
 export const main = join(root, 'dist', 'cli', 'main.js')
 export const adult = join(root, 'examples', 'adult-income', 'persia.yml')
-
-export function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-cluster-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
 
 /** Options that make the reference model small enough for a test; steps of 1024 samples whatever `nnWorkers`. */
 export function small(run: string, more: Record<string, unknown> = {}): string[] {

@@ -3,7 +3,8 @@ import { readFileSync, readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t, { type Test } from 'tap'
-import { adult, checkSameWeights, folder, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
+import { folder } from '../ts/folders.js'
+import { adult, checkSameWeights, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
 
 t.setTimeout(300_000)
 

@@ -1,13 +1,12 @@
 // The public data sets by the command line: prepared from their owners' files, trained on by the presets. The real samples
 // are not in the repository; tests of them are skipped where they are not found.
 import { spawn, spawnSync } from 'node:child_process'
-import { createHash } from 'node:crypto'
-import { existsSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { existsSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { gunzipSync, gzipSync } from 'node:zlib'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { contents, folder } from '../ts/folders.js'
 
 t.setTimeout(300_000)
 
@@ -17,12 +16,6 @@ const samples = process.env['PERSIA_SAMPLES'] ?? join(root, '..', 'shared', 'dat
 const sample = (name: string) => join(samples, name)
 const needs = (name: string) => (existsSync(sample(name)) ? {} : { skip: `${name} is not in ${samples}` })
 const preset = (name: string) => join(root, 'examples', name, `${name}.yml`)
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-sets-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
 
 type Event = Record<string, any>
 
@@ -45,14 +38,6 @@ function train(name: string, out: string, ...settings: string[]): number[] {
       `checkpoint.dir=${join(out, '..', 'checkpoints')}`, 'checkpoint.resume=never', ...settings].flatMap((setting) => ['--set', setting])])
   t.equal(status, 0, stderr)
   return events.filter(({ event }) => event === 'eval').map(({ auc }) => Object.values(auc as Record<string, number>)[0]!)
-}
-
-function contents(directory: string, below = ''): Record<string, string> {
-  return Object.fromEntries(readdirSync(join(directory, below)).sort().flatMap((name) => {
-    const path = join(below, name)
-    if (statSync(join(directory, path)).isDirectory()) return Object.entries(contents(directory, path))
-    return [[path, createHash('sha256').update(readFileSync(join(directory, path))).digest('hex')]]
-  }))
 }
 
 t.test('criteo: the sample is prepared, and one epoch reaches the AUC of its README', needs('criteo-1tb-sample'), async (t) => {
@@ -88,7 +73,9 @@ t.test('taobao: the joined sample, with its histories', needs('taobao-ad-sample'
   const events = prepare('taobao', sample('taobao-ad-sample'), out)
   const done = events.at(-1)!
   t.equal(done['rows'].train + done['rows'].test, 261)
-  const { ids } = events.find(({ event }) => event === 'card')!['train']
+  const { train: { ids, labels }, test } = events.find(({ event }) => event === 'card')!
+  t.ok(Math.abs(ids.user.distinct + test.ids.user.distinct - 198) <= 5, 'every user is on one side')
+  t.ok(labels.clk.positive >= 1 && test.labels.clk.positive >= 1, 'there are clicks on both')
   t.ok(ids.cate_his.ids > 5000)
   t.equal(train('taobao', out, 'batchSize=32').length, 1, 'the preset fits to the joined table too')
 })
@@ -167,6 +154,59 @@ t.test('malformed copies of the samples are told by file and line, or left out a
   t.equal(windows['rows'].train + windows['rows'].test, 200, 'lines may end as on Windows')
 })
 
+// A file of Avazu's form: the last of its 200 rows are those of the later hour.
+function avazuLines(laterRows: number): string[] {
+  const tokens = Array.from({ length: 21 }, (_, i) => `t${i}`).join(',')
+  const header = ['id', 'click', 'hour', 'C1', 'banner_pos', 'site_id', 'site_domain', 'site_category', 'app_id', 'app_domain',
+    'app_category', 'device_id', 'device_ip', 'device_model', 'device_type', 'device_conn_type',
+    ...Array.from({ length: 8 }, (_, i) => `C${i + 14}`)].join(',')
+  return [header, ...Array.from({ length: 200 }, (_, i) =>
+    `${i},${i % 5 === 0 ? 1 : 0},141021${i < 200 - laterRows ? '03' : '04'},${tokens}`)]
+}
+
+t.test('avazu: bad lines hide neither their place nor the hour of the split', async (t) => {
+  const work = folder(t)
+  const file = join(work, 'train.csv')
+  const good = avazuLines(40)
+  const line = good[99]!
+  const prepareFile = (...more: string[]) => {
+    rmSync(join(work, 'out'), { recursive: true, force: true })
+    return persia(['data', 'prepare', '--dataset', 'avazu', '--from', file, '--out', join(work, 'out'), '--json', ...more])
+  }
+  const variants: Record<string, [Buffer, RegExp]> = {
+    'ten megabytes': [Buffer.from(line + 'f'.repeat(10_000_000)), /train.csv line 100: the line is longer than 2 MB/],
+    'a column less': [Buffer.from(line.slice(0, line.lastIndexOf(','))), /train.csv line 100: expected 24 columns, found 23/],
+    'broken UTF-8': [Buffer.from(`${line}\xfc`, 'latin1'), /train.csv line 100, column C21: the text is not valid UTF-8/],
+    'an open quote': [Buffer.from(`"${line}`), /train.csv line 100: a quoted value does not end/],
+  }
+  for (const [kind, [bad, message]] of Object.entries(variants)) {
+    writeFileSync(file, Buffer.concat([Buffer.from(`${good.slice(0, 99).join('\n')}\n`), bad, Buffer.from(`\n${good.slice(100).join('\n')}\n`)]))
+    const { status, stderr } = prepareFile()
+    t.equal(status, 2, kind)
+    t.match(stderr, message)
+    t.match(prepareFile('--set', 'data.onBadRow=skip').events.at(-1), { badRows: 1, rows: { train: 159, test: 40 } }, kind)
+  }
+  writeFileSync(file, `${good.slice(0, 99).join('\n')}\r\n${good.slice(99).join('\n')}\n`)
+  t.match(prepareFile().events.at(-1), { badRows: 0, rows: { train: 160, test: 40 } }, 'one line ends as on Windows')
+  writeFileSync(file, '')
+  t.match(prepareFile(), { status: 2, stderr: /train.csv has no header line/ })
+  writeFileSync(file, `${avazuLines(0).join('\n')}\n`)
+  const { train, test } = prepareFile().events.at(-1)!['rows']
+  t.ok(test > 20 && test < 60 && train + test === 200, 'rows of one hour are divided by draw')
+})
+
+t.test('taobao: text that is not UTF-8 is told by file and line, in the last column too', async (t) => {
+  const work = folder(t)
+  taobaoFiles(work, false)
+  const file = join(work, 'raw_sample.csv')
+  const lines = readFileSync(file, 'latin1').split('\n')
+  lines[49] = `${lines[49]}\xfc`
+  writeFileSync(file, lines.join('\n'), 'latin1')
+  const { status, stderr } = persia(['data', 'prepare', '--dataset', 'taobao', '--from', work, '--out', join(work, 'out')])
+  t.equal(status, 2)
+  t.match(stderr, /raw_sample.csv cannot be read: line 50: the text is not valid UTF-8/)
+})
+
 t.test('a process that is killed half-way and started again leaves the same bytes', async (t) => {
   const work = folder(t)
   const text = join(work, 'train.tsv')
@@ -182,8 +222,22 @@ t.test('a process that is killed half-way and started again leaves the same byte
   const done = prepare('criteo', text, out, '--threads', '2').at(-1)!
   t.ok(done['resumedParts'] >= 1)
   const [again, whole] = [contents(out), contents(join(work, 'whole'))]
-  delete again['.lock']  // of the killed process
   t.same(again, whole)
+})
+
+t.test("synthetic files have the form of their owner's, so that they are prepared like those", (t) => {
+  const work = folder(t)
+  for (const [name, file] of [['criteo', 'train.tsv'], ['avazu', 'train.csv'], ['taobao', 'train.csv']] as const) {
+    const text = join(work, file)
+    t.equal(persia(['data', 'synth', '--like', name, '--rows', '2000', '--format', 'text', '--out', text]).status, 0)
+    const events = prepare(name, text, join(work, name))
+    const { rows, badRows } = events.at(-1)!
+    t.equal(rows.train + rows.test, 2000)
+    t.equal(badRows, 0)
+    const { ids } = events.find(({ event }) => event === 'card')!['train']
+    if (name === 'taobao') t.ok(ids.cate_his.ids > 2 * rows.train, 'histories are lists')
+  }
+  t.end()
 })
 
 t.test('synthetic data trains towards its ceiling, from shards and without a file alike', async (t) => {

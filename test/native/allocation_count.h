@@ -3,14 +3,12 @@
 
 #include <cstdint>
 
+#include "sanitizers.h"
+
 namespace persia {
 
 // Sanitizers bring an operator new of their own: nothing is counted there and such tests are skipped.
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-constexpr bool kCountsAllocations = false;
-#else
-constexpr bool kCountsAllocations = true;
-#endif
+constexpr bool kCountsAllocations = !kSanitized;
 
 // Calls so far, of all threads.
 uint64_t AllocationCount();

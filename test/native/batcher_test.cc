@@ -134,7 +134,7 @@ TEST_CASE("integer ids keep their value, negative ones in two's complement") {
   CHECK(IdsOf({"user", IdEncoding::kInteger, ""}, vectors.Integers({5, 6}), 2) == Ids{{5}, {6}});
 }
 
-TEST_CASE("lists give several ids; missing lists and missing elements give none") {
+TEST_CASE("lists give several ids, missing lists and missing elements give none") {
   Vectors vectors;
   const ColumnView lists =
       vectors.Lists(vectors.Texts({"a", std::nullopt, "b", "c"}), {0, 3, 99, 99, 3, 1, 4, 0}, 0b1101);

@@ -113,7 +113,7 @@ TEST_CASE("a cluster of one NN worker in deterministic mode trains bit for bit l
   CHECK(refused.status().code() == ErrorCode::kConfigUnsupported);
 }
 
-TEST_CASE("a cluster predicts, counts and reads rows as one process does; an evaluation changes nothing") {
+TEST_CASE("a cluster predicts, counts and reads rows as one process does, an evaluation changes nothing") {
   const TrainerConfig config = ClusterConfig(TrainerMode::kSync, 2);
   const auto alone = TrainedAlone(config, 20);
   TestCluster cluster(config, {});
@@ -295,7 +295,7 @@ TEST_CASE("pauses as soon as possible bring all NN workers to rest at one step, 
   }
 }
 
-TEST_CASE("an invalid batch is refused alone; a loss that is not finite ends all, and no part of the step is applied") {
+TEST_CASE("an invalid batch is refused alone, a loss that is not finite ends all, and no part of the step is applied") {
   TestCluster cluster(ClusterConfig(TrainerMode::kHybrid, 2), {});
   Train(*cluster.trainer, 1, 5);
   auto batch = CopyOf(MakeBatch(6));

@@ -47,7 +47,7 @@ class CollectiveKind {
     std::vector<std::thread> threads;
     for (uint32_t rank = 0; rank < ranks; ++rank) {
       threads.emplace_back([&, rank] {
-        auto joined = members[rank]->Join(rank, addresses, 30'000, options);
+        auto joined = members[rank]->Join(rank, addresses, 30'000, {.deadline_ms = options.deadline_ms});
         if (joined.ok()) collectives[rank] = std::move(joined.value());
       });
     }

@@ -106,7 +106,7 @@ TEST_CASE_TEMPLATE("own products: every form of a packed matrix has its values i
   }
 }
 
-TEST_CASE("bf16: numbers are rounded to nearest, ties to even; infinities and NaN stay, the smallest become 0") {
+TEST_CASE("bf16: numbers are rounded to nearest, ties to even, infinities and NaN stay, the smallest become 0") {
   const float infinity = std::numeric_limits<float>::infinity(), largest = std::numeric_limits<float>::max();
   const std::vector<std::pair<float, float>> cases = {
       {1.0f, 1.0f},           {0x1.01p0f, 0x1.00p0f}, {0x1.03p0f, 0x1.04p0f}, {0x1.010002p0f, 0x1.02p0f},

@@ -11,14 +11,12 @@
 
 #include <doctest/doctest.h>
 
+#include "sanitizers.h"
+
 namespace persia {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int kScale = 1;
-#else
-constexpr int kScale = 10;
-#endif
+constexpr int kScale = kSanitized ? 1 : 10;
 
 // Tries to free as often as it takes when no guard is held: two advances of the epoch.
 void CollectAll() {

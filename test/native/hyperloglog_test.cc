@@ -104,7 +104,7 @@ TEST_CASE("clearing forgets everything") {
   CHECK(log.Estimate() == 0.0);
 }
 
-TEST_CASE("saved registers restore the estimate; others are refused and change nothing") {
+TEST_CASE("saved registers restore the estimate, others are refused and change nothing") {
   HyperLogLog log, restored;
   AddRange(log, 1, 0, 30'000);
   const std::vector<uint8_t> saved = log.Save();

@@ -315,7 +315,7 @@ TEST_CASE("other process: sends without end" * doctest::skip()) {
   }
 }
 
-TEST_CASE("A process that is killed while it sends is lost at once; others of the same transport go on") {
+TEST_CASE("A process that is killed while it sends is lost at once, others of the same transport go on") {
   for (const auto& kind : TransportKinds()) {
     if (kind->name() == "in-process") continue;
     INFO("over " << kind->name());

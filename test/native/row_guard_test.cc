@@ -14,6 +14,7 @@
 
 #include <doctest/doctest.h>
 
+#include "sanitizers.h"
 #include "schedule.h"
 
 namespace persia {
@@ -153,11 +154,7 @@ ScheduleResult Explore(Protocol protocol, const Threads& threads, uint32_t preem
   return ExploreSchedules({.preemptions = preemptions, .prune = true}, ScenarioOf(protocol, threads, preemptions));
 }
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr uint32_t kFewer = 1;  // preemptions
-#else
-constexpr uint32_t kFewer = 0;
-#endif
+constexpr uint32_t kFewer = kSanitized ? 1 : 0;  // preemptions
 
 const Threads kOneWriter{.writers = 1, .last_writes = 2, .reads = 2};
 const Threads kTwoWriters{.writers = 2, .last_writes = 1, .reads = 1};

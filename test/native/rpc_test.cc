@@ -169,7 +169,7 @@ TEST_CASE("A request whose reply writer is dropped fails instead of waiting for 
   CHECK(Eventually([&] { return code == static_cast<int>(ErrorCode::kAborted); }));
 }
 
-TEST_CASE("A request without an answer ends at its deadline, naming the server; a late answer harms nobody") {
+TEST_CASE("A request without an answer ends at its deadline, naming the server, a late answer harms nobody") {
   const auto kind = TransportKindNamed("in-process");
   TestServer server(kind->Make(), kind->address());
   const std::shared_ptr<Transport> transport = kind->Make();
@@ -306,7 +306,7 @@ TEST_CASE("One slow request among many quick ones costs the server no more memor
   CHECK(server.sums[1] == done + 1);
 }
 
-TEST_CASE("Closing a client ends its requests and its session; closing a server lets clients find the next one") {
+TEST_CASE("Closing a client ends its requests and its session, closing a server lets clients find the next one") {
   const auto kind = TransportKindNamed("in-process");
   auto server = std::make_unique<TestServer>(kind->Make(), kind->address());
   const std::string address = server->address;
@@ -505,7 +505,7 @@ TEST_CASE("A connection that says nothing is closed") {
   CHECK(inbox->WaitLost().size() == 1);
 }
 
-TEST_CASE("A status survives the wire; what is no status is a protocol error") {
+TEST_CASE("A status survives the wire, what is no status is a protocol error") {
   const Status status = Status(ErrorCode::kTableFull, "full").With("a", "1").With("b", "");
   const Buffer bytes = EncodeStatus(status);
   const Status back = DecodeStatus(bytes.bytes());

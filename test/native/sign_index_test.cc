@@ -21,16 +21,11 @@
 
 #include "base/epoch.h"
 #include "base/rng.h"
+#include "sanitizers.h"
 #include "schedule.h"
 
 namespace persia {
 namespace {
-
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr bool kSanitized = true;
-#else
-constexpr bool kSanitized = false;
-#endif
 
 // ---- signs by their hashes
 

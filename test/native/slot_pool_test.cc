@@ -12,15 +12,12 @@
 #include "base/epoch.h"
 #include "base/rng.h"
 #include "base/shared_copy.h"
+#include "sanitizers.h"
 
 namespace persia {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr int kScale = 1;
-#else
-constexpr int kScale = 20;
-#endif
+constexpr int kScale = kSanitized ? 1 : 20;
 
 constexpr size_t kStride = 32;
 
@@ -73,7 +70,8 @@ TEST_CASE("slot pool: bytes are those of the rows that were in use at once") {
   CHECK(pool.bytes() == empty + 100 * kStride);
 }
 
-TEST_CASE("slot pool: slabs of several huge pages count those they have begun, and no more when they are full") {
+TEST_CASE("slot pool: slabs of several huge pages count those they have begun, and no more when they are full"
+          * OneThread()) {
   constexpr uint32_t kLimit = 4 * SlotPool::kHugePage / kStride + 1000;
   for (int i = 0; i < 5; ++i) {  // pools whose huge pages begin at different rows
     SlotPool pool(kLimit, kStride, 10);

@@ -8,6 +8,8 @@
 #include <doctest/doctest.h>
 #include <unistd.h>
 
+#include "sanitizers.h"
+
 namespace persia {
 namespace {
 
@@ -70,7 +72,7 @@ TEST_CASE("a snapshot file comes back as it was written, over several blocks") {
   CHECK(SnapshotReader::Verify(directory.path, file).ok());
 }
 
-TEST_CASE("every flipped bit of a snapshot file is found by reading it and by verifying it") {
+TEST_CASE("every flipped bit of a snapshot file is found by reading it and by verifying it" * OneThread()) {
   TemporaryDirectory directory;
   const SnapshotFile file = WriteSample(directory.path, 20);
   const std::string path = directory.path + "/sample.bin";

@@ -10,6 +10,7 @@
 
 #include "base/named_thread.h"
 #include "batch/feature_schema.h"
+#include "sanitizers.h"
 
 namespace persia {
 namespace {
@@ -202,7 +203,7 @@ struct ClassContent {
   }
 };
 
-TEST_CASE("rows with their ages and the state of a row class make another store go on like the first") {
+TEST_CASE("rows with their ages and the state of a row class make another store go on like the first" * OneThread()) {
   // Shards with an exact order of use, with a clock, and several of them; each fills up and evicts.
   for (const uint64_t capacity : {100, 3'000, 20'000}) {
     CAPTURE(capacity);

@@ -10,6 +10,7 @@
 
 #include "base/hash.h"
 #include "base/rng.h"
+#include "sanitizers.h"
 #include "table_fixtures.h"
 
 namespace persia {
@@ -76,11 +77,9 @@ double TableHitRate(const TableOptions& options, const Signs& trace) {
 }
 
 TEST_CASE("the hit rate on a Zipf trace is within 5 % of exact LRU, and LFU's is better") {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-  const Signs trace = ZipfTrace(60000, 100000, 3), capacities{3000};
-#else
-  const Signs trace = ZipfTrace(600000, 1000000, 3), capacities{3000, 20000, 60000};
-#endif
+  const size_t scale = kSanitized ? 1 : 10;
+  const Signs trace = ZipfTrace(scale * 60000, scale * 100000, 3);
+  const Signs capacities = kSanitized ? Signs{3000} : Signs{3000, 20000, 60000};
   for (const uint64_t capacity : capacities) {
     const double exact = ExactLruHitRate(trace, capacity);
     TableOptions options = SumOptions(1, capacity);
@@ -93,7 +92,7 @@ TEST_CASE("the hit rate on a Zipf trace is within 5 % of exact LRU, and LFU's is
   }
 }
 
-TEST_CASE("rows in use survive a flood of new ids that is larger than the table") {
+TEST_CASE("rows in use survive a flood of new ids that is larger than the table" * OneThread()) {
   Table table(SumOptions(2, 50000));
   const Signs used = Range(0, 5000);
   for (uint64_t i = 0; i < 15; ++i) {
@@ -105,7 +104,7 @@ TEST_CASE("rows in use survive a flood of new ids that is larger than the table"
   CHECK(table.counters().inserts - table.counters().evictions == 50000);
 }
 
-TEST_CASE("a group with room of its own neither evicts others nor is evicted by them") {
+TEST_CASE("a group with room of its own neither evicts others nor is evicted by them" * OneThread()) {
   TableOptions options = SumOptions(2, 3000);
   options.group_count = 3;
   options.group_capacities = {{1, 100}};
@@ -208,12 +207,8 @@ TEST_CASE("a sign gets its row when it is met the n-th time") {
   CHECK(!Holds(table, 700));
 }
 
-TEST_CASE("overhead is at most 16 bytes a row at capacity, at a load of 0.85 or more") {
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-  const Signs capacities{300000};
-#else
-  const Signs capacities{300000, 1000000};
-#endif
+TEST_CASE("overhead is at most 16 bytes a row at capacity, at a load of 0.85 or more" * OneThread()) {
+  const Signs capacities = kSanitized ? Signs{300000} : Signs{300000, 1000000};
   for (const uint64_t capacity : capacities) {
     TableOptions options = SumOptions(16, capacity);
     options.optimizer.type = RowOptimizerType::kAdagrad;
@@ -231,7 +226,7 @@ TEST_CASE("overhead is at most 16 bytes a row at capacity, at a load of 0.85 or 
   }
 }
 
-TEST_CASE("a capacity in bytes bounds the table's memory") {
+TEST_CASE("a capacity in bytes bounds the table's memory" * OneThread()) {
   TableOptions options = SumOptions(8, 0);
   options.capacity_bytes = 16 << 20;
   Table table(options);
@@ -242,7 +237,7 @@ TEST_CASE("a capacity in bytes bounds the table's memory") {
   CHECK(table.counters().rows == table.capacity_rows());
 }
 
-TEST_CASE("ids that are made to collide cost evictions, never a failure") {
+TEST_CASE("ids that are made to collide cost evictions, never a failure" * OneThread()) {
   // Mix64 inverted: signs whose hashes are neighbours all have the same home.
   const auto unmix = [](uint64_t x) {
     x ^= x >> 31 ^ x >> 62;
@@ -263,7 +258,7 @@ TEST_CASE("ids that are made to collide cost evictions, never a failure") {
   CHECK(Holds(table, signs.back()));
 }
 
-TEST_CASE("half-precision rows learn from steps far below their resolution") {
+TEST_CASE("half-precision rows learn from steps far below their resolution" * OneThread()) {
   for (const auto storage : {StorageType::kFp16, StorageType::kBf16}) {
     TableOptions options = SumOptions(8, 5000);
     options.storage = storage;

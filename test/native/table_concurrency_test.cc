@@ -13,16 +13,13 @@
 #include "base/hash.h"
 #include "base/named_thread.h"
 #include "base/rng.h"
+#include "sanitizers.h"
 #include "table_fixtures.h"
 
 namespace persia {
 namespace {
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-constexpr uint64_t kSteps = 60;
-#else
-constexpr uint64_t kSteps = 400;
-#endif
+constexpr uint64_t kSteps = kSanitized ? 60 : 400;
 
 template <typename Work>
 void RunThreads(int count, Work work) {

@@ -13,6 +13,7 @@
 #include "base/hash.h"
 #include "base/named_thread.h"
 #include "base/rng.h"
+#include "sanitizers.h"
 #include "table_fixtures.h"
 #include "table_model.h"
 
@@ -89,7 +90,7 @@ void RunAgainstModel(const TableOptions& options, int steps, size_t most_signs, 
   CheckSame(table, model);
 }
 
-TEST_CASE("a table does what a map with a recency list does, under random operations") {
+TEST_CASE("a table does what a map with a recency list does, under random operations" * OneThread()) {
   for (const auto type : {RowOptimizerType::kSgd, RowOptimizerType::kRowwiseAdagrad, RowOptimizerType::kAdam}) {
     for (const double admit_probability : {1.0, 0.5}) {
       for (const uint64_t capacity_rows : {1u, 5u, 300u, 1024u}) {
@@ -116,7 +117,7 @@ Signs Vanished(const Table& table, const std::map<uint64_t, Values>& rows) {
 }
 
 // A larger table chooses for itself what it evicts. Everything else must be as in a map that follows its choice.
-TEST_CASE("a table of several shards does what a map does that forgets what the table evicts") {
+TEST_CASE("a table of several shards does what a map does that forgets what the table evicts" * OneThread()) {
   TableOptions options = SumOptions(2, 2 * Table::kMinShardRows + 1);
   options.initializer = {};
   options.seed = 9;
@@ -167,7 +168,7 @@ TEST_CASE("with capacity 5 the oldest of ten rows are gone, and a touched row ou
   CHECK(table.counters().evictions == 6);
 }
 
-TEST_CASE("a table never holds more rows than its capacity, however that divides into shards") {
+TEST_CASE("a table never holds more rows than its capacity, however that divides into shards" * OneThread()) {
   for (const uint64_t capacity : {1u, 3u, 8191u, 8193u, 70001u}) {
     Table table(SumOptions(1, capacity));
     Signs signs(capacity * 2);
@@ -241,7 +242,8 @@ TEST_CASE("read-only lookups insert nothing and don't change what is evicted nex
   CHECK(!Holds(table, 7));
 }
 
-TEST_CASE("the share of admitted signs is the admission probability, and a request decides the same again") {
+TEST_CASE("the share of admitted signs is the admission probability, and a request decides the same again"
+          * OneThread()) {
   TableOptions options = SumOptions(1, 200000);
   options.admit_probability = 0.25;
   Table table(options), again(options);
@@ -255,7 +257,7 @@ TEST_CASE("the share of admitted signs is the admission probability, and a reque
   CHECK(static_cast<double>(again.size()) == doctest::Approx(43750).epsilon(0.02));
 }
 
-TEST_CASE("memory grows with the rows, not with the capacity, and is given back by Clear") {
+TEST_CASE("memory grows with the rows, not with the capacity, and is given back by Clear" * OneThread()) {
   Table table(SumOptions(16, uint64_t{1} << 40));
   const uint64_t empty = table.counters().bytes;
   CHECK(empty < 1000000);
@@ -270,7 +272,7 @@ TEST_CASE("memory grows with the rows, not with the capacity, and is given back 
   CHECK(table.counters().bytes == empty);
 }
 
-TEST_CASE("rows, ages and state moved into another table restore it, what it evicts next included") {
+TEST_CASE("rows, ages and state moved into another table restore it, what it evicts next included" * OneThread()) {
   for (const uint64_t capacity : {50u, 10000u, 40000u}) {
     TableOptions options = SumOptions(3, capacity);
     options.optimizer = {.type = RowOptimizerType::kAdam};

@@ -409,7 +409,7 @@ TEST_CASE("the ids that training has seen are counted on after a restore, each o
   }
 }
 
-TEST_CASE("a pipeline file of the first release, without seen ids, still loads; wrong ones are refused") {
+TEST_CASE("a pipeline file of the first release, without seen ids, still loads, wrong ones are refused") {
   const auto trainer = Trained(SmallConfig(0, true), 20);
   Saved saved(*trainer);
   const auto restored = [&](uint32_t features, size_t registers, uint8_t rank) {

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "net/message.h"
 #include "net_fixtures.h"
+#include "sanitizers.h"
 
 namespace persia {
 namespace {
@@ -152,7 +153,8 @@ TEST_CASE("A reader gives zeros after its end and says what was wrong first") {
   CHECK(text.status().message().find("at most 4") != std::string::npos);
 }
 
-TEST_CASE("Packed lists that would unpack to more than a message may have are refused before memory is taken") {
+TEST_CASE("Packed lists that would unpack to more than a message may have are refused before memory is taken"
+          * OneThread()) {
   // Of zeros: a few thousand bytes unpack to 160 MB, which one list may, but not two.
   const std::vector<uint64_t> zeros(20'000'000);
   WireWriter writer;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/rng.h"
+#include "sanitizers.h"
 #include "store/local_store.h"
 
 namespace persia {
@@ -114,7 +115,7 @@ const std::vector<FeatureSpec> kThreePoolings = {Feature("sum", 2, Pooling::kSum
 // Sample 0 has four ids with one twice, sample 1 none, sample 2 one.
 const Ids kSamples = {{1, 2, 1, 3}, {}, {2}};
 
-TEST_CASE("pooling sums, averages and scales by the root; repeated ids count twice, no ids give zeros") {
+TEST_CASE("pooling sums, averages and scales by the root, repeated ids count twice, no ids give zeros") {
   Fixture f(kThreePoolings);
   for (uint32_t feature = 0; feature < 3; ++feature) {
     f.SetRow(feature, 1, {1, 10});
@@ -344,7 +345,7 @@ TEST_CASE("the gradient of an id goes to all rows of its hash stack") {
   CHECK(f.store.counters(0).rows == 2);
 }
 
-TEST_CASE("rows of frozen features are looked up and never updated; what others share with them is trained by those") {
+TEST_CASE("rows of frozen features are looked up and never updated, what others share with them is trained by those") {
   FeatureSpec frozen = Feature("frozen", 2, Pooling::kSum, 0);
   frozen.frozen = true;
   Fixture f({frozen, Feature("trained", 2, Pooling::kSum, 0), Feature("other", 2, Pooling::kSum, 1)},
@@ -413,7 +414,7 @@ bool IsNear(uint64_t estimate, double exact) {
   return std::abs(static_cast<double>(estimate) - exact) <= kThreeStandardErrors * exact;
 }
 
-TEST_CASE("distinct ids are counted by feature, those that come again only once") {
+TEST_CASE("distinct ids are counted by feature, those that come again only once" * OneThread()) {
   Fixture f({Feature("user", 2, Pooling::kSum, 0), Feature("item", 2, Pooling::kSum, 1),
              Feature("wide", 3, Pooling::kSum, 0)});
   CHECK(f.worker.distinct_ids(0) == 0);

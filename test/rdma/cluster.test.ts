@@ -5,7 +5,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gunzipSync } from 'node:zlib'
 import t from 'tap'
-import { adult, checkSameWeights, eventsOf, folder, main, persia, root } from '../integration/cluster-fixtures.js'
+import { folder } from '../ts/folders.js'
+import { adult, checkSameWeights, eventsOf, main, persia, root } from '../integration/cluster-fixtures.js'
 
 t.setTimeout(600_000)
 

@@ -16,9 +16,13 @@ import { readCredentials, type Credentials } from '#persia/control/auth.js'
 import { CoordinatorClient } from '#persia/control/commands.js'
 import { Membership, type JoinOptions } from '#persia/control/membership.js'
 import type { Role } from '#persia/control/roles.js'
+import { PersiaError } from '#persia/errors.js'
 import { openCoordinator, type Coordinator } from '#persia/roles/coordinator.js'
+import type { RunEvent } from '#persia/train/run-events.js'
 import { quietPort } from './ports.js'
 import { smallConfig } from './training-fixtures.js'
+
+t.setTimeout(180_000)
 
 const nobody: Credentials = { token: undefined, tls: undefined }
 const token = 'a token of more than sixteen characters'
@@ -30,9 +34,10 @@ function loadedOf(cluster: ClusterInput): LoadedConfig {
   return { config, file: '', baseDir: '/data', sources: new Map() }
 }
 
-async function open(t: Test, cluster: ClusterInput = {}, credentials = nobody): Promise<Coordinator> {
+async function open(t: Test, cluster: ClusterInput = {}, credentials = nobody,
+  onEvent: (event: RunEvent) => void = () => {}): Promise<Coordinator> {
   const coordinator = await openCoordinator({
-    loaded: loadedOf(cluster), credentials, resume: undefined, reportEverySeconds: 1, log: () => {}, onEvent: () => {},
+    loaded: loadedOf(cluster), credentials, resume: undefined, reportEverySeconds: 1, log: () => {}, onEvent,
   })
   t.teardown(() => coordinator.close())
   return coordinator
@@ -137,6 +142,14 @@ t.test('of several data loaders number 0 takes the commands and ends the run; th
   t.same(await coordinator.ended, { kind: 'interrupted' })
 })
 
+t.test('when a role does not end in time it is named, not those that waited for it', async (t) => {
+  const coordinator = await open(t, { drainTimeoutSeconds: 1 })
+  const { 'data-loader': driver } = await running(t, coordinator)
+  await driver.membership.leave(done)
+  t.match(await coordinator.ended, { kind: 'failed', error: {
+    code: 'PERSIA_CLUSTER_TIMEOUT', message: /^nn-worker 0 did not end in time/ } })
+})
+
 t.test('a data loader that does not drive and leaves early ends the cluster, by name', async (t) => {
   const coordinator = await open(t, { dataLoaders: 2 })
   const second = attend(t, coordinator, 'data-loader', { rank: 1 })
@@ -223,16 +236,36 @@ t.test('with TLS both sides show certificates of the same authority', async (t) 
     const { membership } = attend(t, coordinator, 'data-loader', { credentials, joinTimeoutSeconds: 1 })
     await t.rejects(membership.welcome, { code: 'PERSIA_CLUSTER_TIMEOUT' })
   }
+  t.throws(() => readCredentials({ tls: { ca: join(folder, 'ours-ca.pem'), cert: join(folder, 'ours-ext'), key: join(folder, 'ours-key.pem') } }),
+    { code: 'PERSIA_CONFIG_INVALID', message: /ours-ext .*PEM/ })
 })
 
-/** An authority and a certificate for 127.0.0.1 by it. */
-function certificates(folder: string): { ca: string; cert: string; key: string } {
+t.test('with TLS a coordinator at an address needs a certificate for that address, and nothing is warned of', async (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'persia-tls-'))
+  t.teardown(() => rmSync(folder, { recursive: true, force: true }))
+  const warnings: Error[] = []
+  const onWarning = (warning: Error) => { warnings.push(warning) }
+  process.on('warning', onWarning)
+  t.teardown(() => { process.off('warning', onWarning) })
+  for (const [names, isRight] of [['IP:127.0.0.1', true], ['IP:127.0.0.2,DNS:coordinator', false]] as const) {
+    const credentials = readCredentials({ tls: certificates(join(folder, String(isRight)), names) })
+    const coordinator = await open(t, {}, credentials)
+    const client = new CoordinatorClient(parseAddress(coordinator.address, 'test'), credentials)
+    t.teardown(() => client.close())
+    if (isRight) t.equal((await client.status()).phase, 'gathering')
+    else await t.rejects(client.status(), { code: 'PERSIA_CLUSTER_TIMEOUT', message: /127\.0\.0\.1 is not in the cert/ })
+  }
+  t.same(warnings, [])
+})
+
+/** An authority and a certificate for these names by it. */
+function certificates(folder: string, names = 'IP:127.0.0.1'): { ca: string; cert: string; key: string } {
   const openssl = (...args: string[]) => execFileSync('openssl', args, { stdio: ['ignore', 'ignore', 'ignore'] })
   const at = (name: string) => `${folder}-${name}`
   const key = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
   openssl('req', '-x509', ...key, '-keyout', at('ca.key'), '-out', at('ca.pem'), '-days', '1', '-subj', '/CN=authority')
   openssl('req', ...key, '-keyout', at('key.pem'), '-out', at('csr.pem'), '-subj', '/CN=role')
-  writeFileSync(at('ext'), 'subjectAltName=IP:127.0.0.1\n')
+  writeFileSync(at('ext'), `subjectAltName=${names}\n`)
   openssl('x509', '-req', '-in', at('csr.pem'), '-CA', at('ca.pem'), '-CAkey', at('ca.key'), '-CAcreateserial', '-days', '1',
     '-extfile', at('ext'), '-out', at('cert.pem'))
   return { ca: at('ca.pem'), cert: at('cert.pem'), key: at('key.pem') }
@@ -246,6 +279,16 @@ t.test('roles wait for the coordinator, until a deadline', async (t) => {
   t.equal((await late.membership.welcome).rank, 0)
   const never = attend(t, { address: '127.0.0.1:1' }, 'nn-worker', { joinTimeoutSeconds: 1 })
   await t.rejects(never.membership.welcome, { code: 'PERSIA_CLUSTER_TIMEOUT', message: /127\.0\.0\.1:1 for 1 s/ })
+})
+
+t.test('what takes connections and says nothing is not waited for longer than a coordinator that is not there', async (t) => {
+  const sockets: Socket[] = []
+  const silent = createServer((socket) => { sockets.push(socket.on('error', () => {}).resume()) })
+  await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+  t.teardown(() => { silent.close(); for (const socket of sockets) socket.destroy() })
+  const { port } = silent.address() as AddressInfo
+  const { membership } = attend(t, { address: `127.0.0.1:${port}` }, 'nn-worker', { joinTimeoutSeconds: 1 })
+  await t.rejects(membership.welcome, { code: 'PERSIA_CLUSTER_TIMEOUT', message: /for 1 s .*it does not answer/ })
 })
 
 t.test('roles that do not come, or do not connect, are named when the deadline is over', async (t) => {
@@ -270,6 +313,31 @@ t.test('a role that ends without a word ends the cluster, by name', async (t) =>
   for (const { membership } of [others['data-loader'], others['embedding-worker']]) await membership.leave(done)
   t.match(await coordinator.ended, { kind: 'failed', error: { code: 'PERSIA_PEER_LOST', message:
     /^parameter-server 0 \(process \d+ on .+\) lost its connection and did not come back/ } })
+})
+
+t.test('a process that ends before it joined, after the cluster has failed, does not hide why that failed', async (t) => {
+  const coordinator = await open(t)
+  const first = attend(t, coordinator, 'nn-worker'), second = attend(t, coordinator, 'parameter-server')
+  await Promise.all([first.membership.welcome, second.membership.welcome])
+  await first.membership.leave({ outcome: 'failed', code: 'PERSIA_DEVICE', message: 'there is no GPU' })
+  await until(() => second.commands.includes('abort'), 'the cluster has failed')
+  const ended = new PersiaError('PERSIA_PEER_LOST', 'data-loader 0 ended with exit code 1')
+  await coordinator.cluster.lost({ role: 'data-loader', rank: 0 }, ended)
+  await second.membership.leave(done)
+  t.match(await coordinator.ended, { kind: 'failed', error: { code: 'PERSIA_DEVICE', message: 'nn-worker 0: there is no GPU' } })
+})
+
+t.test('a cluster that is stopped before all have joined is interrupted, whatever becomes of those who come too late', async (t) => {
+  const coordinator = await open(t)
+  const { membership, commands } = attend(t, coordinator, 'nn-worker')
+  await membership.welcome
+  coordinator.cluster.stop()
+  await t.rejects(attend(t, coordinator, 'data-loader').membership.welcome, { code: 'PERSIA_CLUSTER_REFUSED' })
+  const ended = new PersiaError('PERSIA_PEER_LOST', 'data-loader 0 ended with exit code 2')
+  t.notOk(await coordinator.cluster.lost({ role: 'data-loader', rank: 0 }, ended), 'no news')
+  await until(() => commands.includes('stop'), 'who was there is told')
+  await membership.leave({ outcome: 'interrupted', code: '', message: '' })
+  t.same(await coordinator.ended, { kind: 'interrupted' })
 })
 
 t.test('before the cluster runs a lost role makes room for another', async (t) => {
@@ -311,6 +379,7 @@ t.test('a checkpoint that is asked for is answered when it is complete, and stop
   await client.stop()
   await until(() => loader.commands.includes('drain'), 'the data loader is told')
   const unanswered = t.rejects(client.checkpoint(), { code: 'PERSIA_ABORTED' })
+  await until(() => loader.commands.at(-1) === 'checkpoint', 'the data loader is told once more')
   await loader.membership.leave({ outcome: 'interrupted', code: '', message: '' })
   for (const role of ['nn-worker', 'embedding-worker', 'parameter-server'] as const) {
     await until(() => others[role].commands.includes('stop'), `${role} is told`)
@@ -342,6 +411,34 @@ t.test('a connection that breaks for a moment ends nothing', async (t) => {
   await until(() => nn.commands.includes('stop'), 'commands come over the new connection')
   await nn.membership.leave(done)
   await until(() => coordinator.cluster.status().members.length === 2, 'it has left in good order')
+})
+
+t.test('what is reported while connections break comes once and in order', async (t) => {
+  const steps: unknown[] = []
+  const coordinator = await open(t, {}, nobody, (event) => steps.push('step' in event && event.step))
+  const wire = await proxy(t, coordinator.address)
+  const { membership } = attend(t, wire, 'data-loader')
+  await membership.welcome
+  const sent = Array.from({ length: 60 }, (_, step) => step)
+  for (const step of sent) {
+    membership.report({ event: 'progress', step, samples: 0, loss: 0, samplesPerSecond: 0, staleness: 0 })
+    if (step % 20 === 10) wire.cut()  // what was on its way, and what is said until the connection is back
+    await new Promise((resolve) => setTimeout(resolve, 20))
+  }
+  await until(() => steps.length >= sent.length, 'all have come')
+  t.same(steps, sent)
+})
+
+t.test('breaks of a connection are counted each by itself', async (t) => {
+  const coordinator = await open(t)
+  const wire = await proxy(t, coordinator.address)
+  await attend(t, wire, 'nn-worker').membership.welcome
+  const since = performance.now()
+  while (performance.now() - since < 4000) {
+    wire.cut()
+    await new Promise((resolve) => setTimeout(resolve, 150))
+  }
+  t.match(coordinator.cluster.status().members, [{ role: 'nn-worker', state: 'joined' }], 'it is a member all the time')
 })
 
 /** A way to the coordinator whose connections can be cut. */

@@ -56,6 +56,23 @@ for (const [kind, { row, reason, column, value, options }] of Object.entries(kin
   })
 }
 
+t.test('invalid UTF-8 is told in every column that is read, whichever columns before it are not', async (t) => {
+  const baseDir = t.testdir({})
+  const lines = (row: string) => Buffer.from(`a,b,c,d\n1,x,x,x\n${row}\n0,x,x,x\n`, 'latin1')
+  writeFiles(baseDir, { 'b.csv': lines('1,b\xfc,c,d'), 'd.csv': lines('1,b,c,d\xfc') })
+  const options = { ...clicks, baseDir, dense: [], labels: [{ column: 'a', loss: 'bce' as const }] }
+  const reading = (column: string, file: string) =>
+    ({ ...options, source: { path: [file] }, ids: [{ name: column, encoding: 'hash' as const }] })
+  for (const column of ['b', 'd']) {
+    const bad = reading(column, `${column}.csv`)
+    await t.rejects(samplesOf(bad), { code: 'PERSIA_DATA_BAD_ROW', details: { line: 3, reason: /UTF-8/ } })
+    const reader = await openReader({ ...bad, onBadRow: 'skip' })
+    t.equal((await readAll(reader)).samples.length, 2)
+    t.match(reader.skippedSamples, [{ line: 3, column, reason: /UTF-8/ }])
+  }
+  t.equal((await samplesOf(reading('b', 'd.csv'))).length, 3, 'columns behind the last one are not looked at')
+})
+
 t.test('batches before a bad row are whole, nothing comes after it', async (t) => {
   const baseDir = t.testdir({ 'x.csv': header + good.repeat(5) + 'bob,,old,1\n' + good.repeat(5) })
   const reader = await openReader({ ...clicks, baseDir, source: { path: ['x.csv'] } })
@@ -110,14 +127,14 @@ t.test('Parquet and SQL count rows', async (t) => {
     { code: 'PERSIA_DATA_BAD_ROW', message: /^x.parquet row 3, column age: nan is not a finite number/ })
   const reader = await openReader({ ...clicks, onBadRow: 'skip', baseDir, source: { sql: "from 'x.parquet'" } })
   t.equal((await readAll(reader)).samples.length, 3)
-  const file = 'data.sql'
+  const file = 'sql query'
   t.match(reader.skippedSamples, [{ file, line: 3, column: 'age' }, { file, line: 4, column: 'click' }])
 })
 
 t.test('SQL that does not run is unreadable data', async (t) => {
   const options = { ...clicks, baseDir: t.testdir({}) }
   const code = 'PERSIA_DATA_UNREADABLE'
-  await t.rejects(openReader({ ...options, source: { sql: 'selec 1' } }), { code, message: /Parser Error/ })
+  await t.rejects(openReader({ ...options, source: { sql: 'selec 1' } }), { code, message: /^sql query cannot be read: Parser Error/ })
   const late = "select 'u' as user, 't' as tags, 1 as age, if(i < 9000, '1', 'x')::int as click from range(10000) r(i)"
   await t.rejects(samplesOf({ ...options, source: { sql: late } }), { code, message: /Could not convert string 'x'/ })
 })

@@ -36,6 +36,9 @@ t.test('repeat: Infinity gives batches for as long as they are asked for', async
     if (sizes.length === 8) break
   }
   t.same(sizes, [50, 50, 20, 50, 50, 20, 50, 50])
+  let rows = 0
+  for await (const batch of openDataset(loaded, 'train')) rows += batch.rows
+  t.equal(rows, 120, 'one pass unless more are asked for')
   for (const repeat of [0, 1.5, NaN, -1]) {
     t.throws(() => openDataset(loaded, 'train', {}, { repeat }), { code: 'PERSIA_USAGE', message: /^repeat is/ })
   }

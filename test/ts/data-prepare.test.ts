@@ -1,7 +1,6 @@
 // Prepared data: any source becomes shards that give the same samples as the source itself; malformed data is told or
 // left out as the config says; a run that was cut off goes on to the same bytes.
-import { createHash } from 'node:crypto'
-import { mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs'
+import { mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { gzipSync } from 'node:zlib'
 import { Table, Utf8, tableFromIPC, tableToIPC, vectorFromArray } from 'apache-arrow'
@@ -12,6 +11,7 @@ import { openPreparedData } from '#persia/data/prepared.js'
 import { openReader } from '#persia/data/reader.js'
 import type { DataSource, RowSplit } from '#persia/data/source.js'
 import { clicks, columnsOfBatches, readAll, runSql, writeFiles, type Sample } from './data-fixtures.js'
+import { contents } from './folders.js'
 
 const header = 'user,tags,age,click\n'
 const line = (i: number) =>
@@ -28,15 +28,6 @@ async function samplesOfPrepared(baseDir: string, folder: string): Promise<Sampl
   const source = await openPreparedData({ ...clicks, baseDir, folder, batchSize: 100 })
   const { samples } = await columnsOfBatches(readBatches(source, batchNumbers(source.batches, 0, { index: 0, count: 1 }), 2))
   return samples
-}
-
-/** The hashes of all files below a folder. */
-function contents(folder: string, below = ''): Record<string, string> {
-  return Object.fromEntries(readdirSync(join(folder, below)).sort().flatMap((name) => {
-    const path = join(below, name)
-    if (statSync(join(folder, path)).isDirectory()) return Object.entries(contents(folder, path))
-    return [[path, createHash('sha256').update(readFileSync(join(folder, path))).digest('hex')]]
-  }))
 }
 
 t.test('every kind of source gives the samples that training reads from it, in parts of any size', async (t) => {

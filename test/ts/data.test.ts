@@ -161,7 +161,7 @@ t.test('standardize uses the statistics of the present values, the same bits eve
   const kept = JSON.parse(JSON.stringify(statistics))
   const test = await samplesOf({ ...options, statistics: kept, source: { path: ['test.csv'] } })
   t.same(test.map(({ dense }) => dense[0]), [Math.fround(3 / Math.sqrt(26 / 3)), 0])
-  await t.rejects(openReader(options), { code: 'PERSIA_USAGE' }, 'without statistics')
+  await t.rejects(openReader(options), { code: 'PERSIA_USAGE', message: /^column age has transform: standardize.*readStatistics/ })
   t.same(await collectStatistics({ ...options, dense: clicks.dense }), { statistics: {}, rows: null }, 'nothing to collect')
 
   await runSql(`copy (select 'a' as user, '' as tags, sin(i) * 1e6 as age, 1 as click from range(100000) r(i))
@@ -230,4 +230,11 @@ t.test('a URL needs an extension of DuckDB, which is never downloaded; the error
   // Where httpfs is installed it is the bucket that is not found.
   t.ok(['PERSIA_CONFIG_UNSUPPORTED', 'PERSIA_DATA_NOT_FOUND'].includes(error.code), error.message)
   if (error.code === 'PERSIA_CONFIG_UNSUPPORTED') t.match(error.message, /s3:\/\/no-such-bucket\/x.csv needs DuckDB's extension httpfs/)
+})
+
+t.test('a URL in a query says the same', async (t) => {
+  const sql = "select * from read_csv('s3://no-such-bucket/x.csv')"
+  const error = await openReader({ ...userOnly, baseDir: t.testdir({}), source: { sql } }).then(() => undefined, (failure) => failure)
+  if (error.code !== 'PERSIA_CONFIG_UNSUPPORTED') t.equal(error.code, 'PERSIA_DATA_UNREADABLE')  // httpfs is installed
+  else t.match(error.message, /^data.sql needs DuckDB's extension httpfs, which is not installed/)
 })

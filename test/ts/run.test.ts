@@ -1,28 +1,16 @@
 // Runs on batches of one's own: evaluation while training, early stopping, callbacks, metrics, stopping and resuming.
-import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import {
   Batch, PersiaError, Trainer, runTraining, type ConfigInput, type EvalReport, type Metrics, type RunEvent, type RunOptions,
 } from 'persia'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import { parseConfig } from '#persia/config/index.js'
 import { openDataset } from '#persia/train/datasets.js'
 import { evaluateCheckpoint } from '#persia/train/inference.js'
+import { contents, folder } from './folders.js'
 import { batches, drained, makeBatch, smallConfig } from './training-fixtures.js'
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-run-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
-
-function contents(directory: string): Record<string, string> {
-  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
-    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
-}
 
 /** Two epochs of 20 batches each; every step has other batches. */
 const datasets = { train: (epoch: number) => batches(20, 20 * epoch), test: () => batches(4, 5000) }

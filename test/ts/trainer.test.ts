@@ -1,25 +1,12 @@
 // The public API: training from batches of one's own, prediction, saving and loading, the event loop.
-import { createHash } from 'node:crypto'
-import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { RecordBatch, Field, Schema, Float32, Uint64, List, makeData, vectorFromArray, Struct, tableFromArrays } from 'apache-arrow'
 import { Batch, PersiaError, Trainer, hashId, hashIds, type BatchSource, type ConfigInput } from 'persia'
-import t, { type Test } from 'tap'
+import t from 'tap'
+import { contents, folder } from './folders.js'
 import { batches, drained, makeBatch, numbers, smallConfig } from './training-fixtures.js'
-
-function folder(t: Test): string {
-  const path = mkdtempSync(join(tmpdir(), 'persia-trainer-'))
-  t.teardown(() => rmSync(path, { recursive: true, force: true }))
-  return path
-}
-
-/** The bytes of a checkpoint, as one hash a file. */
-function contents(directory: string): Record<string, string> {
-  return Object.fromEntries(readdirSync(directory).sort().map((name) =>
-    [name, createHash('sha256').update(readFileSync(join(directory, name))).digest('hex')]))
-}
 
 const rejected = (promise: Promise<unknown>) => promise.then(() => undefined, (error: unknown) => error as PersiaError)
 
@@ -312,6 +299,7 @@ t.test('a folder that holds anything but a checkpoint is not replaced by one', a
   t.match(await rejected(trainer.save(run)), { code: 'PERSIA_USAGE', message: /not empty/ })
   t.same(readdirSync(run), ['thesis.txt'])
   t.match(await rejected(trainer.save(join(run, 'thesis.txt', 'x'))), { code: 'PERSIA_IO' })
+  t.match(await rejected(trainer.save('/proc/none/x')), { code: 'PERSIA_IO' }, 'where no folder can be made')
 })
 
 t.test('saves at the same time, beside periodic ones too, are all complete', async (t) => {

@@ -24,7 +24,8 @@ export function coordinatorOptions<T>(yargs: Argv<T>) {
       type: 'string', demandOption: true, requiresArg: true, coerce: onlyOnce('coordinator'),
       describe: 'HOST:PORT of the coordinator',
     })
-    .option('token-file', file('token-file', `File with the token of the cluster [default: ${tokenVariable}]`))
+    .option('token-file',
+      file('token-file', `File with the token of the cluster [default: environment variable ${tokenVariable}]`))
     .option('tls-ca', file('tls-ca', 'TLS: certificate of the authority (PEM)'))
     .option('tls-cert', file('tls-cert', 'TLS: certificate of this host (PEM)'))
     .option('tls-key', file('tls-key', 'TLS: its key (PEM)'))

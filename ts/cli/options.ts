@@ -1,7 +1,9 @@
 // Options that several commands share.
+import { availableParallelism } from 'node:os'
 import type { Argv } from 'yargs'
 import { loadConfigFile, type LoadedConfig } from '../config/index.js'
 import { PersiaError } from '../errors.js'
+import { integerOption } from './numbers.js'
 
 export interface CommonArguments { config: string; set: string[]; json: boolean }
 
@@ -30,6 +32,11 @@ export function checkpointOption<T>(yargs: Argv<T>) {
     type: 'string', requiresArg: true, coerce: onlyOnce('checkpoint'),
     describe: 'Folder of the checkpoint [default: the newest in checkpoint.dir]',
   })
+}
+
+/** `--threads` of the commands that make shards. */
+export const partsOption = {
+  ...integerOption('threads', 1, 1024), default: availableParallelism(), describe: 'Parts that are made at once',
 }
 
 export function loadConfig({ config, set }: CommonArguments): LoadedConfig {

@@ -7,6 +7,7 @@ import { PersiaError } from '../errors.js'
 import { runRole, type Work } from '../roles/session.js'
 import { serving } from '../roles/serving.js'
 import { coordinatorAddress, coordinatorOptions, credentialsOf, type CoordinatorArguments } from './cluster-options.js'
+import { integerOption, numberOption } from './numbers.js'
 import { onlyOnce } from './options.js'
 import { makePrinter, silentPrinter, type Printer } from './printer.js'
 import { timedLog } from './log.js'
@@ -18,7 +19,7 @@ interface RoleArguments extends CoordinatorArguments {
   set: string[]
   'join-timeout': number
   threads?: number
-  json: boolean
+  json?: boolean
   launched: boolean
 }
 
@@ -41,20 +42,26 @@ export const roleCommands = (Object.keys(descriptions) as Role[]).map(roleComman
 
 /** NN workers alone have a dense network. */
 function threadsOption<T>(yargs: Argv<T>, role: Role) {
-  const option = {
-    type: 'number', requiresArg: true, coerce: (value: number) => wholeNumber('threads', 1, value),
+  return role !== 'nn-worker' ? yargs : yargs.option('threads', {
+    ...integerOption('threads', 1, 1024),
     describe: 'Threads of the dense network in this process [default: `threads` of the config]',
-  } as const
-  return role === 'nn-worker' ? yargs.option('threads', option) : yargs
+  })
+}
+
+/** Data loaders alone have events to print. */
+function jsonOption<T>(yargs: Argv<T>, role: Role) {
+  return role !== 'data-loader' ? yargs : yargs.option('json', {
+    type: 'boolean', default: false, describe: 'One JSON object a line on standard output',
+  })
 }
 
 function roleCommand(role: Role): CommandModule<object, RoleArguments> {
   return {
     command: role,
     describe: descriptions[role],
-    builder: (yargs) => threadsOption(coordinatorOptions(yargs), role)
+    builder: (yargs) => jsonOption(threadsOption(coordinatorOptions(yargs), role), role)
       .option('rank', {
-        type: 'number', requiresArg: true, coerce: (value: number) => wholeNumber('rank', 0, value),
+        ...integerOption('rank', 0),
         describe: 'Which one of its role, from 0 [default: any free one]',
       })
       .option('listen', {
@@ -70,9 +77,9 @@ function roleCommand(role: Role): CommandModule<object, RoleArguments> {
         describe: 'Override one option of --config: key.path=value (repeatable)',
       })
       .option('join-timeout', {
-        type: 'number', default: 60, coerce: seconds, describe: 'Seconds that the coordinator is waited for',
+        ...numberOption('join-timeout', 'a number of seconds above 0', (value) => value > 0 && Number.isFinite(value)),
+        default: 60, describe: 'Seconds that the coordinator is waited for',
       })
-      .option('json', { type: 'boolean', default: false, describe: 'One JSON object a line on standard output' })
       .option('launched', { type: 'boolean', default: false, hidden: true }),
     handler: (args) => run(role, args),
   }
@@ -82,7 +89,7 @@ async function run(role: Role, args: RoleArguments): Promise<void> {
   if (args.set.length > 0 && args.config === undefined) throw new PersiaError('PERSIA_USAGE', '--set needs --config')
   if (args.launched) endWithLauncher()
   // The launcher shows events and adds the time.
-  const printer = args.launched ? silentPrinter : makePrinter(args.json)
+  const printer = args.launched ? silentPrinter : makePrinter(args.json ?? false)
   const log = args.launched ? (line: string) => { process.stderr.write(`${line}\n`) } : timedLog(printer)
   const options = {
     role, rank: args.rank, log,
@@ -113,14 +120,4 @@ function endWithLauncher(): void {
 
 function listenAddress(text: string): Address {
   return /:\d+$/.test(text) && !/^[^[]*:[^[]*:/.test(text) ? parseAddress(text, '--listen') : { host: text, port: 0 }
-}
-
-function wholeNumber(name: string, least: number, value: number): number {
-  if (Number.isInteger(value) && value >= least) return value
-  throw new PersiaError('PERSIA_USAGE', `--${name} takes a whole number from ${least}, got ${value}`)
-}
-
-function seconds(value: number): number {
-  if (value > 0 && Number.isFinite(value)) return value
-  throw new PersiaError('PERSIA_USAGE', `--join-timeout takes a number of seconds above 0, got ${value}`)
 }

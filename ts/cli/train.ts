@@ -2,6 +2,7 @@
 import { writeFileSync } from 'node:fs'
 import type { Argv, CommandModule } from 'yargs'
 import { PersiaError } from '../errors.js'
+import { numberOption } from './numbers.js'
 import { commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
 
@@ -29,7 +30,6 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
       stop.abort()
     }
     process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
-    process.stdout.on('error', () => {})  // a reader that goes away (`| head`) ends the reports, not the training
     const printer = makePrinter(args.json)
     try {
       const traceTo = args.profile
@@ -57,7 +57,8 @@ export function resumeOption<T>(yargs: Argv<T>) {
 
 export function reportEveryOption<T>(yargs: Argv<T>) {
   return yargs.option('report-every', {
-    type: 'number', default: 1, coerce: seconds, describe: 'Seconds between two progress reports',
+    ...numberOption('report-every', 'a number of seconds, 0 or more', (value) => value >= 0 && Number.isFinite(value)),
+    default: 1, describe: 'Seconds between two progress reports',
   })
 }
 
@@ -67,9 +68,4 @@ function writeTrace(path: string, trace: string, flag: 'a' | 'w' = 'w'): void {
   } catch (error) {
     throw new PersiaError('PERSIA_IO', `cannot write the trace to ${path}: ${(error as Error).message}`, { file: path })
   }
-}
-
-function seconds(value: number): number {
-  if (value >= 0 && Number.isFinite(value)) return value
-  throw new PersiaError('PERSIA_USAGE', `--report-every takes a number of seconds, 0 or more, got ${value}`)
 }

@@ -1,7 +1,8 @@
 // What the options of `cluster` need of each other, and what one process has no use for.
 import { isLoopback } from '../control/address.js'
 import { PersiaError } from '../errors.js'
-import type { Config, Resolution } from './resolve.js'
+import type { Resolution } from './resolution.js'
+import type { Config } from './resolved.js'
 
 export function checkCluster({ cluster: { host, auth, dataLoaders }, data }: Config, resolution: Resolution): void {
   const { tokenFile, tokenEnv } = auth ?? {}

@@ -2,7 +2,8 @@
 // are left out.
 import type { Path } from './path.js'
 import { unknownName } from './problems.js'
-import type { Config, Resolution, Task } from './resolve.js'
+import type { Resolution } from './resolution.js'
+import type { Config, Task } from './resolved.js'
 import type { FilledConfig } from './schema.js'
 
 export interface NegativeSampling {

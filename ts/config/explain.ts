@@ -1,6 +1,7 @@
 // Where each effective value comes from, for `persia config explain`.
 import { isMap, pathText, type Path } from './path.js'
-import type { Config, Resolution } from './resolve.js'
+import type { Resolution } from './resolution.js'
+import type { Config } from './resolved.js'
 import type { Written } from './written.js'
 
 export interface Leaf {

@@ -2,7 +2,7 @@
 // Learning rates, batch size or data paths may change between two runs; these may not.
 import type { NegativeSampling } from './evaluation.js'
 import { isMap } from './path.js'
-import type { Config, DenseColumn, FeatureColumn, LabelColumn, Task } from './resolve.js'
+import type { Config, DenseColumn, FeatureColumn, LabelColumn, Task } from './resolved.js'
 
 /** Plain JSON, kept in the checkpoint. Lists of maps are keyed by their first entry (`column`, `label`). */
 export interface ModelFingerprint {

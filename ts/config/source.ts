@@ -1,7 +1,7 @@
 // One data source, resolved: files with their format, or an SQL query. Settings of text files are refused where there
 // is no text file to apply them to, rather than ignored.
 import { pathText, type Path } from './path.js'
-import type { Resolution } from './resolve.js'
+import type { Resolution } from './resolution.js'
 import type { FilledConfig } from './schema.js'
 
 export type DataFormat = 'csv' | 'tsv' | 'parquet' | 'arrow'

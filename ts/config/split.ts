@@ -1,6 +1,6 @@
 // Resolves what divides one source into training and test data.
 import { isDeepStrictEqual } from 'node:util'
-import type { Resolution } from './resolve.js'
+import type { Resolution } from './resolution.js'
 import type { FilledConfig } from './schema.js'
 import type { Source } from './source.js'
 

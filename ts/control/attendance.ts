@@ -1,7 +1,7 @@
 // Members as the coordinator deals with them: what the store holds of one, the way to it, and what its stream may say.
 import type { RunEvent } from '../train/run-events.js'
 import type { Cluster } from './cluster.js'
-import type { Leaving, SavedMessage, ToMember } from './messages.js'
+import type { FromMember, Leaving, SavedMessage, ToMember } from './messages.js'
 import type { Role } from './roles.js'
 
 /** The way to a member while its stream stands. */
@@ -29,6 +29,10 @@ export interface Attendance {
   readonly lease: string
   link: Link | undefined
   told: boolean
+  /** The number of its last message. */
+  received: number
+  /** Runs while its stream is away. */
+  awayTimer?: NodeJS.Timeout
   leaving?: Leaving
 }
 
@@ -43,6 +47,14 @@ export class MemberHandle {
   welcomed(): void {
     const member = this.cluster.attendance(this.id, this.link)
     if (member) this.cluster.catchUp(member)
+  }
+
+  /** Whether a message is to be taken: not when it came before, on a stream that broke. */
+  takes({ number = 0 }: FromMember): boolean {
+    const member = this.cluster.attendance(this.id, this.link)
+    if (!member || (number !== 0 && number <= member.received)) return false
+    member.received = Math.max(member.received, number)
+    return true
   }
 
   listening(address: string): Promise<void> {

@@ -1,6 +1,7 @@
 // Who is let in: the shared token, sent with every call, and TLS with certificates on both sides.
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { createSecureContext } from 'node:tls'
 import * as grpc from '@grpc/grpc-js'
 import type { Config } from '../config/index.js'
 import { PersiaError } from '../errors.js'
@@ -16,8 +17,19 @@ const leastTokenLength = 16
 
 /** Reads what `cluster.auth` names. PERSIA_CONFIG_INVALID when it is not there. */
 export function readCredentials(auth: Partial<AuthOptions> | undefined): Credentials {
-  const { tls } = auth ?? {}
-  return { token: readToken(auth ?? {}), tls: tls && { ca: pem(tls.ca), cert: pem(tls.cert), key: pem(tls.key) } }
+  return { token: readToken(auth ?? {}), tls: auth?.tls && readTls(auth.tls) }
+}
+
+function readTls(files: NonNullable<AuthOptions['tls']>): Credentials['tls'] {
+  const tls = { ca: read(files.ca), cert: read(files.cert), key: read(files.key) }
+  try {
+    createSecureContext(tls)
+    return tls
+  } catch (error) {
+    throw new PersiaError('PERSIA_CONFIG_INVALID',
+      `cluster.auth.tls: ${files.ca}, ${files.cert} and ${files.key} are no certificate of an authority, a certificate and `
+      + `its key (PEM): ${(error as Error).message}`, { path: 'cluster.auth.tls' })
+  }
 }
 
 function readToken({ tokenFile, tokenEnv }: Partial<AuthOptions>): string | undefined {
@@ -29,8 +41,6 @@ function readToken({ tokenFile, tokenEnv }: Partial<AuthOptions>): string | unde
     `${from} has ${token.length === 0 ? 'no token' : `a token of ${token.length} characters`}; expected at least `
     + `${leastTokenLength}, such as what \`openssl rand -hex 32\` prints`, { path: 'cluster.auth' })
 }
-
-const pem = (file: string) => read(file)
 
 function read(file: string): Buffer {
   try {
@@ -63,8 +73,4 @@ const digest = (text: string) => createHash('sha256').update(text).digest()
 export function serverCredentials({ tls }: Credentials): grpc.ServerCredentials {
   if (!tls) return grpc.ServerCredentials.createInsecure()
   return grpc.ServerCredentials.createSsl(tls.ca, [{ private_key: tls.key, cert_chain: tls.cert }], true)
-}
-
-export function channelCredentials({ tls }: Credentials): grpc.ChannelCredentials {
-  return tls ? grpc.credentials.createSsl(tls.ca, tls.key, tls.cert) : grpc.credentials.createInsecure()
 }

@@ -97,7 +97,7 @@ export class Cluster {
     const { loaded, resume = '', reportEverySeconds = 1 } = this.options
     const welcome: Welcome = {
       memberId: record.id, rank: record.rank, config: JSON.stringify(loaded.config), baseDir: loaded.baseDir,
-      resume, reportEverySeconds, secret: this.secret,
+      resume, reportEverySeconds, secret: this.secret, received: attendance.received,
     }
     return { welcome, member: new MemberHandle(this, attendance.record.id, link) }
   }
@@ -106,6 +106,7 @@ export class Cluster {
     const attendance = this.attendances.get(memberId)
     if (!attendance) throw refused(`this ${role} is no member any more: it was away for too long`)
     this.options.log(`${memberName(attendance.record)} is back`)
+    clearTimeout(attendance.awayTimer)
     attendance.link = link
     return attendance
   }
@@ -120,7 +121,7 @@ export class Cluster {
       const { host, pid, listensOn } = message
       const record: MemberRecord =
         { id: randomUUID(), role, rank, host, pid, listensOn, address: '', state: 'joined' }
-      const attendance: Attendance = { record, lease, link, told: false }
+      const attendance: Attendance = { record, lease, link, told: false, received: 0 }
       this.attendances.set(record.id, attendance)
       if (await store.create(keyOf(record), JSON.stringify(record), lease)) {
         log(`${memberName(record)} joined: process ${pid} on ${host}`)
@@ -170,17 +171,19 @@ export class Cluster {
     attendance.link = undefined
     if (attendance.leaving) return
     this.options.log(`${memberName(attendance.record)}: its connection broke`)
-    const giveUp = () => { if (!attendance.link) void this.options.store.revoke(attendance.lease) }
-    setTimeout(giveUp, reconnectSeconds * 1000).unref()
+    const giveUp = () => void this.options.store.revoke(attendance.lease)
+    attendance.awayTimer = setTimeout(giveUp, reconnectSeconds * 1000).unref()
   }
 
   /**
    * Says that a member is gone, of whoever knows first: the launcher sees its processes end. Whether that was news: it
-   * had not left in good order.
+   * had not left in good order, and it ended for a reason of its own: who has not joined when the cluster ends is not let
+   * in any more.
    */
   async lost(place: { role: Role; rank: number }, error: PersiaError): Promise<boolean> {
     if (this.departed.has(keyOf(place))) return false
     const attendance = [...this.attendances.values()].find(({ record }) => keyOf(record) === keyOf(place))
+    if (!attendance && (this.phase === 'draining' || this.phase === 'ended')) return false
     this.fail({ error, weight: 3 })
     if (attendance) await this.options.store.revoke(attendance.lease)
     return true
@@ -304,7 +307,9 @@ export class Cluster {
   }
 
   private giveUp(): void {
-    const left = [...this.members.values()].map(memberName).join(', ')
+    // Those behind whoever was told to end have only waited for that.
+    const late = [...this.attendances.values()].filter(({ told }) => this.failure || told).map(({ record }) => record)
+    const left = (late.length > 0 ? late : [...this.members.values()]).map(memberName).join(', ')
     this.failure ??= { weight: 1, error: new PersiaError('PERSIA_CLUSTER_TIMEOUT',
       `${left} did not end in time (cluster.drainTimeoutSeconds)`) }
     this.options.log(`${left} did not end in time`)

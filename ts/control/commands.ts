@@ -1,10 +1,11 @@
 // What people ask a running cluster: status, checkpoint, stop.
-import * as grpc from '@grpc/grpc-js'
+import type * as grpc from '@grpc/grpc-js'
 import { PersiaError } from '../errors.js'
 import { addressText, type Address } from './address.js'
-import { channelCredentials, tokenMetadata, type Credentials } from './auth.js'
+import { tokenMetadata, type Credentials } from './auth.js'
+import { openChannel } from './channel.js'
 import { coordinatorService, type ClusterStatus, type SavedMessage } from './messages.js'
-import { fromStatus } from './status.js'
+import { fromStatus, plainDetails } from './status.js'
 
 const answerSeconds = 10
 
@@ -12,15 +13,16 @@ export class CoordinatorClient {
   private readonly client: grpc.Client
 
   constructor(private readonly coordinator: Address, private readonly credentials: Credentials) {
-    this.client = new grpc.Client(addressText(coordinator), channelCredentials(credentials))
+    this.client = openChannel(coordinator, credentials)
   }
 
   status(): Promise<ClusterStatus> {
     return this.call('Status', answerSeconds)
   }
 
-  /** Answers when the checkpoint is complete, however long that takes. */
-  checkpoint(): Promise<SavedMessage> {
+  /** Answers when the checkpoint is complete, however long that takes; at once when there is no coordinator. */
+  async checkpoint(): Promise<SavedMessage> {
+    await this.status()
     return this.call('Checkpoint')
   }
 
@@ -44,6 +46,6 @@ export class CoordinatorClient {
 
   private failure(error: grpc.ServiceError): PersiaError {
     return fromStatus(error) ?? new PersiaError('PERSIA_CLUSTER_TIMEOUT',
-      `there is no coordinator at ${addressText(this.coordinator)}: ${error.details}`, {}, { cause: error })
+      `there is no coordinator at ${addressText(this.coordinator)}: ${plainDetails(error)}`, {}, { cause: error })
   }
 }

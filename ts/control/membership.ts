@@ -5,14 +5,15 @@ import * as grpc from '@grpc/grpc-js'
 import { PersiaError } from '../errors.js'
 import type { RunEvent } from '../train/run-events.js'
 import { addressText, type Address } from './address.js'
-import { channelCredentials, tokenMetadata, type Credentials } from './auth.js'
+import { tokenMetadata, type Credentials } from './auth.js'
+import { openChannel } from './channel.js'
 import { deferred } from './deferred.js'
 import {
   coordinatorService, packageVersion, type Command, type FromMember, type Leaving, type MemberMessage, type ToMember,
   type Welcome,
 } from './messages.js'
 import type { Role } from './roles.js'
-import { fromStatus } from './status.js'
+import { fromStatus, plainDetails } from './status.js'
 
 export interface JoinOptions {
   coordinator: Address
@@ -34,6 +35,8 @@ const retryMs = 300
 const heartbeatMs = 1000
 /** How long the coordinator may be away while the cluster runs. */
 const reconnectSeconds = 3
+/** Messages that are kept for another stream. What is older than so many others has long been received. */
+const mostKept = 256
 
 export class Membership {
   readonly welcome: Promise<Welcome>
@@ -52,13 +55,15 @@ export class Membership {
   private readonly client: grpc.Client
   private stream: Stream | undefined
   private memberId = ''
-  /** Since when there is no stream that the coordinator answers on. */
-  private awaySince: number | undefined = performance.now()
+  /** Runs while there is no stream that the coordinator answers on. */
+  private awayTimer: NodeJS.Timeout | undefined
+  private trouble = 'it does not answer'
   /** Whether the stream that stands is one on which the coordinator knows the member. */
   private isWelcome = false
   private isClosed = false
-  /** Said again on every new stream. */
+  /** Said again on a new stream, unless the coordinator has it. */
   private readonly kept: FromMember[] = []
+  private lastNumber = 0
   private readonly heartbeat: NodeJS.Timeout
 
   constructor(private readonly options: JoinOptions) {
@@ -66,11 +71,9 @@ export class Membership {
     this.roster = this.rostered.promise
     this.begun = this.beginning.promise
     this.lost = this.loss.promise
-    const { coordinator, credentials } = options
-    this.client = new grpc.Client(addressText(coordinator), channelCredentials(credentials),
-      { 'grpc.keepalive_time_ms': 10_000, 'grpc.keepalive_timeout_ms': 10_000, 'grpc.enable_retries': 0,
-        'grpc.max_reconnect_backoff_ms': 1000, 'grpc.initial_reconnect_backoff_ms': 200 })
+    this.client = openChannel(options.coordinator, options.credentials)
     this.heartbeat = setInterval(() => this.send({ heartbeat: {} }), heartbeatMs)
+    this.awaitCoordinator()
     this.attend()
   }
 
@@ -83,11 +86,11 @@ export class Membership {
   }
 
   report(event: RunEvent): void {
-    this.send({ report: { event: JSON.stringify(event) } })
+    this.keep({ report: { event: JSON.stringify(event) } })
   }
 
   saved(step: number, checkpoint: string): void {
-    this.send({ saved: { step, checkpoint } })
+    this.keep({ saved: { step, checkpoint } })
   }
 
   /** Says how it ended; returns when the coordinator has it, or stays away. */
@@ -104,6 +107,7 @@ export class Membership {
   close(): void {
     this.isClosed = true
     clearInterval(this.heartbeat)
+    clearTimeout(this.awayTimer)
     this.stream?.cancel()
     this.client.close()
     this.ended.resolve()
@@ -128,8 +132,10 @@ export class Membership {
 
   /** What the coordinator must know, also when the stream breaks meanwhile. */
   private keep(message: FromMember): void {
-    this.kept.push(message)
-    this.send(message)
+    const numbered = { ...message, number: ++this.lastNumber }
+    this.kept.push(numbered)
+    if (this.kept.length > mostKept) this.kept.shift()
+    this.send(numbered)
   }
 
   private send(message: FromMember): void {
@@ -139,14 +145,21 @@ export class Membership {
   private take({ welcome, roster, begin, command }: ToMember): void {
     if (welcome) {
       this.memberId = welcome.memberId
-      this.awaySince = undefined
+      clearTimeout(this.awayTimer)
+      this.awayTimer = undefined
       this.isWelcome = true
-      for (const message of this.kept) this.send(message)
+      for (const message of this.kept) if (message.number! > welcome.received) this.send(message)
       this.welcomed.resolve(welcome)
     }
     if (roster) this.rostered.resolve(roster.members)
     if (begin) this.beginning.resolve()
     if (command) this.options.onCommand(command)
+  }
+
+  /** Gives up when no coordinator has answered for too long, whatever it is that keeps it from that. */
+  private awaitCoordinator(): void {
+    const seconds = this.memberId ? reconnectSeconds : this.options.joinTimeoutSeconds
+    this.awayTimer ??= setTimeout(() => this.giveUp(this.unreachable(this.trouble)), seconds * 1000)
   }
 
   /** The stream ended: it is taken up again unless the coordinator ended it, or stays away. */
@@ -159,12 +172,10 @@ export class Membership {
     const refusal = error && fromStatus(error)
     if (refusal) return this.giveUp(refusal)
     if (error?.code !== grpc.status.UNAVAILABLE && error !== undefined) {
-      return this.giveUp(this.unreachable(error.details))
+      return this.giveUp(this.unreachable(plainDetails(error)))
     }
-    this.awaySince ??= performance.now()
-    const away = (performance.now() - this.awaySince) / 1000
-    const most = this.memberId ? reconnectSeconds : this.options.joinTimeoutSeconds
-    if (away >= most) return this.giveUp(this.unreachable(error?.details ?? 'it closed the connection'))
+    this.trouble = error ? plainDetails(error) : 'it closed the connection'
+    this.awaitCoordinator()
     setTimeout(() => { if (!this.isClosed) this.attend() }, retryMs)
   }
 

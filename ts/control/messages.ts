@@ -23,6 +23,7 @@ export interface Welcome {
   resume: string
   reportEverySeconds: number
   secret: Uint8Array
+  received: number
 }
 
 export interface MemberMessage {
@@ -52,6 +53,8 @@ export interface FromMember {
   report?: { event: string }
   saved?: SavedMessage
   leaving?: Leaving
+  /** From 1 on, of what must come exactly once. */
+  number?: number
 }
 
 export interface ToMember {

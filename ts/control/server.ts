@@ -13,6 +13,9 @@ import type { Cluster } from './cluster.js'
 import { coordinatorService, type FromMember, type ToMember } from './messages.js'
 import { toStatus } from './status.js'
 
+// What grpc-js would log comes as an error too, and is told as one. With GRPC_VERBOSITY it logs all the same.
+if (!process.env['GRPC_NODE_VERBOSITY'] && !process.env['GRPC_VERBOSITY']) grpc.setLogVerbosity(grpc.logVerbosity.NONE)
+
 type Stream = grpc.ServerDuplexStream<FromMember, ToMember>
 type Unary<T> = grpc.handleUnaryCall<object, T>
 
@@ -54,7 +57,8 @@ function bind(server: grpc.Server, { host, port }: Address, credentials: Credent
   return new Promise((resolve, reject) => {
     server.bindAsync(at, serverCredentials(credentials), (error, bound) => {
       if (!error) return resolve(bound)
-      reject(new PersiaError('PERSIA_IO', `the coordinator cannot listen on ${at}: ${error.message}`, { address: at }))
+      const [, why = error.message] = /errors: \[(.*)\]$/.exec(error.message) ?? []
+      reject(new PersiaError('PERSIA_IO', `the coordinator cannot listen on ${at}: ${why}`, { address: at }))
     })
   })
 }
@@ -93,7 +97,7 @@ function attend(stream: Stream, cluster: Cluster, allowed: (metadata: grpc.Metad
       member = joined.member
       link.send({ welcome: joined.welcome })
       member.welcomed()
-    } else if (member) {
+    } else if (member?.takes(message)) {
       await passOn(message, member)
     }
   }

@@ -19,6 +19,9 @@ export function toStatus(error: unknown): { code: grpc.status; details: string; 
   return { code: statusOf[known.code] ?? grpc.status.INTERNAL, details: known.message, metadata }
 }
 
+/** What went wrong in the transport, without grpc-js's own notes. */
+export const plainDetails = ({ details }: grpc.ServiceError) => details.replace(/\.? *Resolution note:\s*$/, '')
+
 /** The error that a peer sent; undefined when the transport failed instead. */
 export function fromStatus(error: grpc.ServiceError): PersiaError | undefined {
   const [code] = error.metadata?.get(codeKey) ?? []

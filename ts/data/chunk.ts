@@ -17,13 +17,14 @@ interface VectorFields {
   childData: DuckDBVector
 }
 
-/** The chunk's columns are ids, dense, labels and perhaps that of a split, in this order. */
-export function nativeChunk(chunk: DuckDBDataChunk, { ids, dense, labels }: WantedColumns): NativeChunk {
-  const columns: NativeColumn[] = []
-  for (let i = 0; i < chunk.columnCount; i++) columns.push(nativeColumn(chunk.getColumnVector(i)))
-  const take = (wanted: readonly unknown[]) => columns.splice(0, wanted.length)
+/** The chunk's columns are ids, dense, labels and perhaps that of a split, in this order; those behind don't count. */
+export function nativeChunk(chunk: DuckDBDataChunk, { ids, dense, labels, split }: WantedColumns): NativeChunk {
+  let next = 0
+  const take = (count: number) =>
+    Array.from({ length: count }, () => nativeColumn(chunk.getColumnVector(next++)))
   return {
-    rows: chunk.rowCount, ids: take(ids), dense: take(dense), labels: take(labels), split: columns[0], owner: chunk,
+    rows: chunk.rowCount, ids: take(ids.length), dense: take(dense.length), labels: take(labels.length),
+    split: take(split && split.by !== 'share' ? 1 : 0)[0], owner: chunk,
   }
 }
 

@@ -6,18 +6,17 @@
 // part is noted in a journal: a run that was killed goes on with the parts that are missing, and ends with the same files as
 // one that was not.
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, readdir, rm } from 'node:fs/promises'
+import { readFile, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { DuckDBConnection } from '@duckdb/node-api'
-import { lockFolder, onDisk, openSealedJson, sealedJson, syncDirectory, writeWhole } from '../disk.js'
+import { lockFolder, makeFolder, onDisk, openSealedJson, sealedJson, syncDirectory, writeWhole } from '../disk.js'
 import { PersiaError } from '../errors.js'
 import { native } from '../native.js'
 import { badRowError, describeBadRow, type BadRow } from './bad-rows.js'
 import { mergeCards, type DataCard } from './data-card.js'
 import { openDatabase } from './duckdb.js'
-import {
-  makePart, mostReports, partsOf, synthParts, type PartContext, type PartResult, type Piece,
-} from './prepare-parts.js'
+import { mostReports, type PartContext, type PartResult, type Piece } from './prepare-part.js'
+import { makePart, partsOf, synthParts } from './prepare-parts.js'
 import { preparedFormat, type PreparedColumns, type PreparedManifest } from './prepared-manifest.js'
 import { openRelations, type Relation } from './relation.js'
 import type { DataSource, DenseColumn, IdColumn, LabelColumn, RowSplit, SynthSource } from './source.js'
@@ -189,8 +188,8 @@ class Preparation {
   }
 
   private async readJournal(key: string): Promise<void> {
-    await onDisk(this.journal, () => mkdir(this.journal, { recursive: true }))
-    for (const side of ['train', 'test']) await mkdir(join(this.options.out, side), { recursive: true })
+    const folders = [this.journal, ...['train', 'test'].map((side) => join(this.options.out, side))]
+    for (const folder of folders) await onDisk(folder, () => makeFolder(folder))
     for (const file of await readdir(this.journal)) {
       const entry = await readSealed<{ key: string; result: PartResult }>(join(this.journal, file))
       if (entry?.key === key) this.done.set(file.replace(/\.json$/, ''), entry.result)

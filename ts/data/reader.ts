@@ -256,7 +256,8 @@ export function denseOptions(wanted: DenseColumn, statistics: Statistics | undef
   const { column, transform, missing } = wanted
   const known = transform !== 'standardize' || collecting ? { mean: 0, stddev: 1 } : statistics?.[column]
   if (!known) {
-    throw new PersiaError('PERSIA_USAGE', `column ${column} is standardized: pass its mean and stddev`, { column })
+    throw new PersiaError('PERSIA_USAGE', `column ${column} has transform: standardize, which needs the mean and the `
+      + 'deviation in the training data: pass the statistics of readStatistics, or of the model', { column })
   }
   return { name: column, transform, ...known, ...(missing === 'auto' ? {} : { missing }) }
 }

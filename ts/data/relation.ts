@@ -9,7 +9,7 @@ import { native, settling } from '../native.js'
 import { reasonOf } from './bad-rows.js'
 import { escapeGlob, identifier, literal, rowsOf } from './duckdb.js'
 import type { NativeArrowFile } from './native-arrow.js'
-import { isRemote, listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
+import { isRemote, lacksExtension, listFiles, type DataFile, type DataSource, type FileSource } from './source.js'
 
 export interface RelationColumn {
   name: string
@@ -51,7 +51,7 @@ Promise<Relation[]> {
 
 async function sqlRelation(connection: DuckDBConnection, sql: string): Promise<Relation> {
   const query = `(${sql.replace(/[;\s]+$/, '')}\n)`
-  return { name: 'data.sql', columns: await describe(connection, query, 'data.sql'), reads: () => query }
+  return { name: 'sql query', columns: await describe(connection, query, 'sql query'), reads: () => query }
 }
 
 async function parquetRelation(connection: DuckDBConnection, { path, name }: DataFile): Promise<Relation> {
@@ -86,10 +86,7 @@ async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, sou
   }
   const file = literal(escapeGlob(path))
   const common = 'auto_detect = false, hive_partitioning = false'
-  // Every line as one text; blank ones are NULL.
-  const lines = `read_csv(${file}, columns = {line: 'VARCHAR'}, delim = '\u0001', quote = '', escape = '', `
-    + `header = false, nullstr = '', ignore_errors = true, ${common})`
-  const names = source.columns ?? await headerOf(connection, lines, name, delimiter)
+  const names = source.columns ?? await headerOf(connection, linesOf(path, false), name, delimiter)
   const columns = names.map((column, i) => ({ name: column, type: 'VARCHAR', reference: `c${i}` }))
   const declared = columns.map(({ reference }) => `${reference}: 'VARCHAR'`).join(', ')
   const texts = columns.map(({ reference }) => `'${reference}'`).join(', ')
@@ -97,10 +94,17 @@ async function csvRelation(connection: DuckDBConnection, dataFile: DataFile, sou
     name,
     ...local(path),
     columns,
-    text: { header, delimiter, lines },
+    text: { header, delimiter, lines: linesOf(path, true) },
     reads: (reject) => `read_csv(${file}, columns = {${declared}}, delim = ${literal(delimiter)}, quote = '"', `
       + `escape = '"', header = ${header}, force_not_null = [${texts}], store_rejects = ${reject}, ${common})`,
   }
+}
+
+/** Every line of a file as one text; blank ones are NULL. Not `strict`: lines may end in `\n` and `\r\n` in one file. */
+export function linesOf(path: string, strict: boolean): string {
+  return `read_csv(${literal(escapeGlob(path))}, columns = {line: 'VARCHAR'}, delim = '\u0001', quote = '', `
+    + "escape = '', header = false, nullstr = '', ignore_errors = true, auto_detect = false, "
+    + `hive_partitioning = false, strict_mode = ${strict})`
 }
 
 async function headerOf(connection: DuckDBConnection, lines: string, name: string, delimiter: string):
@@ -138,11 +142,24 @@ function splitHeader(line: string, delimiter: string): string[] {
 /** A failure of DuckDB that is not about one row. */
 export function unreadable(name: string, error: unknown): PersiaError {
   const message = error instanceof Error ? error.message : String(error)
-  const reason = message.includes('state machine reached an invalid state')
-    ? 'its text is not in the form of CSV; perhaps some lines end in \\r\\n and others in \\n'
-    : csvReason(message, name) ?? message.split('\n').find((line) => line.trim() !== '') ?? message
+  const extension = /required extension '(\w+)'/.exec(message)?.[1]
+  if (extension !== undefined) return lacksExtension(name, extension, error)
+  const reason = formReason(message) ?? csvReason(message, name)
+    ?? message.split('\n').find((line) => line.trim() !== '') ?? message
   return new PersiaError('PERSIA_DATA_UNREADABLE', `${name} cannot be read: ${reason}`,
     { file: name }, { cause: error })
+}
+
+/** Of failures of DuckDB's CSV reader that say nothing of the text. */
+function formReason(message: string): string | undefined {
+  if (message.includes('state machine reached an invalid state')) {
+    return 'its text is not in the form of CSV; perhaps some lines end in \\r\\n and others in \\n'
+  }
+  // What telling of invalid UTF-8 ends in, where a query leaves out a column before that of the text.
+  if (/INTERNAL Error: Attempted to access index \d+ within vector/.test(message)) {
+    return 'a CSV file in it probably has text that is not valid UTF-8'
+  }
+  return undefined
 }
 
 /** Of a line that DuckDB cannot split, in a file that a query reads. */

@@ -16,12 +16,25 @@ export interface WantedColumns {
   split?: RowSplit | undefined
 }
 
-/** The query from `item`. Columns of its result: ids, dense, labels, then that of the split, if it has one. */
+/**
+ * The query from `item`. Columns of its result: ids, dense, labels, then that of the split, if it has one. Of a text
+ * file, all columns before the last wanted one follow: DuckDB counts a column that is not valid UTF-8 among all of the
+ * file's and looks for its name among those that are read, and fails where it finds none.
+ */
 export function selectColumns(relation: Relation, wanted: WantedColumns, item: string): string {
   const { ids, dense, labels, split } = castColumns(relation, wanted)
-  const expressions = [...ids, ...dense, ...labels, ...split].map(({ column: { reference, type }, as }) =>
+  const taken = [...ids, ...dense, ...labels, ...split]
+  const expressions = taken.map(({ column: { reference, type }, as }) =>
     (type === as ? reference : `cast(${reference} as ${as})`))
-  return `select ${expressions.join(', ')} from ${item}`
+  return `select ${[...expressions, ...columnsBefore(relation, taken)].join(', ')} from ${item}`
+}
+
+/** Of a text file: the columns before the last of these that are none of them. */
+function columnsBefore({ columns, text }: Relation, taken: CastColumn[]): string[] {
+  if (!text) return []
+  const isTaken = new Set(taken.map(({ column }) => column))
+  const last = Math.max(...taken.map(({ column }) => columns.indexOf(column)))
+  return columns.slice(0, last).filter((column) => !isTaken.has(column)).map(({ reference }) => reference)
 }
 
 /** The same of an Arrow file. */

@@ -112,10 +112,14 @@ async function loadHttpfs(connection: DuckDBConnection, pattern: string): Promis
   try {
     await connection.run('load httpfs')
   } catch (error) {
-    throw new PersiaError('PERSIA_CONFIG_UNSUPPORTED',
-      `${pattern} needs DuckDB's extension httpfs, which is not installed on this machine: run \`install httpfs\` in `
-      + 'DuckDB once, or copy the files to a disk.', { file: pattern }, { cause: error })
+    throw lacksExtension(pattern, 'httpfs', error)
   }
+}
+
+export function lacksExtension(name: string, extension: string, cause: unknown): PersiaError {
+  return new PersiaError('PERSIA_CONFIG_UNSUPPORTED',
+    `${name} needs DuckDB's extension ${extension}, which is not installed on this machine: run `
+    + `\`install ${extension}\` in DuckDB once, or copy the files to a disk.`, { file: name }, { cause })
 }
 
 function notMapped(pattern: string): PersiaError {

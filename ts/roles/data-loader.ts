@@ -80,7 +80,7 @@ class ClusterRun {
     return outcome
   }
 
-  private openTrain(...[loaded, split, statistics, options = {}]: Parameters<typeof openDataset>): FileDataset {
+  private openTrain(...[loaded, split, statistics = {}, options = {}]: Parameters<typeof openDataset>): FileDataset {
     const count = this.session.rank.size
     if (count === 1) return openDataset(loaded, split, statistics, options)
     const { epoch = 0, skipBatches = 0 } = options

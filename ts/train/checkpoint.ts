@@ -7,11 +7,11 @@
 //
 // A checkpoint is written to a temporary folder, every file and the folder synced, then renamed: it is there as a whole
 // or not at all. Nothing in it depends on the machine, the time or where it lies, so equal runs leave equal bytes.
-import { access, mkdir, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
+import { access, readFile, readdir, rename, rm, stat } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
 import { diffFingerprint, modelFingerprint, parseConfig, type Config } from '../config/index.js'
 import type { Statistics } from '../data/statistics.js'
-import { hex, lockFolder, onDisk, openSealedJson, sealedJson, syncDirectory, writeSynced } from '../disk.js'
+import { hex, lockFolder, makeFolder, onDisk, openSealedJson, sealedJson, syncDirectory, writeSynced } from '../disk.js'
 import { PersiaError } from '../errors.js'
 import type { EarlyStoppingState } from './early-stopping.js'
 import { native } from '../native.js'
@@ -52,7 +52,7 @@ export async function writeCheckpoint(directory: string, content: CheckpointCont
   const temporary = join(dirname(directory), `.tmp-${basename(directory)}`)
   await onDisk(temporary, async () => {
     await rm(temporary, { recursive: true, force: true })
-    await mkdir(temporary, { recursive: true })
+    await makeFolder(temporary)
   })
   const files = await saveFiles(temporary)
   await onDisk(directory, async () => {

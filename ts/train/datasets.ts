@@ -53,8 +53,11 @@ export interface DatasetOptions {
   loader?: LoaderShard
 }
 
-/** The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. */
-export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics,
+/**
+ * The training or test data of a config. Errors come with the first batch: PERSIA_DATA_*. Columns with `standardize`
+ * need `statistics`: those of `readStatistics`, or `trainer.statistics` of a model that was loaded.
+ */
+export function openDataset(loaded: LoadedConfig, split: 'train' | 'test', statistics: Statistics = {},
   options: DatasetOptions = {}): FileDataset {
   const { repeat = 1, reuseMemory = false, ...pass } = options
   const dataset = repeat === 1 ? openPass(loaded, split, statistics, pass)

@@ -1,7 +1,7 @@
 // Evaluation within a run: when it is owed, what it reports, and early stopping, which watches it.
 import { join } from 'node:path'
 import type { Config, LoadedConfig } from '../config/index.js'
-import type { DenseColumn } from '../config/resolve.js'
+import type { DenseColumn } from '../config/resolved.js'
 import type { Statistics } from '../data/statistics.js'
 import { PersiaError } from '../errors.js'
 import type { CallbackRunner } from './callbacks.js'

@@ -1,6 +1,7 @@
 // Alibaba's "Ad Display/Click Data on Taobao.com" (Tianchi): raw_sample.csv joined with ad_feature.csv and
 // user_profile.csv, and with the last behaviours of the user before the impression where behavior_log.csv is there. The
-// last day is the test data. A table that is joined already (clk, uid, …, with ^-joined histories) is taken as well.
+// last day is the test data. A table that is joined already (clk, uid, …, with ^-joined histories) is taken as well; it
+// has no time, so a fifth of its users is the test data.
 import { PersiaError } from '../../errors.js'
 import { literal, openDatabase, rowsOf } from '../duckdb.js'
 import { damageOf, throwIfDamaged } from '../integrity.js'
@@ -37,9 +38,10 @@ async function readyMade(path: string): Promise<DataSetConfig> {
   const { labels, dense, features } = taobaoColumns()
   const raw = table(path, ['clk', 'uid', ...userColumns, 'adgroup_id', ...adColumns, 'price', 'pid', 'his_len',
     ...histories.map((name) => `${name}_his`)])
+  await valueOf('count(*)', raw, path)
   const lists = histories.map((name) => `string_split(${name}_his, '^') as ${name}_his`)
   const sql = `select * exclude (uid, his_len) replace (${lists.join(', ')}), uid as user from ${raw}`
-  return { data: { train: { sql }, split: { by: 'share', test: 0.2 }, labels, dense }, features }
+  return { data: { train: { sql }, split: { by: 'hash', column: 'user', test: 0.2 }, labels, dense }, features }
 }
 
 async function joined(folder: Folder, samples: string): Promise<DataSetConfig> {
@@ -106,11 +108,20 @@ function historySql(raw: string, log: string): string {
 
 /** When the last day of the samples begins. */
 async function lastDay(raw: string, file: string): Promise<number> {
+  const shift = hoursAhead * 3600
+  const last = Number(await valueOf('max(cast(time_stamp as bigint))', raw, file))
+  return Math.floor((last + shift) / secondsOfDay) * secondsOfDay - shift
+}
+
+/**
+ * A value of the whole table of a file. All of its columns are read for it: a query that leaves out some can't name the
+ * line of text that is not valid UTF-8.
+ */
+async function valueOf(expression: string, raw: string, file: string): Promise<unknown> {
   const database = await openDatabase('.', 2)
   try {
-    const [row] = await rowsOf(database.connection, `select max(cast(time_stamp as bigint)) from ${raw}`)
-    const shift = hoursAhead * 3600
-    return Math.floor((Number(row?.[0]) + shift) / secondsOfDay) * secondsOfDay - shift
+    const [row] = await rowsOf(database.connection, `select ${expression}, count(columns(*)) from ${raw}`)
+    return row![0]
   } catch (error) {
     throw unreadable(file, error)
   } finally {
