@@ -286,7 +286,7 @@ t.test('predictions appear as a whole or not at all', async (t) => {
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 2)
   t.equal(readFileSync(output, 'utf8'), 'before')
   t.equal(persia(['train', ...small(run), '--set', 'epochs=1']).status, 0)
-  t.match(persia(['predict', ...small(run), '--input', 'none.csv']), { status: 2, stdout: '' }, 'not even a header')
+  t.match(persia(['predict', ...small(run), '--input', 'none.csv']), { status: 2, stdout: '' }, 'nor a header without data')
   t.match(persia(['predict', ...small(run), '--output', '/dev/full']), { status: 1, stderr: /PERSIA_IO/ })
   t.match(persia(['predict', ...small(run), '--output', join(directory, 'none', 'x')]), { status: 1, stderr: /PERSIA_IO/ })
   t.equal(persia(['predict', ...small(run), '--output', output]).status, 0)

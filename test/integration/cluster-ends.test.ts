@@ -7,7 +7,7 @@ import { quietPort } from '../ts/ports.js'
 import { folder } from '../ts/folders.js'
 import { Running, adult, leftAfter, persia, sleep, small, twoOfEach } from './cluster-fixtures.js'
 
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 
 /** Long enough that it is not over before the test has done what it does. */
 const long = { ...twoOfEach, epochs: 400 }

@@ -6,7 +6,7 @@ import t, { type Test } from 'tap'
 import { folder } from '../ts/folders.js'
 import { adult, checkSameWeights, persia, small, twoOfEach, type Event } from './cluster-fixtures.js'
 
-t.setTimeout(300_000)
+t.setTimeout(600_000)
 
 const aucOf = (events: Event[]) => {
   const { auc } = events.filter(({ event }) => event === 'eval').at(-1) as unknown as { auc: { income: number } }

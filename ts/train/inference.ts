@@ -43,15 +43,15 @@ export async function* predictFile(loaded: LoadedConfig,
   const source = input === undefined ? loaded : withInput(loaded, input)
   await using trainer = await loadModel(loaded, checkpoint)
   const labels = trainer.config.data.labels.map(({ column }) => JSON.stringify(column))
-  let head = style === 'csv' ? `${labels.map(csvField).join(',')}\n` : ''
+  let header = style === 'csv' ? `${labels.map(csvField).join(',')}\n` : ''
   let row = 1
   for await (const batch of openDataset(source, 'test', trainer.statistics, { labels: 'none', reuseMemory: true })) {
-    if (head) yield head  // not before the data is there and can be read
-    head = ''
+    if (header !== '') yield header  // not before the data could be read
+    header = ''
     yield native().formatOutputs(await trainer.predict(batch), labels, style, row)
     row += batch.rows
   }
-  if (head) yield head
+  if (header !== '') yield header
 }
 
 const csvField = (json: string) => {
