@@ -80,6 +80,7 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
 }
 
 const lockPollMs = 20
+const mostLockAttempts = 50
 
 /**
  * Keeps other processes out of a folder, which is made if need be, until the returned function is called.
@@ -111,7 +112,7 @@ async function takesLock(folder: string, path: string, remedy: string, attempt: 
     await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
     return true
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST') return false
+    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && attempt < mostLockAttempts) return false
     throw error
   }
 }

@@ -17,7 +17,7 @@ const adult = join(root, 'examples', 'adult-income', 'persia.yml')
 interface Outcome { status: number | null; stdout: string; stderr: string; events: Record<string, never>[] }
 
 function persia(args: string[], cwd?: string): Outcome {
-  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', cwd })
+  const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], { encoding: 'utf8', cwd, maxBuffer: 2 ** 26 })
   return { status, stdout, stderr, events: eventsOf(stdout) }
 }
 

@@ -393,7 +393,7 @@ t.test('options of a run that are no functions, or callbacks that do not exist, 
 })
 
 t.test('of runs that begin in one folder at once one runs, and the others are told which process has it', async (t) => {
-  for (let round = 0; round < 5; round++) {
+  for (let round = 0; round < 2; round++) {
     const dir = join(folder(t), 'run')
     const callbacks = { onStart: () => sleep(500) }  // longer than the others take to be refused
     const ends = await Promise.allSettled([1, 2, 3].map(() => run(configOf(dir, { epochs: 1 }), { callbacks })))
