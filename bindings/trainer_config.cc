@@ -31,6 +31,7 @@ FeatureSchema ReadSchema(const Napi::Object& config) {
                                       {{"sum", Pooling::kSum},
                                        {"mean", Pooling::kMean},
                                        {"sqrt", Pooling::kSqrt},
+                                       {"max", Pooling::kMax},
                                        {"last", Pooling::kLast},
                                        {"none", Pooling::kNone}});
     feature.group = Uint32(column, "group");

@@ -5,7 +5,7 @@ import type { NativeData } from './data/native-data.js'
 export interface NativeFeature {
   name: string
   dim: number
-  pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
+  pooling: 'sum' | 'mean' | 'sqrt' | 'max' | 'last' | 'none'
   group: number
   /** 0: any. */
   sequenceLength: number

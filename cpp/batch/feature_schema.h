@@ -16,9 +16,9 @@
 
 namespace persia {
 
-// kSqrt: sum / sqrt(number of ids). kLast: the vector of the sample's last id. kNone: the vectors of sequence_length
+// kSqrt: sum / sqrt(number of ids). kMax: float by float the largest. kLast: the vector of the sample's last id. kNone: the vectors of sequence_length
 // ids side by side; places that a sample does not fill are masked: zeros, whose gradient goes nowhere.
-enum class Pooling { kSum, kMean, kSqrt, kLast, kNone };
+enum class Pooling { kSum, kMean, kSqrt, kMax, kLast, kNone };
 
 struct FeatureSpec {
   std::string name;

@@ -79,6 +79,51 @@ struct Unpool {
   }
 };
 
+// Of pooling max: each float of a sample's vector is the largest of its ids' at that place, the first one's where several
+// are as large. `chosen` is (samples, dim): where that id begins in the positions.
+struct PoolMax {
+  static PERSIA_ALWAYS_INLINE void Run(const FeatureView& view, uint32_t* __restrict chosen, float* __restrict pooled,
+                                       size_t stride, const float* __restrict rows) {
+    const size_t dim = view.dim;
+    for (uint32_t i = 0; i < view.samples; ++i, chosen += dim, pooled += stride) {
+      const uint32_t begin = view.offsets[i], end = view.offsets[i + 1];
+      for (size_t d = 0; d < dim; ++d) {
+        pooled[d] = begin == end ? 0.0f : ValueOf(view, begin, d, rows);
+        chosen[d] = begin;
+      }
+      for (uint32_t k = begin + view.rows_per_id; k < end; k += view.rows_per_id) {
+        for (size_t d = 0; d < dim; ++d) {
+          const float value = ValueOf(view, k, d, rows);
+          const bool larger = value > pooled[d];
+          pooled[d] = larger ? value : pooled[d];
+          chosen[d] = larger ? k : chosen[d];
+        }
+      }
+    }
+  }
+
+  // One float of the vector of the id whose positions begin at k.
+  static PERSIA_ALWAYS_INLINE float ValueOf(const FeatureView& view, uint32_t k, size_t d,
+                                           const float* __restrict rows) {
+    float value = rows[view.positions[k] * size_t{view.dim} + d];
+    for (uint32_t r = 1; r < view.rows_per_id; ++r) value += rows[view.positions[k + r] * size_t{view.dim} + d];
+    return value;
+  }
+};
+
+struct UnpoolMax {
+  static PERSIA_ALWAYS_INLINE void Run(const FeatureView& view, const uint32_t* __restrict chosen,
+                                       const float* __restrict gradients, size_t stride, float* __restrict rows) {
+    const size_t dim = view.dim;
+    for (uint32_t i = 0; i < view.samples; ++i, chosen += dim, gradients += stride) {
+      if (view.offsets[i] == view.offsets[i + 1]) continue;
+      for (size_t d = 0; d < dim; ++d) {
+        for (uint32_t r = 0; r < view.rows_per_id; ++r) rows[view.positions[chosen[d] + r] * dim + d] += gradients[d];
+      }
+    }
+  }
+};
+
 FeatureView ViewOf(const EmbeddingPlan& plan, const FeatureSpec& spec, size_t feature) {
   const EmbeddingPlan::Feature& ids = plan.features[feature];
   return {plan.rows,         spec.vectors(),     spec.dim,            spec.pooling,
@@ -98,6 +143,7 @@ void StartPlan(const Batch& batch, const FeatureSchema& schema, EmbeddingPlan& p
     const size_t most = batch.id_columns[f].ids.size() * spec.rows_per_id();
     plan.features[f].offsets.Resize(size_t{batch.rows} * spec.vectors() + 1);
     plan.features[f].positions.Resize(most);
+    plan.features[f].chosen.Resize(spec.pooling == Pooling::kMax ? size_t{batch.rows} * spec.dim : 0);
     plan.classes[spec.row_class].distinct += static_cast<uint32_t>(most);  // so far
   }
   for (size_t c = 0; c < classes; ++c) {
@@ -192,7 +238,12 @@ Status EmbeddingWorker::Lookup(RequestId id, LookupMode mode, EmbeddingPlan& pla
   for (size_t f = 0; f < schema_.features.size(); ++f) {
     const FeatureSpec& spec = schema_.features[f];
     const float* rows = plan.classes[spec.row_class].rows.data();
-    RunBestSimd<Pool>(ViewOf(plan, spec, f), pooled + spec.offset, stride, rows);
+    const FeatureView view = ViewOf(plan, spec, f);
+    if (spec.pooling == Pooling::kMax) {
+      RunBestSimd<PoolMax>(view, plan.features[f].chosen.data(), pooled + spec.offset, stride, rows);
+    } else {
+      RunBestSimd<Pool>(view, pooled + spec.offset, stride, rows);
+    }
   }
   return Status::Ok();
 }
@@ -224,7 +275,12 @@ void EmbeddingWorker::Aggregate(EmbeddingPlan& plan, const float* gradients, siz
     const FeatureSpec& spec = schema_.features[f];
     if (spec.frozen) continue;
     float* rows = plan.classes[spec.row_class].rows.data();
-    RunBestSimd<Unpool>(ViewOf(plan, spec, f), gradients + spec.offset, stride, rows);
+    const FeatureView view = ViewOf(plan, spec, f);
+    if (spec.pooling == Pooling::kMax) {
+      RunBestSimd<UnpoolMax>(view, plan.features[f].chosen.data(), gradients + spec.offset, stride, rows);
+    } else {
+      RunBestSimd<Unpool>(view, gradients + spec.offset, stride, rows);
+    }
   }
   plan.updates.clear();
   for (uint32_t c = 0; c < plan.classes.size(); ++c) {

@@ -2,9 +2,10 @@
 // gradient a row. Forward: ids -> signs -> distinct signs per row class -> lookup -> pooling. Backward: the same map
 // the other way.
 //
-// Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root. An
-// unpooled feature has a vector for each place of its sequences; places that a sample does not fill are zeros, and what
-// comes back for them is dropped. With a hash stack the vector of an id is the sum of several rows.
+// Ids of a sample that repeat count as often as they occur. Mean divides by the number of ids, sqrt by its root. Of max,
+// a float's gradient goes to the id that it was taken from. An unpooled feature has a vector for each place of its
+// sequences; places that a sample does not fill are zeros, and what comes back for them is dropped. With a hash stack the
+// vector of an id is the sum of several rows.
 //
 // Rows that only frozen features bring are looked up like others and get no gradient. A row's gradient from one batch
 // is scaled down where it is longer than the schema's clip_norm.
@@ -40,6 +41,7 @@ struct EmbeddingPlan {
   struct Feature {
     AlignedBuffer<uint32_t> offsets;    // (rows · vectors + 1)
     AlignedBuffer<uint32_t> positions;  // (offsets[rows · vectors]): index into the class's distinct signs
+    AlignedBuffer<uint32_t> chosen;     // pooling max: (rows, dim), from where in `positions` each float was taken
     uint32_t new_begin = 0, new_end = 0;  // those of the class's signs that it was the first feature to bring
   };
   uint32_t rows = 0;                    // samples

@@ -285,6 +285,19 @@ TEST_CASE("of last pooling only the last id of a sample is looked up, and gets t
   CHECK(f.Row(0, 2) == std::vector<float>{-3, 15});
 }
 
+TEST_CASE("of max pooling each float is the largest, and its gradient goes to where it is from, the first of equals") {
+  Fixture f({Feature("visited", 2, Pooling::kMax, 0)}, InitializerType::kZeros);
+  f.SetRow(0, 1, {-1, 50});
+  f.SetRow(0, 2, {-2, 20});
+  f.SetRow(0, 3, {-1, 30});
+  const TestBatch batch(std::vector<Ids>{{{2, 3, 1}, {}, {2}, {1, 3, 1}}});
+  CHECK(f.Lookup(*batch) == std::vector<float>{-1, 50, 0, 0, -2, 20, -1, 50});
+  f.Apply({1, 2, 9, 9, 4, 8, 16, 32});
+  CHECK(f.Row(0, 1) == std::vector<float>{-1 - 16, 50 - 2 - 32});
+  CHECK(f.Row(0, 2) == std::vector<float>{-2 - 4, 20 - 8});
+  CHECK(f.Row(0, 3) == std::vector<float>{-1 - 1, 30});
+}
+
 TEST_CASE("an unpooled feature has a vector for each place, zeros for places that a sample does not fill") {
   Fixture f({Feature("user", 2, Pooling::kSum, 0), Sequence("visited", 2, Pooling::kNone, 1, 3)},
             InitializerType::kZeros);
@@ -334,6 +347,28 @@ TEST_CASE("with a hash stack any number of ids lives in rounds times buckets row
   const TestBatch many({IdRange(0, 1000), IdRange(0, 1000), IdRange(0, 1000)});
   f.Lookup(*many);
   CHECK(f.store.counters(0).rows == 20);
+}
+
+TEST_CASE("max pooling compares the sums of hash stacks, and the gradient goes to all rows of the larger one") {
+  Fixture f({Stacked("max", Pooling::kMax, 0, 0)}, InitializerType::kZeros);
+  const uint64_t id = 5;
+  uint64_t other = 6;  // in other rows
+  while (HashStackBucket(other, 0, 10) == HashStackBucket(id, 0, 10) ||
+         HashStackBucket(other, 1, 10) == HashStackBucket(id, 1, 10)) {
+    ++other;
+  }
+  const auto set = [&](uint64_t of, std::vector<float> first, std::vector<float> second) {
+    f.SetRow(0, HashStackBucket(of, 0, 10), std::move(first));
+    f.SetRow(0, HashStackBucket(of, 1, 10), std::move(second));
+  };
+  set(id, {10, 0}, {-9, 3});
+  set(other, {2, 1}, {2, 1});
+  const TestBatch batch(std::vector<Ids>{{{id, other}}});
+  CHECK(f.Lookup(*batch) == std::vector<float>{4, 3});
+  f.Apply({1, 2});
+  CHECK(f.Row(0, HashStackBucket(id, 0, 10)) == std::vector<float>{10, -2});
+  CHECK(f.Row(0, HashStackBucket(id, 1, 10)) == std::vector<float>{-9, 1});
+  for (const uint32_t round : {0u, 1u}) CHECK(f.Row(0, HashStackBucket(other, round, 10))[0] == 1);
 }
 
 TEST_CASE("the gradient of an id goes to all rows of its hash stack") {

@@ -23,7 +23,7 @@ export interface FeatureColumn {
   /** The bytes of a text that count: from, to. */
   slice?: [number, number]
   dim: number
-  pooling: 'sum' | 'mean' | 'sqrt' | 'last' | 'none'
+  pooling: 'sum' | 'mean' | 'sqrt' | 'max' | 'last' | 'none'
   encoding: 'hash' | 'integer'
   separator?: string
   sequenceLength?: number

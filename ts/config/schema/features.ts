@@ -3,7 +3,7 @@ import { z } from 'zod'
 import { integer, text } from './kinds.js'
 
 const dim = integer(1, 65536)
-const pooling = z.enum(['sum', 'mean', 'sqrt', 'last', 'none'])
+const pooling = z.enum(['sum', 'mean', 'sqrt', 'max', 'last', 'none'])
 const encoding = z.enum(['hash', 'integer'])
 
 export const features = z.strictObject({
@@ -11,7 +11,7 @@ export const features = z.strictObject({
     dim: dim.default(8).describe('Floats in an embedding row'),
     pooling: pooling.default('sum')
       .describe('How the rows of several ids become one vector; `sqrt`: the sum divided by the square root of their '
-        + 'number; `last`: that of the last id; `none`: not at all, `sequenceLength` vectors lie side by side'),
+        + 'number; `max`: float by float the largest; `last`: that of the last id; `none`: not at all, `sequenceLength` vectors lie side by side'),
     encoding: encoding.default('hash')
       .describe('How a value becomes an id; `hash`: XXH64 of its text, `integer`: the value is the id'),
     separator: text().optional()
