@@ -77,6 +77,11 @@ std::string SocketAddress::ToString() const {
   return std::string(text).append(":").append(std::to_string(ntohs(v4->sin_port)));
 }
 
+bool SocketAddress::IsLoopback() const {
+  const std::string ip = IpOf(get());
+  return ip.size() == 4 ? ip[0] == 127 : std::memcmp(ip.data(), &in6addr_loopback, sizeof(in6addr_loopback)) == 0;
+}
+
 std::string SocketAddress::Interface() const {
   const std::string ip = IpOf(get());
   // All of 127.0.0.0/8 is loopback, but only one address of it stands in the list.

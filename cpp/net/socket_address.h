@@ -24,6 +24,8 @@ class SocketAddress {
   socklen_t length() const;
   std::string ToString() const;
 
+  bool IsLoopback() const;
+
   // The network interface that has this address, "lo" or "eth0"; empty when none has.
   std::string Interface() const;
 

@@ -154,6 +154,12 @@ TEST_CASE("Addresses are numeric, and what is none is refused") {
   CHECK(SocketAddress::Parse("localhost:80").value().ToString() == "127.0.0.1:80");
   CHECK(SocketAddress::Parse("[::1]:80").value().ToString() == "[::1]:80");
   CHECK(SocketAddress::Parse("127.8.9.1:80").value().Interface() == "lo");
+  for (const char* text : {"127.0.0.1:80", "127.8.9.1:80", "[::1]:80", "[::ffff:127.0.0.1]:80"}) {
+    CHECK(SocketAddress::Parse(text).value().IsLoopback());
+  }
+  for (const char* text : {"10.0.0.1:80", "[::2]:80", "[::ffff:10.0.0.1]:80", "0.0.0.0:80"}) {
+    CHECK_FALSE(SocketAddress::Parse(text).value().IsLoopback());
+  }
   for (const char* text : {"", ":", "host:80", "127.0.0.1", "127.0.0.1:", "127.0.0.1:65536", "127.0.0.1:8x", "::1:80", "[::1:80"}) {
     CHECK(SocketAddress::Parse(text).status().code() == ErrorCode::kTransport);
   }
