@@ -1,7 +1,11 @@
 // Small functions of the addon: hashing, checksums, formatting of predictions, what the machine has.
 #include "functions.h"
 
+#include <sys/file.h>
+
+#include <cerrno>
 #include <charconv>
+#include <cstring>
 #include <string>
 #include <thread>
 #include <vector>
@@ -52,6 +56,17 @@ Napi::Value VerifySnapshot(const Napi::CallbackInfo& info) {
     for (const SnapshotFile& file : files) PERSIA_RETURN_IF_ERROR(SnapshotReader::Verify(directory, file));
     return Status::Ok();
   });
+}
+
+// tryLock(file: number): boolean
+// An exclusive flock(2) of an open file, which ends when that is closed, if need be with the process. False: another open
+// file of the same path, here or on another host, has it.
+Napi::Value TryLock(const Napi::CallbackInfo& info) {
+  if (flock(info[0].As<Napi::Number>().Int32Value(), LOCK_EX | LOCK_NB) == 0) return Napi::Boolean::New(info.Env(), true);
+  if (errno == EWOULDBLOCK) return Napi::Boolean::New(info.Env(), false);
+  const Napi::Error error = Napi::Error::New(info.Env(), std::string("flock: ") + std::strerror(errno));
+  error.Set("code", "EFLOCK");
+  throw error;
 }
 
 // formatOutputs(outputs: Float32Array, labels: string[] (as JSON text), style: 'csv' | 'json', firstRow: number):
@@ -124,6 +139,7 @@ void RegisterFunctions(Napi::Env env, Napi::Object exports) {
   exports.Set("hashIds", Napi::Function::New(env, HashIdsOf, "hashIds"));
   exports.Set("checksum", Napi::Function::New(env, Checksum, "checksum"));
   exports.Set("verifySnapshot", Napi::Function::New(env, VerifySnapshot, "verifySnapshot"));
+  exports.Set("tryLock", Napi::Function::New(env, TryLock, "tryLock"));
   exports.Set("formatOutputs", Napi::Function::New(env, FormatOutputs, "formatOutputs"));
   exports.Set("cuda", Napi::Function::New(env, Cuda, "cuda"));
   exports.Set("describeTransports", Napi::Function::New(env, DescribeTransportsOf, "describeTransports"));

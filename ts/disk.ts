@@ -1,6 +1,7 @@
 // Files that are complete or absent, and checksummed JSON: what checkpoints and prepared data are made of.
 import { constants } from 'node:fs'
-import { mkdir, open, readFile, rename, rm, rmdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, open, rename, rm, rmdir, stat, type FileHandle } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { PersiaError } from './errors.js'
@@ -80,45 +81,62 @@ export async function onDisk<T>(path: string, work: () => Promise<T>): Promise<T
 }
 
 const lockPollMs = 20
-const mostLockAttempts = 50
+const lockOwnerPolls = 50
 
 /**
- * Keeps other processes out of a folder, which is made if need be, until the returned function is called.
+ * Keeps other processes out of a folder, which is made if need be, until the returned function is called. The lock is the
+ * system's, on an open file: it ends with its process, and holds between containers and, on shared file systems, hosts.
  * PERSIA_USAGE names the process that has it and says what to do (`remedy`), PERSIA_IO why it can't be written.
  */
 export async function lockFolder(folder: string, remedy: string): Promise<() => Promise<void>> {
   const path = join(folder, '.lock')
-  await onDisk(folder, async () => {
-    for (let attempt = 0; !(await takesLock(folder, path, remedy, attempt)); attempt++) await sleep(lockPollMs)
+  const file = await onDisk(folder, async () => {
+    for (;;) {
+      const taken = await takeLock(folder, path, remedy)
+      if (taken) return taken
+    }
   })
   return async () => {
     await rm(path, { force: true })
     await rmdir(folder).catch(() => {})  // only if nothing was written to it
+    await file.close()
   }
 }
 
-/** Whether the lock is this process's now; false where another one came first, which tells its number in a moment. */
-async function takesLock(folder: string, path: string, remedy: string, attempt: number): Promise<boolean> {
+/** The file that this process has locked now; undefined where its last owner took it away meanwhile. */
+async function takeLock(folder: string, path: string, remedy: string): Promise<FileHandle | undefined> {
   await makeFolder(folder)
-  const text = await readFile(path, 'utf8').catch(() => undefined)
-  const [owner, started] = text?.split(' ') ?? []
-  if (owner && started && started === await startOf(owner)) {
-    throw new PersiaError('PERSIA_USAGE', `${folder} is in use by process ${owner}. Wait for it, or ${remedy}`,
-      { owner })
-  }
-  if (text === '' && attempt === 0) return false  // being written, unless its process is gone
-  if (text !== undefined) await rm(path, { force: true })  // of a process that is gone
+  let file
   try {
-    await writeFile(path, `${process.pid} ${await startOf(process.pid)}`, { flag: 'wx' })
-    return true
+    file = await open(path, 'a+')
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EEXIST' && attempt < mostLockAttempts) return false
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined  // with its folder
     throw error
   }
+  try {
+    if (!native().tryLock(file.fd)) throw await inUse(folder, file, remedy)
+    if ((await file.stat()).ino === (await stat(path).catch(() => undefined))?.ino) {
+      await file.truncate()
+      await file.writeFile(`${process.pid} ${hostname()}`)
+      return file
+    }
+  } catch (error) {
+    await file.close()
+    throw error
+  }
+  await file.close()
+  return undefined
 }
 
-/** When a process was started, in clock ticks: with its number it names a process, also where numbers come again. */
-async function startOf(pid: number | string): Promise<string | undefined> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
-  return stat?.slice(stat.lastIndexOf(')') + 2).split(' ')[19]
+async function inUse(folder: string, file: FileHandle, remedy: string): Promise<PersiaError> {
+  let text = ''
+  for (let poll = 0; text === '' && poll < lockOwnerPolls; poll++) {  // it writes its number right after it has the lock
+    if (poll > 0) await sleep(lockPollMs)
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(300), 0, 300, 0)
+    text = buffer.toString('utf8', 0, bytesRead)
+  }
+  const [owner = '', host = ''] = text.split(' ')
+  const where = host === '' || host === hostname() ? '' : ` on ${host}`
+  return new PersiaError('PERSIA_USAGE', `${folder} is in use by ${owner ? `process ${owner}` : 'another process'}${where}. `
+    + `Wait for it, or ${remedy}`, { owner })
 }

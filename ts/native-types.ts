@@ -336,6 +336,8 @@ export interface NativeAddon extends NativeData {
   hashId(text: string): bigint
   hashIds(texts: readonly string[]): BigUint64Array
   checksum(bytes: Uint8Array): bigint
+  /** flock(2) of an open file; false: another open file of the path has it. */
+  tryLock(file: number): boolean
   verifySnapshot(directory: string, files: NativeSnapshotFile[]): Promise<void>
   formatOutputs(outputs: Float32Array, labelsAsJson: string[], style: 'csv' | 'json', firstRow: number): Buffer
   /** The CUDA backend: where it was loaded from ('' if it wasn't), the GPUs it can use, and why there are none. */
