@@ -16,8 +16,8 @@
 
 namespace persia {
 
-// kSqrt: sum / sqrt(number of ids). kMax: float by float the largest. kLast: the vector of the sample's last id. kNone: the vectors of sequence_length
-// ids side by side; places that a sample does not fill are masked: zeros, whose gradient goes nowhere.
+// kSqrt: sum / sqrt(number of ids). kMax: float by float the largest. kLast: the last id's vector. kNone: vectors of
+// sequence_length ids side by side; places that a sample does not fill are masked: zeros, whose gradient goes nowhere.
 enum class Pooling { kSum, kMean, kSqrt, kMax, kLast, kNone };
 
 struct FeatureSpec {

@@ -83,9 +83,9 @@ bool SocketAddress::IsLoopback() const {
 }
 
 std::string SocketAddress::Interface() const {
-  const std::string ip = IpOf(get());
   // All of 127.0.0.0/8 is loopback, but only one address of it stands in the list.
-  if (ip.size() == 4 && ip[0] == 127) return "lo";
+  if (IsLoopback()) return "lo";
+  const std::string ip = IpOf(get());
   ifaddrs* list = nullptr;
   if (getifaddrs(&list) != 0) return "";
   std::string name;

@@ -27,6 +27,7 @@
 #include "net/in_process_transport.h"
 #include "net/rpc_session.h"
 #include "seeds.h"
+#include "small_model.h"
 #include "store/local_store.h"
 #include "store/remote_store.h"
 #include "store/store_messages.h"
@@ -48,21 +49,6 @@ constexpr std::chrono::milliseconds kRestWithin{10};  // a driver whose NN worke
 constexpr uint32_t kRows = 2;                         // of every call
 
 enum Client : uint8_t { kStore, kEmbeddings, kDense, kLoaders, kDriver, kClients };
-
-TrainerConfig Config() {
-  TrainerConfig config;
-  config.schema = *BuildFeatureSchema({{"a", 2, Pooling::kSum, 0, 0, 0}, {"b", 2, Pooling::kMean, 1, 0, 0}}, 8);
-  config.tables.resize(1);
-  config.tables[0].dim = 2;
-  config.tables[0].capacity_rows = 64;
-  config.tables[0].group_count = config.schema.group_count;
-  config.dense.embedding_width = config.schema.embedding_width;
-  config.dense.dense_count = 1;
-  config.dense.hidden = {2};
-  config.dense.tasks = {{"click", Loss::kBce, 1.0f}};
-  config.dense.threads = 1;
-  return config;
-}
 
 // ---- the server -----------------------------------------------------------------------------------------------------
 
@@ -244,7 +230,7 @@ void UseDriver(OddServer& server, const std::shared_ptr<Transport>& transport, c
 void CheckInput(Bytes input) {
   if (input.empty()) return;
   const auto client = Client(std::to_integer<unsigned>(input[0]) % kClients);
-  const TrainerConfig config = Config();
+  const TrainerConfig config = SmallModel();
   const auto network = MakeInProcessNetwork();
   const std::shared_ptr<Transport> theirs = MakeInProcessTransport(network, "server");
   const std::shared_ptr<Transport> ours = MakeInProcessTransport(network, "client");
@@ -292,7 +278,7 @@ Buffer Floats(size_t count, WireFormat format = WireFormat::kFp32) {
 }
 
 std::string StoreAnswers() {
-  const TrainerConfig config = Config();
+  const TrainerConfig config = SmallModel();
   const uint32_t width = LocalStore(config.tables).row_width(0);
   const std::vector<uint64_t> signs = {1, 2};
   const std::vector<float> whole(kRows * width, 0.25f);
@@ -311,7 +297,7 @@ std::string StoreAnswers() {
 }
 
 std::string DriverAnswers() {
-  const TrainerConfig config = Config();
+  const TrainerConfig config = SmallModel();
   const auto model = MakeCpuDenseModel(config.dense);
   PERSIA_CHECK(model.ok());
   NnState state;
@@ -328,7 +314,7 @@ std::string DriverAnswers() {
 }
 
 Seeds MakeSeeds() {
-  const TrainerConfig config = Config();
+  const TrainerConfig config = SmallModel();
   const auto model = MakeCpuDenseModel(config.dense);
   PERSIA_CHECK(model.ok());
   WireWriter pull;
@@ -346,12 +332,4 @@ Seeds MakeSeeds() {
 }  // namespace
 }  // namespace persia
 
-extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  persia::WriteSeedsIfAsked(*argc, *argv, persia::MakeSeeds);
-  return 0;
-}
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
-  persia::CheckInput({reinterpret_cast<const std::byte*>(data), bytes});
-  return 0;
-}
+#include "entry_points.h"

@@ -158,12 +158,4 @@ Seeds MakeSeeds() {
 }  // namespace
 }  // namespace persia
 
-extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  persia::WriteSeedsIfAsked(*argc, *argv, persia::MakeSeeds);
-  return 0;
-}
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
-  persia::CheckInput({reinterpret_cast<const std::byte*>(data), bytes});
-  return 0;
-}
+#include "entry_points.h"

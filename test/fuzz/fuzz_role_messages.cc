@@ -170,6 +170,12 @@ constexpr void (*kChecks[])(Bytes, WireFlags) = {
     [](Bytes bytes, WireFlags) { CheckLoaders(bytes); },
 };
 
+void CheckInput(Bytes input) {
+  if (input.size() < 2) return;
+  const auto check = std::to_integer<size_t>(input[0]), flags = std::to_integer<size_t>(input[1]);
+  kChecks[check % std::size(kChecks)](input.subspan(2), FlagsOf(static_cast<uint8_t>(flags)));
+}
+
 // ---- seeds ----------------------------------------------------------------------------------------------------------
 
 std::string Seed(uint8_t check, WireFlags flags, const Buffer& payload) {
@@ -255,14 +261,4 @@ Seeds MakeSeeds() {
 }  // namespace
 }  // namespace persia
 
-extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  persia::WriteSeedsIfAsked(*argc, *argv, persia::MakeSeeds);
-  return 0;
-}
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
-  if (bytes < 2) return 0;
-  const persia::Bytes payload(reinterpret_cast<const std::byte*>(data + 2), bytes - 2);
-  persia::kChecks[data[0] % std::size(persia::kChecks)](payload, persia::FlagsOf(data[1]));
-  return 0;
-}
+#include "entry_points.h"

@@ -19,6 +19,7 @@
 #include "net/in_process_transport.h"
 #include "net/rpc_session.h"
 #include "seeds.h"
+#include "small_model.h"
 #include "store/parameter_server.h"
 #include "store/store_messages.h"
 #include "trainer/nn_server.h"
@@ -33,17 +34,7 @@ constexpr std::chrono::milliseconds kAnswersWithin{20};  // those that wait for 
 constexpr size_t kMostMessages = 12;
 
 TrainerConfig Config() {
-  TrainerConfig config;
-  config.schema = *BuildFeatureSchema({{"a", 2, Pooling::kSum, 0, 0, 0}, {"b", 2, Pooling::kMean, 1, 0, 0}}, 8);
-  config.tables.resize(1);
-  config.tables[0].dim = 2;
-  config.tables[0].capacity_rows = 64;
-  config.tables[0].group_count = config.schema.group_count;
-  config.dense.embedding_width = config.schema.embedding_width;
-  config.dense.dense_count = 1;
-  config.dense.hidden = {2};
-  config.dense.tasks = {{"click", Loss::kBce, 1.0f}};
-  config.dense.threads = 1;
+  TrainerConfig config = SmallModel();
   config.mode = TrainerMode::kAsync;  // one that has every request
   config.staleness = 2;
   return config;
@@ -273,12 +264,4 @@ Seeds MakeSeeds() {
 }  // namespace
 }  // namespace persia
 
-extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  persia::WriteSeedsIfAsked(*argc, *argv, persia::MakeSeeds);
-  return 0;
-}
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
-  persia::CheckInput({reinterpret_cast<const std::byte*>(data), bytes});
-  return 0;
-}
+#include "entry_points.h"

@@ -54,12 +54,13 @@ uint64_t NumberOf(uint16_t value) {
 
 size_t WriteTo(ShmLink& link, Bytes bytes) { return link.Write({&bytes, 1}); }
 
-void CheckInput(const uint8_t* data, size_t bytes) {
+void CheckInput(Bytes input) {
   static std::vector<std::byte> buffer(2 * kShmRingBytes);
   auto link = ShmLink::Create();
   PERSIA_CHECK(link.ok());
   Memory memory(link.value()->name());
-  for (; bytes >= 3; data += 3, bytes -= 3) {
+  const auto* data = reinterpret_cast<const uint8_t*>(input.data());
+  for (size_t bytes = input.size(); bytes >= 3; data += 3, bytes -= 3) {
     const uint64_t number = NumberOf(static_cast<uint16_t>(data[1] | data[2] << 8));
     const size_t some = std::min<uint64_t>(number, buffer.size());
     const bool was_sound = link.value()->status().ok();
@@ -88,12 +89,4 @@ Seeds MakeSeeds() {
 }  // namespace
 }  // namespace persia
 
-extern "C" int LLVMFuzzerInitialize(int* argc, char*** argv) {
-  persia::WriteSeedsIfAsked(*argc, *argv, persia::MakeSeeds);
-  return 0;
-}
-
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t bytes) {
-  persia::CheckInput(data, bytes);
-  return 0;
-}
+#include "entry_points.h"

@@ -5,6 +5,7 @@ import { readCredentials } from '../control/auth.js'
 import type { ClusterOutcome } from '../control/cluster.js'
 import { commonOptions, loadConfig, type CommonArguments } from './options.js'
 import { makePrinter, type Printer } from './printer.js'
+import { stoppable } from './stoppable.js'
 import { reportEveryOption, resumeOption } from './train.js'
 
 export interface ClusterRunArguments extends CommonArguments {
@@ -32,22 +33,16 @@ export async function runCluster(
   const loaded = loadConfig(args)
   const credentials = readCredentials(loaded.config.cluster.auth)
   const printer = makePrinter(args.json)
-  const stop = new AbortController()
-  const onSignal = () => {
-    if (stop.signal.aborted) process.exit(130)
-    printer.log('stopping after this step; once more to stop at once')
-    stop.abort()
-  }
-  process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
   try {
-    const outcome = await run({
-      loaded, credentials, printer, resume: args.resume, reportEverySeconds: args['report-every'], signal: stop.signal,
-      onEvent: (event) => printer.print(event),
+    await stoppable((line) => printer.log(line), async (signal) => {
+      const outcome = await run({
+        loaded, credentials, printer, signal, resume: args.resume, reportEverySeconds: args['report-every'],
+        onEvent: (event) => printer.print(event),
+      })
+      if (outcome.kind === 'failed') throw outcome.error
+      if (outcome.kind === 'interrupted') process.exitCode = 130
     })
-    if (outcome.kind === 'failed') throw outcome.error
-    if (outcome.kind === 'interrupted') process.exitCode = 130
   } finally {
     printer.close()
-    process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
 }

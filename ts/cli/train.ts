@@ -5,6 +5,7 @@ import { PersiaError } from '../errors.js'
 import { numberOption } from './numbers.js'
 import { commonOptions, loadConfig, onlyOnce, type CommonArguments } from './options.js'
 import { makePrinter } from './printer.js'
+import { stoppable } from './stoppable.js'
 
 interface TrainArguments extends CommonArguments {
   resume: string | undefined
@@ -23,27 +24,21 @@ export const trainCommand: CommandModule<object, TrainArguments> = {
   async handler(args) {
     const { runTraining } = await import('../train/run.js')
     const loaded = loadConfig(args)
-    const stop = new AbortController()
-    const onSignal = () => {
-      if (stop.signal.aborted) process.exit(130)
-      process.stderr.write('stopping after this step; once more to stop at once\n')
-      stop.abort()
-    }
-    process.on('SIGINT', onSignal).on('SIGTERM', onSignal)
     const printer = makePrinter(args.json)
     try {
-      const traceTo = args.profile
-      if (traceTo !== undefined) writeTrace(traceTo, '', 'a')  // what can't be written is said before the training
-      const reportEverySeconds = args['report-every']
-      const options = { signal: stop.signal, reportEverySeconds, ...(args.resume && { resume: args.resume }),
-        ...(traceTo !== undefined && { onTrace: (trace: string) => writeTrace(traceTo, trace) }) }
-      for await (const event of runTraining(loaded, options)) {
-        printer.print(event)
-        if (event.event === 'interrupted') process.exitCode = 130
-      }
+      await stoppable((line) => process.stderr.write(`${line}\n`), async (signal) => {
+        const traceTo = args.profile
+        if (traceTo !== undefined) writeTrace(traceTo, '', 'a')  // what can't be written is said before the training
+        const reportEverySeconds = args['report-every']
+        const options = { signal, reportEverySeconds, ...(args.resume && { resume: args.resume }),
+          ...(traceTo !== undefined && { onTrace: (trace: string) => writeTrace(traceTo, trace) }) }
+        for await (const event of runTraining(loaded, options)) {
+          printer.print(event)
+          if (event.event === 'interrupted') process.exitCode = 130
+        }
+      })
     } finally {
       printer.close()
-      process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
     }
   },
 }
